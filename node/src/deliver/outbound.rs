@@ -1,0 +1,167 @@
+//! The outbound queue's records. Sending is another issue; what is queued today will be sent.
+//!
+//! | key | value | lifecycle |
+//! |---|---|---|
+//! | (Submission, id) | [`SubmissionRecord`] | with the message's acceptance; cleared when no recipient is left |
+//! | (Work, Outbound, "i", domain, due, id) | [`OutboundItem`] | one for each destination domain |
+//! | (BlobReference, blob, "s", id) | empty | with the submission |
+
+use std::collections::BTreeMap;
+
+use blob::BlobId;
+use cluster::work::{self, Kind};
+use env::Timestamp;
+use kv::{Subspace, Transaction, tuple::pack};
+use mail::AccountId;
+use prost::Message;
+
+/// A message for other servers.
+#[derive(Clone)]
+pub struct Submission {
+    /// Random; also the id that the client is told.
+    pub id: [u8; 16],
+    /// The message.
+    pub blob: BlobId,
+    /// Bytes of the message.
+    pub size: u64,
+    /// Bytes at the message's front that are ours alone (Return-Path) and are not sent.
+    pub skip: u64,
+    /// RFC 5321 reverse-path; empty is the null path.
+    pub sender: String,
+    /// Who submitted it; `None` for reports and forwards.
+    pub account: Option<AccountId>,
+    /// When.
+    pub received_at: Timestamp,
+    /// RFC 3461 ENVID.
+    pub envelope_id: Option<String>,
+    /// RFC 3461 RET: the whole message in a failure report, or its header only.
+    pub return_content: ReturnContent,
+    /// The message needs SMTPUTF8 (RFC 6531).
+    pub utf8: bool,
+    /// Who gets it.
+    pub recipients: Vec<RemoteRecipient>,
+}
+
+/// What a failure report returns (RFC 3461 §4.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReturnContent {
+    /// Not said.
+    Unspecified,
+    /// `RET=FULL`.
+    Full,
+    /// `RET=HDRS`.
+    Headers,
+}
+
+/// A recipient elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteRecipient {
+    /// The address.
+    pub address: mail::directory::Address,
+    /// RFC 3461 NOTIFY, as given.
+    pub notify: Option<String>,
+    /// RFC 3461 ORCPT, as given.
+    pub original: Option<String>,
+}
+
+/// What the queue keeps of a message.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SubmissionRecord {
+    /// BLAKE3-256 of the message.
+    #[prost(bytes = "vec", tag = "1")]
+    pub blob: Vec<u8>,
+    /// Its bytes.
+    #[prost(uint64, tag = "2")]
+    pub size: u64,
+    /// Bytes at its front that are not sent.
+    #[prost(uint64, tag = "3")]
+    pub skip: u64,
+    /// Reverse-path; empty is the null path.
+    #[prost(string, tag = "4")]
+    pub sender: String,
+    /// The submitting account; 0 for none.
+    #[prost(uint64, tag = "5")]
+    pub account: u64,
+    /// Milliseconds since the Unix epoch.
+    #[prost(int64, tag = "6")]
+    pub received_ms: i64,
+    /// RFC 3461 ENVID.
+    #[prost(string, optional, tag = "7")]
+    pub envelope_id: Option<String>,
+    /// RFC 3461 RET: 0 unspecified, 1 full, 2 headers.
+    #[prost(uint32, tag = "8")]
+    pub return_content: u32,
+    /// Needs SMTPUTF8.
+    #[prost(bool, tag = "9")]
+    pub utf8: bool,
+    /// Domains that still have recipients.
+    #[prost(uint32, tag = "10")]
+    pub domains_left: u32,
+}
+
+/// One destination domain's share of a message.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct OutboundItem {
+    /// The submission.
+    #[prost(bytes = "vec", tag = "1")]
+    pub submission: Vec<u8>,
+    /// Its recipients in this domain.
+    #[prost(message, repeated, tag = "2")]
+    pub recipients: Vec<OutboundRecipient>,
+}
+
+/// A recipient in the queue.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct OutboundRecipient {
+    /// The address.
+    #[prost(string, tag = "1")]
+    pub address: String,
+    /// RFC 3461 NOTIFY.
+    #[prost(string, optional, tag = "2")]
+    pub notify: Option<String>,
+    /// RFC 3461 ORCPT.
+    #[prost(string, optional, tag = "3")]
+    pub original: Option<String>,
+}
+
+/// (Submission, id)
+pub fn submission_key(id: &[u8; 16]) -> Vec<u8> {
+    pack(&(Subspace::Submission as u64, &id[..]))
+}
+
+/// Puts a message into the queue. A second run writes the same keys again.
+pub(super) async fn enqueue(tx: &Transaction, submission: &Submission) -> Result<(), kv::Error> {
+    let mut domains: BTreeMap<&str, Vec<OutboundRecipient>> = BTreeMap::new();
+    for recipient in &submission.recipients {
+        domains.entry(recipient.address.domain()).or_default().push(OutboundRecipient {
+            address: recipient.address.to_string(),
+            notify: recipient.notify.clone(),
+            original: recipient.original.clone(),
+        });
+    }
+    let record = SubmissionRecord {
+        blob: submission.blob.as_bytes().to_vec(),
+        size: submission.size,
+        skip: submission.skip,
+        sender: submission.sender.clone(),
+        account: submission.account.map_or(0, |account| account.0),
+        received_ms: submission.received_at.unix_ms(),
+        envelope_id: submission.envelope_id.clone(),
+        return_content: match submission.return_content {
+            ReturnContent::Unspecified => 0,
+            ReturnContent::Full => 1,
+            ReturnContent::Headers => 2,
+        },
+        utf8: submission.utf8,
+        domains_left: u32::try_from(domains.len()).unwrap_or(u32::MAX),
+    };
+    tx.set(&submission_key(&submission.id), &record.encode_to_vec());
+    blob::references::add(tx, submission.blob, &blob::Owner::Submission(submission.id));
+    for (domain, recipients) in domains {
+        let item = OutboundItem { submission: submission.id.to_vec(), recipients };
+        let item = item.encode_to_vec();
+        let due = submission.received_at;
+        work::enqueue(tx, Kind::Outbound, domain, due, &submission.id, &item).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! Wake-ups within a node: sessions learn that an account's log has grown.
+//!
+//! A hint only: a session that is woken reads the log, and one that is not reads it at its next
+//! command. Wake-ups across nodes will ring here too.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use mail::AccountId;
+use tokio::sync::watch;
+
+/// The node's bell for each account that has sessions. Cloning is one reference count.
+#[derive(Clone, Default)]
+pub struct Hub {
+    bells: Arc<Mutex<HashMap<AccountId, watch::Sender<u64>>>>,
+}
+
+/// A session's ear for one account.
+pub struct Wakeups {
+    hub: Hub,
+    account: AccountId,
+    bell: watch::Receiver<u64>,
+}
+
+impl Hub {
+    /// Listens for changes of `account` from now on.
+    pub fn listen(&self, account: AccountId) -> Wakeups {
+        let mut bells = self.bells.lock().expect("no code panics while it holds the bells");
+        let sender = bells.entry(account).or_insert_with(|| watch::Sender::new(0));
+        Wakeups { hub: self.clone(), account, bell: sender.subscribe() }
+    }
+
+    /// Wakes the sessions of `account`. To be called after the commit.
+    pub fn ring(&self, account: AccountId) {
+        let bells = self.bells.lock().expect("no code panics while it holds the bells");
+        if let Some(bell) = bells.get(&account) {
+            bell.send_modify(|count| *count = count.wrapping_add(1));
+        }
+    }
+
+    /// Accounts that have sessions.
+    pub fn accounts(&self) -> usize {
+        self.bells.lock().expect("no code panics while it holds the bells").len()
+    }
+}
+
+impl Wakeups {
+    /// Waits for the next change. Several changes at once are one wake-up.
+    pub async fn changed(&mut self) {
+        if self.bell.changed().await.is_err() {
+            // The sender lives in the hub as long as a receiver does.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Drop for Wakeups {
+    fn drop(&mut self) {
+        let mut bells = self.hub.bells.lock().expect("no code panics while it holds the bells");
+        if bells.get(&self.account).is_some_and(|bell| bell.receiver_count() <= 1) {
+            bells.remove(&self.account);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn listeners_are_woken_and_forgotten() {
+        let hub = Hub::default();
+        let mut first = hub.listen(AccountId(1));
+        let mut second = hub.listen(AccountId(1));
+        hub.ring(AccountId(2));
+        hub.ring(AccountId(1));
+        first.changed().await;
+        second.changed().await;
+        drop(first);
+        assert_eq!(hub.accounts(), 1);
+        hub.ring(AccountId(1));
+        second.changed().await;
+        drop(second);
+        assert_eq!(hub.accounts(), 0);
+    }
+}

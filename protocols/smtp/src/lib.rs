@@ -1,0 +1,44 @@
+//! The server's side of SMTP (RFC 5321), submission (RFC 6409) and LMTP (RFC 2033), without IO.
+//!
+//! A [`Session`] takes octets, replies and the time in, and gives [`Output`]s. The driver moves
+//! the octets, executes each [`Call`] and answers it with one [`Reply`]; it never sees a reply
+//! code. Time is the duration since the session began.
+//!
+//! Standards: SIZE (RFC 1870), PIPELINING (RFC 2920), CHUNKING and BINARYMIME (RFC 3030),
+//! STARTTLS (RFC 3207), DSN (RFC 3461), ENHANCEDSTATUSCODES (RFC 2034, RFC 3463), trace keywords
+//! (RFC 3848), AUTH (RFC 4954), 8BITMIME (RFC 6152), SMTPUTF8 (RFC 6531).
+//!
+//! Architecture invariant: no IO, no clock, no randomness, no knowledge of the store; memory is
+//! bounded by [`limits::BUFFERED_OCTETS_MAX`] whatever a peer sends; the outputs of a session do
+//! not depend on how the network cuts its input, but for where replies are flushed.
+//!
+//! Architecture invariant: message content ends at CRLF.CRLF and nowhere else, and a message
+//! with a bare CR or LF is refused, so that no other server can see other messages in it.
+//!
+//! Deliberately absent: the client's side, ETRN, EXPN, BURL, DELIVERBY, REQUIRETLS.
+
+mod address;
+mod call;
+mod command;
+mod config;
+mod dots;
+mod dsn;
+pub mod limits;
+mod response;
+mod secret;
+mod session;
+mod trace;
+
+pub use address::{Address, AddressError, Domain, ForwardPath, HeloName, ReversePath};
+pub use call::{
+    AuthFailure, Body, Call, Charset, MailFrom, Output, Permanence, QueueId, RcptTo, Refusal,
+    Reply, Submitter,
+};
+pub use config::{ChannelBinding, Config, EarlyTalkers, Mechanism, Role, TlsInfo, TlsState};
+pub use dsn::{EnvelopeId, Notify, NotifyOn, OriginalRecipient, Ret};
+pub use limits::Limits;
+pub use secret::Secret;
+pub use session::Session;
+pub use trace::{
+    Authentication, Dialect, Encryption, Protocol, TraceInfo, received_header, return_path,
+};

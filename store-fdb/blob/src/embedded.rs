@@ -1,0 +1,213 @@
+//! Blobs beside the embedded engine's keys.
+//!
+//! | key | value | lifecycle |
+//! |---|---|---|
+//! | `h` id | `0` and the bytes, for up to one chunk; else `1` and [`HeaderRecord`] | written by `finish`, cleared by the sweeper |
+//! | `d` object, n (u32 BE) | chunk n | written as the bytes come, cleared with the header |
+//! | `s` object | empty; the id once it is known | from the first chunk until the header stands: what a crash cut off is found by it |
+
+use bytes::Bytes;
+use kv::LargeValues;
+use prost::Message;
+
+use crate::{
+    BlobId,
+    limits::CHUNK_BYTES,
+    store::to_u64,
+    tree::{self, ChainingValue},
+};
+
+const WHOLE: u8 = 0;
+const CHUNKED: u8 = 1;
+
+/// Keys looked at in one go while leftovers are cleared.
+const SCAN_KEYS: usize = 1_000;
+
+pub(crate) struct Embedded {
+    values: LargeValues,
+}
+
+/// What stands under a blob's name.
+pub(crate) enum Stored {
+    Whole(Bytes),
+    Chunked(Header),
+}
+
+/// A large blob's header.
+pub(crate) struct Header {
+    pub(crate) object: [u8; 16],
+    pub(crate) size: u64,
+    pub(crate) chunks: Vec<ChainingValue>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct HeaderRecord {
+    #[prost(bytes = "vec", tag = "1")]
+    object: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    size: u64,
+    /// The chunks' chaining values, 32 bytes each.
+    #[prost(bytes = "vec", tag = "3")]
+    chunks: Vec<u8>,
+}
+
+impl Header {
+    pub(crate) fn root(&self) -> Option<BlobId> {
+        let chunks = self.size.div_ceil(to_u64(CHUNK_BYTES));
+        (to_u64(self.chunks.len()) == chunks).then(|| tree::root(&self.chunks)).flatten()
+    }
+
+    fn from_record(record: &HeaderRecord) -> Option<Self> {
+        let (chunks, rest) = record.chunks.as_chunks::<32>();
+        if !rest.is_empty() {
+            return None;
+        }
+        let object = record.object[..].try_into().ok()?;
+        Some(Self { object, size: record.size, chunks: chunks.to_vec() })
+    }
+}
+
+impl Embedded {
+    pub(crate) async fn open(values: LargeValues) -> Result<Self, kv::Error> {
+        let store = Self { values };
+        store.clear_leftovers().await?;
+        Ok(store)
+    }
+
+    /// What stands under the name, not yet checked. A header that does not decode counts as an
+    /// empty blob, whose hash the caller finds to be another.
+    pub(crate) async fn stored(&self, id: BlobId) -> Result<Option<Stored>, kv::Error> {
+        let Some(value) = self.values.get(&header_key(id)).await? else { return Ok(None) };
+        let damaged = Stored::Chunked(Header { object: [0; 16], size: 0, chunks: Vec::new() });
+        Ok(Some(match value.first() {
+            Some(&WHOLE) => Stored::Whole(value.slice(1..)),
+            Some(&CHUNKED) => HeaderRecord::decode(&value[1..])
+                .ok()
+                .and_then(|record| Header::from_record(&record))
+                .map_or(damaged, Stored::Chunked),
+            _ => damaged,
+        }))
+    }
+
+    pub(crate) async fn chunk(
+        &self,
+        object: [u8; 16],
+        number: u32,
+    ) -> Result<Option<Bytes>, kv::Error> {
+        self.values.get(&chunk_key(object, number)).await
+    }
+
+    pub(crate) async fn put_whole(&self, id: BlobId, bytes: &[u8]) -> Result<(), kv::Error> {
+        let mut value = Vec::with_capacity(bytes.len() + 1);
+        value.push(WHOLE);
+        value.extend_from_slice(bytes);
+        self.values.put(&header_key(id), value.into()).await
+    }
+
+    pub(crate) async fn put_chunk(
+        &self,
+        object: [u8; 16],
+        number: u32,
+        chunk: Bytes,
+    ) -> Result<(), kv::Error> {
+        if number == 0 {
+            self.values.put(&upload_key(object), Bytes::new()).await?;
+        }
+        self.values.put(&chunk_key(object, number), chunk).await
+    }
+
+    /// Names the object. Where the blob is there already, the object is taken back instead.
+    pub(crate) async fn put_header(
+        &self,
+        id: BlobId,
+        object: [u8; 16],
+        size: u64,
+        chunks: &[ChainingValue],
+    ) -> Result<(), kv::Error> {
+        if self.stored(id).await?.is_some() {
+            return self.abandon(object).await;
+        }
+        self.values
+            .put(&upload_key(object), Bytes::copy_from_slice(id.as_bytes()))
+            .await?;
+        let record = HeaderRecord { object: object.to_vec(), size, chunks: chunks.concat() };
+        let mut value = vec![CHUNKED];
+        record.encode(&mut value).expect("a Vec grows as needed");
+        self.values.put(&header_key(id), value.into()).await?;
+        self.values.remove(&upload_key(object)).await
+    }
+
+    pub(crate) async fn remove(&self, id: BlobId) -> Result<(), kv::Error> {
+        let stored = self.stored(id).await?;
+        self.values.remove(&header_key(id)).await?;
+        match stored {
+            Some(Stored::Chunked(header)) => self.remove_chunks(header.object).await,
+            Some(Stored::Whole(_)) | None => Ok(()),
+        }
+    }
+
+    /// Takes back an upload that has no header.
+    pub(crate) async fn abandon(&self, object: [u8; 16]) -> Result<(), kv::Error> {
+        self.remove_chunks(object).await?;
+        self.values.remove(&upload_key(object)).await
+    }
+
+    async fn remove_chunks(&self, object: [u8; 16]) -> Result<(), kv::Error> {
+        let mut prefix = vec![b'd'];
+        prefix.extend_from_slice(&object);
+        loop {
+            let keys = self.values.scan_prefix(&prefix, None, SCAN_KEYS).await?;
+            if keys.is_empty() {
+                return Ok(());
+            }
+            for key in keys {
+                self.values.remove(&key).await?;
+            }
+        }
+    }
+
+    async fn clear_leftovers(&self) -> Result<(), kv::Error> {
+        loop {
+            let uploads = self.values.scan_prefix(b"s", None, SCAN_KEYS).await?;
+            if uploads.is_empty() {
+                return Ok(());
+            }
+            for key in uploads {
+                let named = self.values.get(&key).await?;
+                let object = key.get(1..).and_then(|object| object.try_into().ok());
+                if let Some(object) = object {
+                    let id = named.and_then(|id| BlobId::from_slice(&id));
+                    if !self.is_object_of(id, object).await? {
+                        self.remove_chunks(object).await?;
+                    }
+                }
+                self.values.remove(&key).await?;
+            }
+        }
+    }
+
+    async fn is_object_of(&self, id: Option<BlobId>, object: [u8; 16]) -> Result<bool, kv::Error> {
+        let Some(id) = id else { return Ok(false) };
+        let stored = self.stored(id).await?;
+        Ok(matches!(stored, Some(Stored::Chunked(header)) if header.object == object))
+    }
+}
+
+fn header_key(id: BlobId) -> Vec<u8> {
+    let mut key = vec![b'h'];
+    key.extend_from_slice(id.as_bytes());
+    key
+}
+
+fn chunk_key(object: [u8; 16], number: u32) -> Vec<u8> {
+    let mut key = vec![b'd'];
+    key.extend_from_slice(&object);
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+fn upload_key(object: [u8; 16]) -> Vec<u8> {
+    let mut key = vec![b's'];
+    key.extend_from_slice(&object);
+    key
+}

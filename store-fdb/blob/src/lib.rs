@@ -1,0 +1,21 @@
+//! Message bytes, addressed by their BLAKE3-256 hash.
+//!
+//! `put` first, then the transaction that references: a blob that nothing references is swept
+//! after a grace time, so a crash between the two leaves no damage. Reads are ranged, and every
+//! byte that is handed out has been checked against the hash that names the blob.
+//!
+//! - [`BlobStore`] is what everything else uses; its backend is private.
+//! - [`references`] holds the keys that say who needs a blob.
+//!
+//! Deliberately absent: any knowledge of what the bytes mean.
+
+mod embedded;
+mod id;
+pub mod limits;
+pub mod references;
+mod store;
+mod tree;
+
+pub use id::BlobId;
+pub use references::Owner;
+pub use store::{BlobCounts, BlobError, BlobReader, BlobStore, BlobWriter};

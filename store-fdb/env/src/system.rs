@@ -1,0 +1,158 @@
+//! The real machine: Tokio's runtime, the operating system's clock, entropy and sockets.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this file is the one place that touches the ambient clock, entropy and sockets"
+)]
+
+use std::{
+    io,
+    net::SocketAddr,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+
+use crate::{
+    Backend, BoxFuture, Connection, Datagrams, Listener, Monotonic, Stream, Timestamp,
+    network::{DatagramIo, Listen},
+    task::RawTask,
+};
+
+pub(crate) struct System {
+    start: Instant,
+}
+
+impl System {
+    pub(crate) fn new() -> Self {
+        Self { start: Instant::now() }
+    }
+}
+
+impl Backend for System {
+    fn monotonic(&self) -> Monotonic {
+        Monotonic::from_start(self.start.elapsed())
+    }
+
+    fn wall(&self) -> Timestamp {
+        // A clock before 1970 is a machine without a clock; 1970 is as good an answer as any.
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp::from_unix_ms(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(duration))
+    }
+
+    fn fill_random(&self, bytes: &mut [u8]) {
+        getrandom::fill(bytes).expect("the operating system's entropy source never fails here");
+    }
+
+    fn spawn(&self, _name: &'static str, future: BoxFuture<'static, ()>) -> RawTask {
+        let handle = tokio::spawn(future).abort_handle();
+        RawTask::new(move || handle.abort())
+    }
+
+    fn run_blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            // A panic inside `work` drops its result channel, which the caller sees.
+            let _ended = tokio::task::spawn_blocking(work).await;
+        })
+    }
+
+    fn listen(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Listener>> {
+        Box::pin(async move { Ok(Listener::new(TcpListener::bind(address).await?)) })
+    }
+
+    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Stream>> {
+        Box::pin(async move {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as Stream)
+        })
+    }
+
+    fn datagrams(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Datagrams>> {
+        Box::pin(async move { Ok(Datagrams::new(UdpSocket::bind(address).await?)) })
+    }
+}
+
+impl Listen for TcpListener {
+    fn accept(&self) -> BoxFuture<'_, io::Result<Connection>> {
+        Box::pin(async move {
+            let (stream, peer) = TcpListener::accept(self).await?;
+            // Replies are already coalesced, so Nagle's algorithm only adds delay.
+            stream.set_nodelay(true)?;
+            let local = stream.local_addr()?;
+            Ok(Connection { stream: Box::new(stream), peer, local })
+        })
+    }
+
+    fn local_address(&self) -> io::Result<SocketAddr> {
+        self.local_addr()
+    }
+}
+
+impl DatagramIo for UdpSocket {
+    fn send_to<'a>(&'a self, bytes: &'a [u8], to: SocketAddr) -> BoxFuture<'a, io::Result<usize>> {
+        Box::pin(UdpSocket::send_to(self, bytes, to))
+    }
+
+    fn receive<'a>(
+        &'a self,
+        buffer: &'a mut [u8],
+    ) -> BoxFuture<'a, io::Result<(usize, SocketAddr)>> {
+        Box::pin(self.recv_from(buffer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::Env;
+
+    #[tokio::test]
+    async fn a_dropped_task_ends_and_a_detached_one_goes_on() {
+        let env = Env::system();
+        let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
+        drop(env.spawn("dropped", async move {
+            std::future::pending::<()>().await;
+            drop(sender);
+        }));
+        assert!(receiver.await.is_err(), "the dropped task's channel closes");
+
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        env.spawn("detached", async move { sender.send(7).expect("receiver waits") }).detach();
+        assert_eq!(receiver.await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn streams_carry_bytes_both_ways() {
+        let env = Env::system();
+        let listener = env.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_address().unwrap();
+        let echo = env.spawn("echo", async move {
+            let mut connection = listener.accept().await.unwrap();
+            let mut bytes = [0; 4];
+            connection.stream.read_exact(&mut bytes).await.unwrap();
+            connection.stream.write_all(&bytes).await.unwrap();
+        });
+        let mut stream = env.connect(address).await.unwrap();
+        stream.write_all(b"ping").await.unwrap();
+        let mut back = [0; 4];
+        stream.read_exact(&mut back).await.unwrap();
+        assert_eq!(&back, b"ping");
+        echo.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn timeouts_elapse_and_panics_in_blocking_work_are_told() {
+        let env = Env::system();
+        let never = env.timeout(Duration::from_millis(1), std::future::pending::<()>()).await;
+        assert_eq!(never, Err(crate::Elapsed));
+        assert_eq!(env.run_blocking(|| 2 + 2).await, Ok(4));
+        assert!(env.run_blocking(|| -> u8 { panic!("as planned") }).await.is_err());
+    }
+}

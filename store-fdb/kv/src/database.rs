@@ -1,0 +1,174 @@
+//! [`Database`]: a handle to a store, and the one retry loop.
+
+use std::{
+    future::Future,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use env::Env;
+
+#[cfg(feature = "fdb")]
+use crate::fdb::FdbDatabase;
+use crate::{
+    AsKvError, Committed, Counts, Error, FaultHandle, Faults, Transaction,
+    counts::Counters,
+    faults::Injector,
+    limits::{RETRY_DELAY_MAX, RETRY_DELAY_MIN, RETRY_TIME_MAX},
+    local::{LocalTransaction, memory::Memory, store::Store},
+};
+
+/// How long [`Database::run`] goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Time from the first run after which no further one begins.
+    pub time_max: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { time_max: RETRY_TIME_MAX }
+    }
+}
+
+/// A handle to a store. Clones share counters and faults.
+#[derive(Clone)]
+pub struct Database {
+    engine: Engine,
+    env: Env,
+    retry: RetryPolicy,
+    counters: Arc<Counters>,
+    faults: Arc<Injector>,
+}
+
+#[derive(Clone)]
+enum Engine {
+    Local(Arc<dyn Store>),
+    #[cfg(feature = "fdb")]
+    Fdb(FdbDatabase),
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Database")
+    }
+}
+
+impl Database {
+    /// A new, empty store in memory.
+    pub fn memory(env: Env) -> Self {
+        Self::memory_with_faults(env, Faults::default())
+    }
+
+    /// A new, empty store in memory, behind a handle that injects faults.
+    pub fn memory_with_faults(env: Env, faults: Faults) -> Self {
+        Self::local(Arc::new(Memory::new(env.clone())), env, faults)
+    }
+
+    pub(crate) fn local(store: Arc<dyn Store>, env: Env, faults: Faults) -> Self {
+        Self::new(Engine::Local(store), env, faults)
+    }
+
+    #[cfg(feature = "fdb")]
+    pub(crate) fn fdb(database: FdbDatabase, env: Env) -> Self {
+        Self::new(Engine::Fdb(database), env, Faults::default())
+    }
+
+    fn new(engine: Engine, env: Env, faults: Faults) -> Self {
+        let faults = Injector::new(env.clone(), faults);
+        Self { engine, env, retry: RetryPolicy::default(), counters: Arc::default(), faults }
+    }
+
+    /// Another handle to the same store, with counters and faults of its own: one node's.
+    pub fn handle_with_faults(&self, env: Env, faults: Faults) -> Self {
+        Self { retry: self.retry, ..Self::new(self.engine.clone(), env, faults) }
+    }
+
+    /// The same handle with another retry policy.
+    pub fn with_retry(&self, retry: RetryPolicy) -> Self {
+        Self { retry, ..self.clone() }
+    }
+
+    /// Changes the faults of this handle and its clones. The fdb engine injects none.
+    pub fn faults(&self) -> FaultHandle {
+        self.faults.handle()
+    }
+
+    /// What this handle and its clones have done.
+    pub fn counts(&self) -> Counts {
+        self.counters.snapshot()
+    }
+
+    /// Begins a transaction. For what the retry loop is not made for; nearly everything else
+    /// goes through [`Database::run`].
+    pub fn begin(&self) -> Transaction {
+        match &self.engine {
+            Engine::Local(store) => Transaction::local(LocalTransaction::new(
+                Arc::clone(store),
+                Arc::clone(&self.counters),
+                Arc::clone(&self.faults),
+            )),
+            #[cfg(feature = "fdb")]
+            Engine::Fdb(database) => {
+                Transaction::fdb(database.begin(Arc::clone(&self.counters)))
+            }
+        }
+    }
+
+    /// Runs `body` in a transaction and commits it, again and again while that can succeed.
+    ///
+    /// The closure can run several times, and can have committed unseen. It does no IO but the
+    /// store's, sends nothing, reads no clock; where running twice would be wrong, it checks an
+    /// operation id.
+    ///
+    /// # Errors
+    /// An error that is none of the store's, at once and without a commit; a fatal one of the
+    /// store; the last retryable one once [`RetryPolicy::time_max`] is over.
+    pub async fn run<T, E, F, Fut>(&self, body: F) -> Result<T, E>
+    where
+        F: FnMut(Transaction) -> Fut + Send,
+        Fut: Future<Output = Result<T, E>> + Send,
+        E: From<Error> + AsKvError,
+    {
+        Ok(self.run_versioned(body).await?.value)
+    }
+
+    /// [`Database::run`], telling where the commit stands in the order of commits.
+    ///
+    /// # Errors
+    /// As [`Database::run`].
+    pub async fn run_versioned<T, E, F, Fut>(&self, mut body: F) -> Result<Committed<T>, E>
+    where
+        F: FnMut(Transaction) -> Fut + Send,
+        Fut: Future<Output = Result<T, E>> + Send,
+        E: From<Error> + AsKvError,
+    {
+        let begun = self.env.monotonic();
+        let mut delay_max = RETRY_DELAY_MIN;
+        loop {
+            let transaction = self.begin();
+            let error = match body(transaction.clone()).await {
+                Ok(value) => match transaction.commit().await {
+                    Ok(committed) => return Ok(committed.map(|()| value)),
+                    Err(error) => E::from(error),
+                },
+                Err(error) => error,
+            };
+            let again = error.as_kv_error().is_some_and(Error::is_retryable);
+            let elapsed = self.env.monotonic().saturating_since(begun);
+            if !again || elapsed >= self.retry.time_max {
+                return Err(error);
+            }
+            drop(error);
+            self.env.sleep(self.jittered(delay_max)).await;
+            delay_max = (delay_max * 2).min(RETRY_DELAY_MAX);
+            self.counters.retries.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// A random part of `delay_max`, so that those who met do not meet again.
+    fn jittered(&self, delay_max: Duration) -> Duration {
+        let micros = u64::try_from(delay_max.as_micros()).unwrap_or(u64::MAX);
+        Duration::from_micros(1 + self.env.random_below(micros))
+    }
+}

@@ -1,0 +1,75 @@
+//! Every limit of this crate, each with its reason.
+
+use std::time::Duration;
+
+/// Longest key. FoundationDB's limit.
+pub const KEY_BYTES_MAX: usize = 10_000;
+
+/// Longest value. FoundationDB's limit.
+pub const VALUE_BYTES_MAX: usize = 100_000;
+
+/// Largest transaction, as [`Transaction::approximate_size`](crate::Transaction::approximate_size)
+/// counts. FoundationDB's limit.
+pub const TRANSACTION_BYTES_MAX: usize = 10_000_000;
+
+/// How long a transaction may live after its first read. FoundationDB's limit.
+pub const TRANSACTION_LIFE: Duration = Duration::from_secs(5);
+
+/// Watches that may be open on one database at once. FoundationDB's default.
+pub const WATCHES_MAX: usize = 10_000;
+
+/// How fast versions advance. FoundationDB's rate; resolution of the memory and embedded clocks.
+pub const VERSIONS_PER_SECOND: u64 = 1_000_000;
+
+/// [`TRANSACTION_LIFE`] in versions: what the resolver remembers and readers may still see.
+pub(crate) const TRANSACTION_LIFE_VERSIONS: u64 = 5 * VERSIONS_PER_SECOND;
+
+/// What one mutation costs beside its bytes. FoundationDB counts its own structure's size;
+/// this is at least that in every release, so that what fits here fits there.
+pub(crate) const MUTATION_OVERHEAD_BYTES: usize = 48;
+
+/// What one conflict range costs beside its two keys; see [`MUTATION_OVERHEAD_BYTES`].
+pub(crate) const CONFLICT_RANGE_OVERHEAD_BYTES: usize = 32;
+
+/// The first byte that an ordinary key may not begin with. FoundationDB's system keys.
+pub(crate) const SYSTEM_KEYS: &[u8] = b"\xff";
+
+/// Bytes of keys and values in one page of a range where the query names no number: large
+/// enough to make few round trips, small enough to hold hundreds at once.
+pub const PAGE_BYTES_DEFAULT: usize = 64 * 1024;
+
+/// First back-off of the retry loop: about one commit's time.
+pub const RETRY_DELAY_MIN: Duration = Duration::from_millis(1);
+
+/// Largest back-off of the retry loop. FoundationDB's default.
+pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(1);
+
+/// How long the retry loop goes on by default: three lives of a transaction, which a recovery
+/// of the cluster usually fits into, and less than any client waits.
+pub const RETRY_TIME_MAX: Duration = Duration::from_secs(15);
+
+/// How long an operation waits for a store that a fault cut off, before it reports an error.
+pub(crate) const UNREACHABLE_WAIT: Duration = Duration::from_secs(5);
+
+/// Transactions in one commit batch: their number must fit the versionstamp's 16 bits.
+pub(crate) const BATCH_TRANSACTIONS_MAX: usize = 10_000;
+
+/// Bytes in one commit batch: bounds the time of one sync, and so every waiter's latency.
+pub(crate) const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Bytes of commits and large values that may wait for the embedded committer: beyond them
+/// writers wait before they hand their bytes over.
+pub(crate) const QUEUED_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Longest value of [`LargeValues`](crate::LargeValues): it must fit the queue.
+pub const LARGE_VALUE_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// Longest key of [`LargeValues`](crate::LargeValues), the same as an ordinary key's.
+pub const LARGE_KEY_BYTES_MAX: usize = KEY_BYTES_MAX;
+
+/// Keys in one page of [`LargeValues::scan_prefix`](crate::LargeValues::scan_prefix).
+pub const LARGE_SCAN_KEYS_MAX: usize = 10_000;
+
+/// Versions that the embedded engine reserves ahead, an hour's worth: one small write an hour,
+/// and a restart begins above everything that was ever handed out.
+pub(crate) const VERSIONS_RESERVED: u64 = 3600 * VERSIONS_PER_SECOND;

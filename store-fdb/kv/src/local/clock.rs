@@ -1,0 +1,26 @@
+//! Versions: about a million a second, never back.
+
+use env::{Env, Monotonic};
+
+use crate::limits::VERSIONS_PER_SECOND;
+
+/// A version for every moment since the engine was opened.
+pub(crate) struct VersionClock {
+    env: Env,
+    opened: Monotonic,
+    base: u64,
+}
+
+impl VersionClock {
+    /// A clock that stands at `base` now.
+    pub(crate) fn new(env: Env, base: u64) -> Self {
+        Self { opened: env.monotonic(), env, base }
+    }
+
+    /// The version of this moment.
+    pub(crate) fn now(&self) -> u64 {
+        let elapsed = self.env.monotonic().saturating_since(self.opened).as_nanos();
+        let versions = elapsed / u128::from(1_000_000_000 / VERSIONS_PER_SECOND);
+        self.base.saturating_add(u64::try_from(versions).unwrap_or(u64::MAX))
+    }
+}

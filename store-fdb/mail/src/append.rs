@@ -1,0 +1,178 @@
+//! Append: a new email becomes visible in one mailbox.
+
+use std::sync::Arc;
+
+use blob::BlobId;
+use env::Timestamp;
+use prost::Message;
+
+use crate::{
+    AccountUnit, EmailId, KeywordSet, MailboxId, ModSeq, OperationId, StoreError, ThreadId, Uid,
+    UidValidity,
+    error::store_error,
+    keys::{
+        self,
+        email::{EmailMeta, EmailState, Membership},
+    },
+    limits,
+    operation::{Outcome, OutcomeRow},
+    unit::decode_u32,
+};
+
+/// A message whose bytes are already in the blob store. One value serves all its recipients.
+#[derive(Debug, Clone)]
+pub struct NewEmail {
+    /// The message's bytes.
+    pub blob: BlobId,
+    /// How many.
+    pub size: u64,
+    /// INTERNALDATE (RFC 9051 §2.3.3).
+    pub received_at: Timestamp,
+    /// Flags it starts with.
+    pub keywords: KeywordSet,
+    /// The encoded [`EmailMeta`] without the fields that differ between accounts.
+    pub(crate) meta: Arc<[u8]>,
+    /// Thread key hashes in the order to look them up.
+    pub(crate) thread_lookups: Arc<[u64]>,
+    /// Thread key hashes to write.
+    pub(crate) thread_keys: Arc<[u64]>,
+}
+
+/// Where a new email became visible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Its id.
+    pub email: EmailId,
+    /// Its thread.
+    pub thread: ThreadId,
+    /// Its UID.
+    pub uid: Uid,
+    /// The mailbox's UIDVALIDITY.
+    pub uid_validity: UidValidity,
+    /// Set where an earlier try of this operation had already committed: its MODSEQ.
+    pub earlier: Option<ModSeq>,
+}
+
+/// Why a message was not appended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The mailbox does not exist.
+    #[error("mailbox {0} does not exist")]
+    NoMailbox(MailboxId),
+    /// The message does not fit.
+    #[error("{size} bytes over {used} used exceed the quota of {quota}")]
+    OverQuota {
+        /// The message's bytes.
+        size: u64,
+        /// Bytes in use.
+        used: u64,
+        /// Bytes allowed.
+        quota: u64,
+    },
+    /// More keywords than one email may have.
+    #[error("more than {max} keywords", max = limits::KEYWORDS_PER_EMAIL_MAX)]
+    TooManyKeywords,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+store_error!(AppendError);
+
+/// Appends `email` to `mailbox`. A second run of the same `operation` changes nothing and answers
+/// as the first. A refusal leaves the unit as it was, so that others may go on in it.
+///
+/// # Errors
+/// [`AppendError`].
+pub async fn append(
+    unit: &mut AccountUnit,
+    mailbox: MailboxId,
+    email: &NewEmail,
+    operation: OperationId,
+) -> Result<Appended, AppendError> {
+    if let Some((modseq, outcome)) = unit.outcome(operation).await? {
+        return Ok(appended_before(modseq, &outcome)?);
+    }
+    if email.keywords.len() > limits::KEYWORDS_PER_EMAIL_MAX {
+        return Err(AppendError::TooManyKeywords);
+    }
+    if unit.mailbox(mailbox).await?.is_none() {
+        return Err(AppendError::NoMailbox(mailbox));
+    }
+    if let Err((used, quota)) = unit.take_quota(email.size).await? {
+        return Err(AppendError::OverQuota { size: email.size, used, quota });
+    }
+    let (uid_validity, uid) =
+        unit.assign_uid(mailbox).await?.ok_or(AppendError::NoMailbox(mailbox))?;
+    let id = unit.assign_email().await?;
+    let thread = find_thread(unit, email).await?.unwrap_or(ThreadId(id.0));
+    unit.create_email(
+        id,
+        EmailState {
+            memberships: vec![Membership { mailbox: mailbox.0, uid, deleted: false }],
+            keywords: email.keywords.to_record(),
+            thread: thread.0,
+            size: email.size,
+            received_ms: email.received_at.unix_ms(),
+        },
+    );
+    write_immutable(unit, id, thread, email);
+    let row = OutcomeRow { email: id.0, thread: thread.0, from_uid: 0, to_uid: uid };
+    unit.record(
+        operation,
+        &Outcome { rows: vec![row], number: uid_validity.0, ..Outcome::default() },
+    );
+    let uid = Uid::new(uid).ok_or_else(|| StoreError::damaged("uid next", "zero"))?;
+    Ok(Appended { email: id, thread, uid, uid_validity, earlier: None })
+}
+
+/// Meta, thread keys and the blob's reference.
+pub(crate) fn write_immutable(
+    unit: &AccountUnit,
+    id: EmailId,
+    thread: ThreadId,
+    email: &NewEmail,
+) {
+    let own = EmailMeta {
+        thread: thread.0,
+        received_ms: email.received_at.unix_ms(),
+        ..EmailMeta::default()
+    };
+    // Protobuf: concatenated messages are merged, so the shared bytes are encoded only once.
+    let mut meta = email.meta.to_vec();
+    own.encode(&mut meta).expect("a Vec grows as needed");
+    unit.tx.set(&keys::email::meta_key(unit.account, id), &meta);
+    for hash in email.thread_keys.iter() {
+        unit.tx.set(&keys::thread::key(unit.account, *hash, id), &thread.0.to_le_bytes());
+    }
+    unit.tx.set(&keys::thread::member_key(unit.account, thread, id), &[]);
+    blob::references::add(&unit.tx, email.blob, &blob::Owner::Email(unit.account.0, id.0));
+}
+
+/// The thread of the first of the email's message ids that is known in the account.
+async fn find_thread(
+    unit: &AccountUnit,
+    email: &NewEmail,
+) -> Result<Option<ThreadId>, StoreError> {
+    for hash in email.thread_lookups.iter() {
+        let (begin, end) = keys::thread::range(unit.account, *hash);
+        let found = unit.tx.range(kv::RangeQuery::new(begin, end).limit(1)).collect().await?;
+        if let Some(pair) = found.first() {
+            return Ok(Some(ThreadId(decode_u32(&pair.value)?)));
+        }
+    }
+    Ok(None)
+}
+
+fn appended_before(modseq: ModSeq, outcome: &Outcome) -> Result<Appended, StoreError> {
+    let row = outcome.rows.first();
+    row.and_then(|row| {
+        Some(Appended {
+            email: EmailId(row.email),
+            thread: ThreadId(row.thread),
+            uid: Uid::new(row.to_uid)?,
+            uid_validity: UidValidity(outcome.number),
+            earlier: Some(modseq),
+        })
+    })
+    .ok_or_else(|| StoreError::damaged("operation", "an append without its row"))
+}

@@ -1,0 +1,53 @@
+//! Accounts, mailboxes and messages: keys, records and transactions.
+//!
+//! **An account is a log; everything else is a fold of it.** Every change to an account goes
+//! through one [`AccountUnit`]: it loads what the operation touches, the operation changes it in
+//! memory, and [`AccountUnit::finish`] derives from before and after what must commit together:
+//! state, counters, UIDs, blob references and exactly one log entry.
+//!
+//! Invariants, each with a test:
+//! - P2: UIDs become visible in ascending order and are never reused, because they are assigned
+//!   in the transaction that makes the message visible (RFC 9051 §2.3.1.1).
+//! - P4: counters equal the fold of the state ([`fold::check_account`]).
+//! - The log's fold equals the state, and a view equals both.
+//!
+//! Deliberately absent: wire protocols, clocks (times are arguments) and blob bytes.
+
+pub mod directory;
+pub mod fold;
+pub mod keys;
+pub mod limits;
+pub mod view;
+
+mod account;
+mod copy;
+mod append;
+mod error;
+mod expunge;
+mod ids;
+mod keyword;
+mod log;
+mod mailboxes;
+mod meta;
+mod operation;
+mod read;
+mod store;
+mod unit;
+
+pub use account::{AccountError, AccountUsage, NewAccount, account_record, create_account, credential, set_account_record, set_credential, usage};
+pub use append::{AppendError, Appended, NewEmail, append};
+pub use copy::{Copied, CopyError, CopyMode, copy};
+pub use error::StoreError;
+pub use expunge::{ExpungeMode, Progress, expunge, remove_mailbox_contents};
+pub use ids::{AccountId, EmailId, MailboxId, ModSeq, OperationId, ThreadId, Uid, UidValidity};
+pub use keyword::{Keyword, KeywordError, KeywordSet};
+pub use log::{LogPage, changes_since, trim_log};
+pub use mailboxes::{
+    CreateError, DeleteError, Mailbox, MailboxCounts, MailboxTree, NewMailbox, RenameError, Role, Subscription,
+    create_mailbox, delete_mailbox, finish_delete, mailbox_counts, mailbox_tree, rename_mailbox,
+    set_subscription,
+};
+
+pub use read::{email_meta, email_state};
+pub use store::{Deleted, KeywordChange, StoreOutcome, StoreRequest, StoreTarget, store_keywords};
+pub use unit::AccountUnit;

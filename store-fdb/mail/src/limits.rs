@@ -1,0 +1,63 @@
+//! Every bound of the mail store, in one place, each with its reason.
+
+/// Mailboxes in one account. The tree is read whole for LIST, in one range read.
+pub const MAILBOXES_MAX: usize = 10_000;
+
+/// Levels of the mailbox hierarchy. Paths are walked level by level.
+pub const MAILBOX_DEPTH_MAX: usize = 32;
+
+/// Bytes of one mailbox name component, in UTF-8. Names stand in index keys.
+pub const MAILBOX_NAME_BYTES_MAX: usize = 255;
+
+/// Keywords on one email. Each costs bytes in state, log and views.
+pub const KEYWORDS_PER_EMAIL_MAX: usize = 64;
+
+/// Bytes of one keyword (RFC 8621 §4.1.1 allows up to 255).
+pub const KEYWORD_BYTES_MAX: usize = 255;
+
+/// Mailboxes that hold one email, so that a state record stays small.
+pub const MEMBERSHIPS_PER_EMAIL_MAX: usize = 256;
+
+/// Emails that one unit may touch: bounds a transaction's keys and its time.
+pub const EMAILS_PER_UNIT_MAX: usize = 512;
+
+/// Bytes of changes in one log entry: a value may hold 100,000.
+pub const LOG_ENTRY_BYTES_MAX: usize = 60_000;
+
+/// Log entries that one transaction reads when a view catches up.
+pub const LOG_ENTRIES_PER_READ: usize = 2_000;
+
+/// UIDs that one view page spans. A page of 2,048 rows stays under the value limit.
+pub const UIDS_PER_PAGE: u32 = 2_048;
+
+/// Log entries of an account after which its views' checkpoints are written again, so that the
+/// tail that a SELECT reads stays short.
+pub const LOG_TAIL_CHECKPOINT: usize = 1_024;
+
+/// Bytes of view pages that one checkpoint transaction writes; well under the transaction limit.
+pub const CHECKPOINT_BYTES_MAX: usize = 2_000_000;
+
+/// Bytes of one email's meta record. Larger ones lose their structure's detail.
+pub const META_BYTES_MAX: usize = 90_000;
+
+/// Bytes of raw common header fields kept in an email's meta record.
+pub const META_HEADER_BYTES_MAX: usize = 8_192;
+
+/// Message-ids looked up to find a new email's thread: its own, its parent, the newest
+/// references and the oldest.
+pub const THREAD_LOOKUPS_MAX: usize = 6;
+
+/// Thread index keys written for one email.
+pub const THREAD_KEYS_MAX: usize = 3;
+
+/// Steps from an alias to an account. Also ends loops.
+pub const ALIAS_DEPTH_MAX: usize = 10;
+
+/// Addresses that one address may expand to.
+pub const EXPANSION_MAX: usize = 1_000;
+
+/// Members of one alias or group.
+pub const GROUP_MEMBERS_MAX: usize = 1_000;
+
+/// How long an operation id guards against a second run, in seconds; swept after.
+pub const OPERATION_LIFE_S: u64 = 86_400;

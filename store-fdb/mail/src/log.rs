@@ -1,0 +1,100 @@
+//! Reading an account's log.
+
+use kv::{RangeQuery, Transaction};
+
+use crate::{
+    AccountId, ModSeq, StoreError,
+    keys::{self, log::LogEntry},
+    limits,
+};
+
+/// A stretch of the log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogPage {
+    /// Entries with the version of their commit, oldest first. The entries of one version are
+    /// all here or none is.
+    pub entries: Vec<(ModSeq, LogEntry)>,
+    /// Where the next stretch begins; `None` where this was the last.
+    pub more_after: Option<ModSeq>,
+    /// The log has been trimmed up to here: a cursor below it has missed entries.
+    pub horizon: ModSeq,
+}
+
+impl LogPage {
+    /// Whether a reader that stood at `cursor` can go on.
+    pub fn reaches(&self, cursor: ModSeq) -> bool {
+        cursor >= self.horizon
+    }
+}
+
+/// What changed after `after`, at most about [`limits::LOG_ENTRIES_PER_READ`] entries. A snapshot
+/// read: entries are only ever added behind it.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn changes_since(
+    tx: &Transaction,
+    account: AccountId,
+    after: ModSeq,
+) -> Result<LogPage, StoreError> {
+    read(tx, account, after, limits::LOG_ENTRIES_PER_READ).await
+}
+
+/// Drops the entries up to `version`. The caller knows that no checkpoint and no cursor stands
+/// below it.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn trim_log(
+    tx: &Transaction,
+    account: AccountId,
+    version: ModSeq,
+) -> Result<(), StoreError> {
+    if version <= horizon(tx, account).await? {
+        return Ok(());
+    }
+    let (begin, end) = keys::log::range_up_to(account, version.0);
+    tx.clear_range(&begin, &end);
+    tx.set(&keys::log::horizon_key(account), &version.0.to_le_bytes());
+    Ok(())
+}
+
+async fn horizon(tx: &Transaction, account: AccountId) -> Result<ModSeq, StoreError> {
+    let Some(value) = tx.get_snapshot(&keys::log::horizon_key(account)).await? else {
+        return Ok(ModSeq(0));
+    };
+    let bytes = value[..]
+        .try_into()
+        .map_err(|_| StoreError::damaged("log horizon", format!("{} bytes", value.len())))?;
+    Ok(ModSeq(u64::from_le_bytes(bytes)))
+}
+
+async fn read(
+    tx: &Transaction,
+    account: AccountId,
+    after: ModSeq,
+    limit: usize,
+) -> Result<LogPage, StoreError> {
+    let horizon = horizon(tx, account).await?;
+    let (begin, end) = keys::log::range_after(account, after.0);
+    let query = RangeQuery::new(begin, end).limit(limit).snapshot();
+    let pairs = tx.range(query).collect().await?;
+    let full = pairs.len() == limit;
+    let mut entries = Vec::with_capacity(pairs.len());
+    for pair in pairs {
+        let version = keys::log::version_of(&pair.key)
+            .ok_or_else(|| StoreError::damaged("log", "a key without its versionstamp"))?;
+        entries.push((ModSeq(version), keys::decode("log", &pair.value)?));
+    }
+    if !full {
+        return Ok(LogPage { entries, more_after: None, horizon });
+    }
+    // The last version may go on behind the limit: leave it to the next page, unless it is all.
+    let last = entries.last().map_or(after, |(version, _)| *version);
+    if entries.first().is_some_and(|(version, _)| *version == last) {
+        return Box::pin(read(tx, account, after, limit * 2)).await;
+    }
+    entries.retain(|(version, _)| *version < last);
+    let more_after = entries.last().map(|(version, _)| *version);
+    Ok(LogPage { entries, more_after, horizon })
+}

@@ -1,0 +1,79 @@
+//! Operation ids: an operation that is not idempotent finds out whether it has run before.
+
+use kv::{AtomicOp, Versionstamp};
+use prost::Message;
+
+use crate::{AccountUnit, ModSeq, OperationId, StoreError, keys};
+
+const DAY_MS: i64 = 86_400_000;
+
+/// What an operation did, kept so that a retry can answer as the first try would have.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Outcome {
+    /// One row an affected message, in the operation's own meaning.
+    #[prost(message, repeated, tag = "1")]
+    pub rows: Vec<OutcomeRow>,
+    /// The target's UIDVALIDITY, or another number of the operation's.
+    #[prost(uint32, tag = "2")]
+    pub number: u32,
+    /// UIDs that the operation could not act on.
+    #[prost(uint32, repeated, tag = "3")]
+    pub refused: Vec<u32>,
+    /// UIDs that were not there any more.
+    #[prost(uint32, repeated, tag = "4")]
+    pub gone: Vec<u32>,
+}
+
+/// One affected message.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct OutcomeRow {
+    /// The email.
+    #[prost(uint32, tag = "1")]
+    pub email: u32,
+    /// Its thread.
+    #[prost(uint32, tag = "2")]
+    pub thread: u32,
+    /// Its UID in the source mailbox.
+    #[prost(uint32, tag = "3")]
+    pub from_uid: u32,
+    /// Its UID in the target mailbox.
+    #[prost(uint32, tag = "4")]
+    pub to_uid: u32,
+}
+
+impl AccountUnit {
+    /// What `operation` did, where an earlier try of it committed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn outcome(
+        &self,
+        operation: OperationId,
+    ) -> Result<Option<(ModSeq, Outcome)>, StoreError> {
+        let key = keys::operation::key(self.account, self.day(), operation);
+        let Some(value) = self.tx.get(&key).await? else { return Ok(None) };
+        let (stamp, record) = value
+            .split_first_chunk::<10>()
+            .ok_or_else(|| StoreError::damaged("operation", "shorter than its stamp"))?;
+        let modseq = ModSeq(Versionstamp::from_bytes(*stamp).version());
+        Ok(Some((modseq, keys::decode("operation", record)?)))
+    }
+
+    /// Records what `operation` does, in the same transaction that does it.
+    pub fn record(&self, operation: OperationId, outcome: &Outcome) {
+        let key = keys::operation::key(self.account, self.day(), operation);
+        let value = keys::email::stamped(outcome.encode_to_vec());
+        self.tx.atomic(&key, &value, AtomicOp::SetVersionstampedValue);
+    }
+
+    /// Sweeps the records of operations that no retry can ask for any more.
+    pub fn sweep_operations(&self) {
+        let before = self.day().saturating_sub(1);
+        let (begin, end) = keys::operation::range_before(self.account, before);
+        self.tx.clear_range(&begin, &end);
+    }
+
+    fn day(&self) -> u32 {
+        u32::try_from(self.now.unix_ms().div_euclid(DAY_MS)).unwrap_or(0)
+    }
+}
