@@ -34,6 +34,7 @@ pub use date::{Date, DateTime};
 pub use flag::{Flag, Keyword, SYSTEM_FLAGS};
 pub use ids::{ModSeq, Numbering, SeqNo, Uid, UidValidity};
 pub use mailbox::{Delimiter, MailboxName, SpecialUse};
+pub use response::{Response, ResponseCode};
 pub use sequence::{IdSet, MessageSet, SequenceSet};
 pub use session::{Access, EventRefused, Output, Phase, Session};
 pub use text::{Secret, Text, WireString};

@@ -47,8 +47,9 @@ pub const FLAGS_MAX: usize = 128;
 /// Patterns of one LIST: each is matched against every mailbox.
 pub const LIST_PATTERNS_MAX: usize = 32;
 
-/// Wildcards of one LIST pattern: runs are folded, and matching costs name × pattern.
-pub const LIST_PATTERN_BYTES_MAX: usize = MAILBOX_NAME_BYTES_MAX;
+/// Patterns of one LIST together, the reference counted with each: matching a mailbox costs its
+/// name × this.
+pub const LIST_PATTERN_BYTES_MAX: usize = 4 * MAILBOX_NAME_BYTES_MAX;
 
 /// Depth of NOT, OR and parentheses in SEARCH: the parser and the evaluator recurse.
 pub const SEARCH_DEPTH_MAX: usize = 32;

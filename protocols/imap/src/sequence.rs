@@ -148,6 +148,7 @@ impl SequenceSet {
     /// Reads `1,3:5,7:*`. `None` when that is not a sequence set.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let mut set = Self { ids: IdSet::new(), tail: None };
+        let mut ranges = Vec::new();
         for part in text.split(|&byte| byte == b',') {
             let mut ends = part.splitn(2, |&byte| byte == b':');
             let first = number_or_last(ends.next()?)?;
@@ -156,10 +157,15 @@ impl SequenceSet {
                 None => first,
             };
             match (first, last) {
-                (Some(a), Some(b)) => set.ids.insert_range(a.min(b)..=a.max(b)),
+                (Some(a), Some(b)) => ranges.push((a.min(b), a.max(b))),
                 (Some(from), None) | (None, Some(from)) => set.reach(Tail::From(from)),
                 (None, None) => set.reach(Tail::Last),
             }
+        }
+        // In ascending order each insertion is at the end, whatever order the client chose.
+        ranges.sort_unstable();
+        for (first, last) in ranges {
+            set.ids.insert_range(first..=last);
         }
         set.normalise();
         Some(set)

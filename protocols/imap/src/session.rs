@@ -219,7 +219,6 @@ impl Session {
         if matches!(self.state, State::Handshake) {
             self.config.tls = TlsState::Active(info);
             self.client_id.clear();
-            self.input.clear();
             self.state = State::Ready;
             self.timer.set(now + PREAUTH_TIMEOUT);
         }

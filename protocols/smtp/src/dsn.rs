@@ -242,7 +242,8 @@ mod tests {
 
     #[test]
     fn envelope_ids() {
-        let shown = |text| EnvelopeId::parse(text).map(|id| (id.as_str().to_owned(), id.to_string()));
+        let shown =
+            |text| EnvelopeId::parse(text).map(|id| (id.as_str().to_owned(), id.to_string()));
         assert_eq!(shown("a+20b"), Some(("a b".to_owned(), "a+20b".to_owned())));
         assert_eq!(shown("a+2B"), Some(("a+".to_owned(), "a+2B".to_owned())));
         for text in ["", "a b", "+0A", "+C3+A9", "+", "a=b", &"a".repeat(ENVID_CHARS_MAX + 1)] {

@@ -21,9 +21,14 @@ pub const CONTENT_CHUNK_OCTETS: usize = 64 * 1024;
 /// Replies are handed over once this many octets wait, even amid a pipelined batch.
 pub const REPLY_BATCH_OCTETS: usize = 4 * 1024;
 
-/// What a session holds at most: its input, a content chunk, and replies, whose number the
-/// limits on errors and idle commands bound where a few octets of input earn a longer reply.
-pub const BUFFERED_OCTETS_MAX: usize = INPUT_OCTETS_MAX + CONTENT_CHUNK_OCTETS + 128 * 1024;
+/// Once this much of replies waits for the driver, nothing further is processed until it is
+/// taken: a few octets of input can earn a longer reply.
+pub const REPLIES_OCTETS_MAX: usize = 32 * 1024;
+
+/// What a session holds at most: its input, a content chunk, waiting replies, and the replies to
+/// one LMTP message for up to 1,000 recipients.
+pub const BUFFERED_OCTETS_MAX: usize =
+    INPUT_OCTETS_MAX + CONTENT_CHUNK_OCTETS + REPLIES_OCTETS_MAX + 96 * 1024;
 
 /// An idle session gives an input buffer above this capacity back.
 pub(crate) const INPUT_CAPACITY_KEPT: usize = 4 * 1024;

@@ -3,17 +3,19 @@
 //! Invariant: while a call is outstanding nothing further is processed, so that every command is
 //! judged in the state that its predecessors left.
 
+use std::fmt;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use memchr::memchr_iter;
 use zeroize::Zeroize;
 
 use crate::address::HeloName;
 use crate::call::{Call, Charset, Output, Refusal, Reply};
-use crate::config::{Config, EarlyTalkers, Mechanism, Role, TlsInfo, TlsState};
+use crate::config::{Config, TlsInfo, TlsState};
 use crate::limits::{
     AUTH_LINE_OCTETS_MAX, COMMAND_LINE_OCTETS_MAX, INPUT_CAPACITY_KEPT, INPUT_OCTETS_MAX,
+    REPLIES_OCTETS_MAX,
 };
 use crate::response::{Response, Status};
 use crate::trace::{Authentication, Dialect, Encryption, Protocol};
@@ -31,7 +33,6 @@ use replies::Pending;
 use timer::Timer;
 
 /// One connection's server side.
-#[derive(Debug)]
 pub struct Session {
     config: Config,
     state: State,
@@ -154,7 +155,11 @@ impl Session {
         match self.state {
             State::Closed | State::Handshaking => false,
             State::Connecting => !self.talked_early,
-            _ => self.pending.is_none() && self.input.len() < INPUT_OCTETS_MAX,
+            _ => {
+                self.pending.is_none()
+                    && !self.outbox_is_full()
+                    && self.input.len() < INPUT_OCTETS_MAX
+            }
         }
     }
 
@@ -231,7 +236,12 @@ impl Session {
 
     /// The next thing to do, if any.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outbox.pop()
+        let was_full = self.outbox_is_full();
+        let output = self.outbox.pop();
+        if was_full && !self.outbox_is_full() {
+            self.advance();
+        }
+        output
     }
 
     /// Octets the session holds: at most [`BUFFERED_OCTETS_MAX`](crate::limits::BUFFERED_OCTETS_MAX).
@@ -242,7 +252,8 @@ impl Session {
             _ => 0,
         };
         let transaction = self.transaction.as_ref().map_or(0, Transaction::buffered);
-        self.input.len() + state + transaction + self.outbox.octets()
+        let outbox = self.outbox.reply_octets() + self.outbox.content_octets();
+        self.input.len() + state + transaction + outbox
     }
 
     /// Whether the peer talked before it was greeted.
@@ -277,12 +288,20 @@ impl Session {
         self.hello.as_ref().map_or(Dialect::Smtp, |hello| hello.dialect)
     }
 
+    /// Whether replies must be taken away before more are earned.
+    fn outbox_is_full(&self) -> bool {
+        self.outbox.reply_octets() >= REPLIES_OCTETS_MAX
+    }
+
     /// Goes on as far as the input allows, then waits for more.
     fn advance(&mut self) {
-        while self.pending.is_none() && !self.is_closed() {
+        while self.pending.is_none() && !self.outbox_is_full() && !self.is_closed() {
             match (self.ending, &self.state) {
                 (Some(Ending::TimedOut), _) => return self.farewell(&Response::TimedOut),
-                (Some(Ending::Shutdown), State::Commands | State::Authenticating) => {
+                (
+                    Some(Ending::Shutdown),
+                    State::Commands | State::SkippingLine { .. } | State::Authenticating,
+                ) => {
                     return self.farewell(&Response::Refused(Refusal::ShuttingDown));
                 }
                 _ => {}
@@ -377,6 +396,11 @@ impl Session {
         if status.closes() {
             return self.close();
         }
+        self.hold_against(response);
+    }
+
+    /// Counts a refusal; one too many ends the session.
+    fn hold_against(&mut self, response: &Response) {
         let limits = &self.config.limits;
         let (count, most) = match response {
             Response::Refused(Refusal::AuthFailed(_)) => {
@@ -385,7 +409,7 @@ impl Session {
             Response::Refused(_) => (&mut self.tally.refusals, limits.refusals_max),
             _ => (&mut self.tally.errors, limits.errors_max),
         };
-        if status.is_permanent() {
+        if response.status().is_permanent() {
             *count += 1;
             if *count >= most {
                 self.farewell(&Response::TooManyErrors);
@@ -442,6 +466,19 @@ impl Session {
         if let Some(deadline) = self.timer.announce(self.deadline()) {
             self.outbox.push(Output::WakeAt(deadline));
         }
+    }
+}
+
+/// Without the input, which may hold a password, and without content.
+impl fmt::Debug for Session {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Session")
+            .field("role", &self.config.role)
+            .field("hello", &self.hello)
+            .field("pending", &self.pending)
+            .field("buffered", &self.buffered_len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -147,16 +147,13 @@ mod tests {
         ForwardPath::parse(text).expect("valid")
     }
 
-    fn check(change: impl FnOnce(&mut TraceInfo<'_>), expected: &str) {
-        let helo = HeloName::parse("client.example").expect("valid");
-        let hostname = Domain::parse("mx.example").expect("valid");
-        let id = QueueId::new("7-1").expect("valid");
-        let recipients = [path("<a@b>"), path("<c@d>")];
+    fn check<'a>(change: impl FnOnce(&mut TraceInfo<'a>), expected: &str) {
+        // Leaked, so that a test may put its own shorter-lived parts beside them.
         let mut info = TraceInfo {
-            helo: &helo,
+            helo: Box::leak(Box::new(HeloName::parse("client.example").expect("valid"))),
             peer: Some(IpAddr::from([192, 0, 2, 1])),
             peer_name: None,
-            hostname: &hostname,
+            hostname: Box::leak(Box::new(Domain::parse("mx.example").expect("valid"))),
             protocol: Protocol {
                 dialect: Dialect::Esmtp,
                 charset: Charset::Ascii,
@@ -164,8 +161,8 @@ mod tests {
                 authentication: Authentication::Anonymous,
             },
             tls: None,
-            id: &id,
-            recipients: &recipients,
+            id: Box::leak(Box::new(QueueId::new("7-1").expect("valid"))),
+            recipients: Box::leak(Box::new([path("<a@b>"), path("<c@d>")])),
             date: "Mon, 1 Jan 2024 00:00:00 +0000",
         };
         change(&mut info);

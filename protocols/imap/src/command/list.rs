@@ -144,20 +144,20 @@ fn wildcard_match(pattern: &[char], name: &str, delimiter: Delimiter) -> bool {
         }
     };
     skip_wildcards(&mut reached);
+    let mut next = reached.clone();
     for c in name.chars() {
-        let mut next = vec![false; pattern.len() + 1];
+        next.fill(false);
         for (at, wanted) in pattern.iter().enumerate().filter(|(at, _)| reached[*at]) {
             match wanted {
                 '*' => next[at] = true,
                 '%' if c != delimiter.as_char() => next[at] = true,
-                // What was written as a wildcard is never a plain character.
                 '%' => {}
                 wanted if *wanted == c => next[at + 1] = true,
                 _ => {}
             }
         }
         skip_wildcards(&mut next);
-        reached = next;
+        std::mem::swap(&mut reached, &mut next);
     }
     reached[pattern.len()]
 }
@@ -200,17 +200,18 @@ pub(super) fn list(p: &mut Parser<'_>) -> Parsed<Command> {
     let reference = p.name("a reference name")?;
     p.space()?;
     let mut patterns = Vec::new();
+    let mut bytes_left = LIST_PATTERN_BYTES_MAX;
     if p.peek() == Some(b'(') {
         form = ListForm::Extended;
         p.list(|p| {
             if patterns.len() == LIST_PATTERNS_MAX {
                 return Err(SyntaxError::no(ResponseCode::Limit, "too many patterns in LIST"));
             }
-            patterns.push(pattern(p, &reference)?);
+            patterns.push(pattern(p, &reference, &mut bytes_left)?);
             Ok(())
         })?;
     } else {
-        patterns.push(pattern(p, &reference)?);
+        patterns.push(pattern(p, &reference, &mut bytes_left)?);
     }
     // RFC 5258 §3.1, RFC 6154 §2: what was selected by is returned too.
     let mut returns: BTreeSet<_> = select.iter().filter_map(|option| option.implies()).collect();
@@ -239,16 +240,17 @@ fn return_option(
     Ok(())
 }
 
-fn pattern(p: &mut Parser<'_>, reference: &str) -> Parsed<ListPattern> {
+/// A pattern, which takes its length from what is left for all of them.
+fn pattern(p: &mut Parser<'_>, reference: &str, bytes_left: &mut usize) -> Parsed<ListPattern> {
     let list_char = |byte| is_atom_char(byte) || matches!(byte, b'%' | b'*');
     let text = match p.at_string() {
         true => p.string("a pattern")?,
         false => p.word("a pattern", list_char)?.to_owned(),
     };
     let text = p.decode_name(text)?;
-    if text.len() + reference.len() > LIST_PATTERN_BYTES_MAX {
-        return Err(SyntaxError::no(ResponseCode::Limit, "a pattern of LIST is too long"));
-    }
+    *bytes_left = bytes_left
+        .checked_sub(text.len() + reference.len())
+        .ok_or_else(|| SyntaxError::no(ResponseCode::Limit, "the patterns of LIST are too long"))?;
     Ok(ListPattern(text))
 }
 
@@ -256,7 +258,7 @@ pub(super) fn lsub(p: &mut Parser<'_>) -> Parsed<Command> {
     p.space()?;
     let reference = p.name("a reference name")?;
     p.space()?;
-    let pattern = pattern(p, &reference)?;
+    let pattern = pattern(p, &reference, &mut { LIST_PATTERN_BYTES_MAX })?;
     Ok(Command::Lsub(Lsub { reference, pattern }))
 }
 

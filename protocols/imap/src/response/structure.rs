@@ -288,3 +288,153 @@ fn write_parameters(w: &mut Writer<'_>, parameters: &[(WireString, WireString)])
     }
     w.raw(")");
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::wire::Dialect;
+
+    fn check(dialect: Dialect, write: impl FnOnce(&mut Writer<'_>), wire: &str) {
+        let mut out = BytesMut::new();
+        write(&mut Writer::server(&mut out, dialect));
+        assert_eq!(String::from_utf8_lossy(&out), wire);
+    }
+
+    fn address(name: Option<&str>, mailbox: &str, host: &str) -> Address {
+        let (mailbox, host) = (Some(mailbox.into()), Some(host.into()));
+        Address { name: name.map(Into::into), route: None, mailbox, host }
+    }
+
+    fn text_part(subtype: &str, size: u64, lines: u64) -> BodyPart {
+        BodyPart {
+            media: Media::Text { subtype: subtype.into(), lines },
+            parameters: vec![("CHARSET".into(), "US-ASCII".into())],
+            id: None,
+            description: None,
+            encoding: "7BIT".into(),
+            size,
+            md5: None,
+            extension: BodyExtension::default(),
+        }
+    }
+
+    fn single(part: BodyPart) -> BodyStructure {
+        BodyStructure::Single(Box::new(part))
+    }
+
+    #[test]
+    fn envelopes() {
+        let terry = vec![address(Some("Terry Gray"), "gray", "cac.washington.edu")];
+        let envelope = Envelope {
+            date: Some("Wed, 17 Jul 1996 02:23:25 -0700 (PDT)".into()),
+            subject: Some("IMAP4rev2 WG mtg summary and \"minutes\"".into()),
+            from: terry.clone(),
+            sender: terry.clone(),
+            reply_to: terry,
+            to: vec![address(None, "imap", "cac.washington.edu")],
+            cc: vec![
+                address(None, "minutes", "CNRI.Reston.VA.US"),
+                address(Some("John Klensin"), "KLENSIN", "MIT.EDU"),
+            ],
+            bcc: vec![],
+            in_reply_to: None,
+            message_id: Some("<B27397-0100000@cac.washington.edu>".into()),
+        };
+        check(
+            Dialect::Ascii,
+            |w| envelope.write(w),
+            "(\"Wed, 17 Jul 1996 02:23:25 -0700 (PDT)\" \
+             \"IMAP4rev2 WG mtg summary and \\\"minutes\\\"\" \
+             ((\"Terry Gray\" NIL \"gray\" \"cac.washington.edu\")) \
+             ((\"Terry Gray\" NIL \"gray\" \"cac.washington.edu\")) \
+             ((\"Terry Gray\" NIL \"gray\" \"cac.washington.edu\")) \
+             ((NIL NIL \"imap\" \"cac.washington.edu\")) \
+             ((NIL NIL \"minutes\" \"CNRI.Reston.VA.US\")\
+             (\"John Klensin\" NIL \"KLENSIN\" \"MIT.EDU\")) NIL NIL \
+             \"<B27397-0100000@cac.washington.edu>\")",
+        );
+    }
+
+    #[test]
+    fn strings_that_cannot_be_quoted_are_literals() {
+        let name = WireString::from("Jürgen\0");
+        check(Dialect::Ascii, |w| w.nstring(Some(&name)), "{7}\r\nJürgen");
+        check(Dialect::Utf8, |w| w.nstring(Some(&name)), "\"Jürgen\"");
+        let lines = WireString::from("a\r\nb");
+        check(Dialect::Utf8, |w| w.nstring(Some(&lines)), "{4}\r\na\r\nb");
+        check(Dialect::Utf8, |w| w.nstring(None), "NIL");
+        let long = "x".repeat(crate::limits::QUOTED_BYTES_MAX + 1);
+        check(
+            Dialect::Ascii,
+            |w| w.astring(&(long.clone() + " ")),
+            &format!("{{2050}}\r\n{long} "),
+        );
+    }
+
+    #[test]
+    fn structures() {
+        let mut attached = text_part("PLAIN", 4554, 73);
+        attached.parameters.push(("NAME".into(), "cc.diff".into()));
+        attached.id = Some("<960723163407.20117h@cac.washington.edu>".into());
+        attached.description = Some("Compiler diff".into());
+        attached.extension.disposition =
+            Some(("attachment".into(), vec![("filename".into(), "cc.diff".into())]));
+        attached.extension.language = vec!["en".into(), "de".into()];
+        let mixed = BodyStructure::Multipart {
+            parts: vec![single(text_part("PLAIN", 1152, 23)), single(attached)],
+            subtype: "MIXED".into(),
+            parameters: vec![("boundary".into(), "x y".into())],
+            extension: BodyExtension { language: vec!["en".into()], ..Default::default() },
+        };
+        check(
+            Dialect::Ascii,
+            |w| mixed.write(w, Extensions::LeftOut),
+            "((\"text\" \"PLAIN\" (\"CHARSET\" \"US-ASCII\") NIL NIL \"7BIT\" 1152 23)\
+             (\"text\" \"PLAIN\" (\"CHARSET\" \"US-ASCII\" \"NAME\" \"cc.diff\") \
+             \"<960723163407.20117h@cac.washington.edu>\" \"Compiler diff\" \"7BIT\" 4554 73) \
+             \"MIXED\")",
+        );
+        check(
+            Dialect::Ascii,
+            |w| mixed.write(w, Extensions::Included),
+            "((\"text\" \"PLAIN\" (\"CHARSET\" \"US-ASCII\") NIL NIL \"7BIT\" 1152 23 NIL NIL NIL \
+             NIL)(\"text\" \"PLAIN\" (\"CHARSET\" \"US-ASCII\" \"NAME\" \"cc.diff\") \
+             \"<960723163407.20117h@cac.washington.edu>\" \"Compiler diff\" \"7BIT\" 4554 73 NIL \
+             (\"attachment\" (\"filename\" \"cc.diff\")) (\"en\" \"de\") NIL) \"MIXED\" \
+             (\"boundary\" \"x y\") NIL \"en\" NIL)",
+        );
+        let mut message = text_part("x", 342, 0);
+        message.parameters.clear();
+        message.media = Media::Message {
+            subtype: "RFC822".into(),
+            envelope: Box::default(),
+            structure: Box::new(single(text_part("HTML", 1, 1))),
+            lines: 7,
+        };
+        check(
+            Dialect::Ascii,
+            |w| single(message).write(w, Extensions::LeftOut),
+            "(\"message\" \"RFC822\" NIL NIL NIL \"7BIT\" 342 (NIL NIL NIL NIL NIL NIL NIL NIL NIL \
+             NIL) (\"text\" \"HTML\" (\"CHARSET\" \"US-ASCII\") NIL NIL \"7BIT\" 1 1) 7)",
+        );
+    }
+
+    #[test]
+    fn deep_structures_are_cut() {
+        let mut structure = single(text_part("PLAIN", 1, 1));
+        for _ in 0..2 * STRUCTURE_DEPTH_MAX {
+            structure = BodyStructure::Multipart {
+                parts: vec![structure],
+                subtype: "mixed".into(),
+                parameters: vec![],
+                extension: BodyExtension::default(),
+            };
+        }
+        let wire = "(".repeat(STRUCTURE_DEPTH_MAX)
+            + "(\"application\" \"octet-stream\" NIL NIL NIL \"8BIT\" 0)"
+            + &" \"mixed\")".repeat(STRUCTURE_DEPTH_MAX);
+        check(Dialect::Ascii, |w| structure.write(w, Extensions::LeftOut), &wire);
+    }
+}

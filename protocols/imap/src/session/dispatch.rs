@@ -6,7 +6,7 @@ use super::{Access, Output, Phase, Session, State, Step};
 use crate::call::{Call, CloseMode, Completion};
 use crate::capability::Capability;
 use crate::command::{
-    Command, Fetch, FetchAttr, IdFields, Search, Select, SelectMode, StatusItem, Store, Tag,
+    Command, Fetch, FetchAttr, IdFields, List, Search, Select, SelectMode, StatusItem, Store, Tag,
     TaggedCommand,
 };
 use crate::ids::Numbering;
@@ -81,11 +81,7 @@ impl Session {
     fn execute(&mut self, tag: Tag, command: Command) {
         let other = CallKind::Other;
         match command {
-            Command::Capability => {
-                let list = self.capability_list();
-                self.output.writer(self.dialect()).raw_fmt(format_args!("* CAPABILITY {list}\r\n"));
-                self.complete(&tag, "CAPABILITY", &Completion::ok());
-            }
+            Command::Capability => self.capability(&tag),
             Command::Noop if self.phase == Phase::NotAuthenticated => {
                 self.complete(&tag, "NOOP", &Completion::ok());
             }
@@ -111,20 +107,7 @@ impl Session {
             Command::Unsubscribe(name) => {
                 self.call(tag, "UNSUBSCRIBE", other, Call::Unsubscribe(name));
             }
-            Command::List(list) if list.asks_for_root() => {
-                let delimiter = self.config.delimiter;
-                let mut w = self.output.writer(self.dialect());
-                w.raw("* LIST ");
-                write_root(&mut w, delimiter);
-                w.raw("\r\n");
-                self.complete(&tag, "LIST", &Completion::ok());
-            }
-            Command::List(list) => {
-                if list.status.contains(&StatusItem::HighestModSeq) {
-                    self.enable_condstore();
-                }
-                self.call(tag, "LIST", other, Call::List(list));
-            }
+            Command::List(list) => self.list(tag, list),
             Command::Lsub(lsub) => self.call(tag, "LSUB", other, Call::Lsub(lsub)),
             Command::Namespace => self.call(tag, "NAMESPACE", other, Call::Namespace),
             Command::Status(status) => {
@@ -159,6 +142,27 @@ impl Session {
                 self.call(tag, by(copy.by, "MOVE", "UID MOVE"), other, Call::Move(copy));
             }
         }
+    }
+
+    fn capability(&mut self, tag: &Tag) {
+        let list = self.capability_list();
+        self.output.writer(self.dialect()).raw_fmt(format_args!("* CAPABILITY {list}\r\n"));
+        self.complete(tag, "CAPABILITY", &Completion::ok());
+    }
+
+    fn list(&mut self, tag: Tag, list: List) {
+        if list.asks_for_root() {
+            let delimiter = self.config.delimiter;
+            let mut w = self.output.writer(self.dialect());
+            w.raw("* LIST ");
+            write_root(&mut w, delimiter);
+            w.raw("\r\n");
+            return self.complete(&tag, "LIST", &Completion::ok());
+        }
+        if list.status.contains(&StatusItem::HighestModSeq) {
+            self.enable_condstore();
+        }
+        self.call(tag, "LIST", CallKind::Other, Call::List(list));
     }
 
     /// RFC 2971 §3.1

@@ -196,8 +196,12 @@ mod tests {
                 ..plain("<a@b>")
             }),
         );
-        check_mail("FROM:<> AUTH=<>", Ok(MailFrom { auth: Some(Submitter::Unknown), ..plain("<>") }));
-        for bad in ["SIZE", "SIZE=", "SIZE=x", "SIZE=1 SIZE=1", "BODY=9BIT", "SMTPUTF8=1", "RET=x"] {
+        check_mail(
+            "FROM:<> AUTH=<>",
+            Ok(MailFrom { auth: Some(Submitter::Unknown), ..plain("<>") }),
+        );
+        for bad in ["SIZE", "SIZE=", "SIZE=x", "SIZE=1 SIZE=1", "BODY=9BIT", "SMTPUTF8=1", "RET=x"]
+        {
             check_mail(&format!("FROM:<> {bad}"), Err(Response::BadArguments));
         }
         for bad in ["ENVID=+0A", "AUTH=a", "AUTH=<a@b>", "=1", "-X=1", "X==", "SIZE=1=2"] {

@@ -26,8 +26,10 @@ fn check(input: &str, expected: Option<(&str, bool)>) {
     for cut in 0..=input.len() {
         let decoded = decode(input, &[cut]);
         let bytewise = decode(input, &(0..input.len()).collect::<Vec<_>>());
-        assert_eq!(decoded.as_ref().map(|(_, whole, used)| (*whole, *used)),
-            bytewise.as_ref().map(|(_, whole, used)| (*whole, *used)));
+        assert_eq!(
+            decoded.as_ref().map(|(_, whole, used)| (*whole, *used)),
+            bytewise.as_ref().map(|(_, whole, used)| (*whole, *used))
+        );
         match (decoded, expected) {
             (None, None) => {}
             (Some((content, true, used)), Some((text, true))) => {
@@ -53,7 +55,9 @@ fn content() {
 
 #[test]
 fn look_alikes_are_no_end() {
-    for end in ["\n.\n", "\n.\r\n", "\r.\r", "\r.\r\n", "\r\n.\n", "\r\n.\r", "\r\r\n.\n", "\n\n.\n"] {
+    for end in
+        ["\n.\n", "\n.\r\n", "\r.\r", "\r.\r\n", "\r\n.\n", "\r\n.\r", "\r\r\n.\n", "\n\n.\n"]
+    {
         check(&format!("a{end}b"), None);
         check(&format!("a{end}b\r\n.\r\n"), Some(("", false)));
     }

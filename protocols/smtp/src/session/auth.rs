@@ -2,7 +2,7 @@
 //!
 //! Invariant: nothing but an `Authenticated` reply authenticates, and only over TLS.
 
-use super::{LineKind, Pending, Session, State};
+use super::{Pending, Session, State};
 use crate::call::{Call, Refusal, Reply};
 use crate::command;
 use crate::config::{ChannelBinding, Mechanism, TlsState};

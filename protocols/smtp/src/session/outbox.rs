@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use bytes::{BufMut, BytesMut};
 
-use crate::call::Output;
+use crate::call::{Call, Output};
 use crate::limits::REPLY_BATCH_OCTETS;
 
 #[derive(Debug, Default)]
@@ -49,12 +49,21 @@ impl Outbox {
         self.queue.pop_front()
     }
 
-    /// Octets of replies and content that wait here.
-    pub(super) fn octets(&self) -> usize {
+    /// Octets of replies that wait here.
+    pub(super) fn reply_octets(&self) -> usize {
         let queued = self.queue.iter().map(|output| match output {
-            Output::Send(octets) | Output::Call(crate::call::Call::Data(octets)) => octets.len(),
+            Output::Send(octets) => octets.len(),
             _ => 0,
         });
         self.replies.len() + queued.sum::<usize>()
+    }
+
+    /// Octets of content that wait here.
+    pub(super) fn content_octets(&self) -> usize {
+        let queued = self.queue.iter().map(|output| match output {
+            Output::Call(Call::Data(octets)) => octets.len(),
+            _ => 0,
+        });
+        queued.sum()
     }
 }
