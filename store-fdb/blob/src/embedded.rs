@@ -4,11 +4,12 @@
 //! |---|---|---|
 //! | `h` id | `0` and the bytes, for up to one chunk; else `1` and [`HeaderRecord`] | written by `finish`, cleared by the sweeper |
 //! | `d` object, n (u32 BE) | chunk n | written as the bytes come, cleared with the header |
-//! | `s` object | empty; the id once it is known | from the first chunk until the header stands: what a crash cut off is found by it |
+//! | `s` object | empty; the id once it is known | from the first chunk until the header stands, and again while chunks are removed: what a crash cut off is found by it |
 
 use bytes::Bytes;
 use kv::LargeValues;
 use prost::Message;
+use tokio::sync::Mutex;
 
 use crate::{
     BlobId,
@@ -25,6 +26,9 @@ const SCAN_KEYS: usize = 1_000;
 
 pub(crate) struct Embedded {
     values: LargeValues,
+    /// Held while a large blob's name is given or taken away: of two that write the same blob at
+    /// once, one takes its object back.
+    naming: Mutex<()>,
 }
 
 /// What stands under a blob's name.
@@ -69,7 +73,7 @@ impl Header {
 
 impl Embedded {
     pub(crate) async fn open(values: LargeValues) -> Result<Self, kv::Error> {
-        let store = Self { values };
+        let store = Self { values, naming: Mutex::default() };
         store.clear_leftovers().await?;
         Ok(store)
     }
@@ -116,7 +120,8 @@ impl Embedded {
         self.values.put(&chunk_key(object, number), chunk).await
     }
 
-    /// Names the object. Where the blob is there already, the object is taken back instead.
+    /// Names the object. Where the blob is there already, the object is taken back instead; what
+    /// is there damaged is replaced.
     pub(crate) async fn put_header(
         &self,
         id: BlobId,
@@ -124,8 +129,12 @@ impl Embedded {
         size: u64,
         chunks: &[ChainingValue],
     ) -> Result<(), kv::Error> {
-        if self.stored(id).await?.is_some() {
-            return self.abandon(object).await;
+        let _naming = self.naming.lock().await;
+        match self.stored(id).await? {
+            Some(Stored::Chunked(header)) if header.root() == Some(id) => {
+                return self.abandon(object, chunks.len()).await;
+            }
+            Some(_) | None => {}
         }
         self.values
             .put(&upload_key(object), Bytes::copy_from_slice(id.as_bytes()))
@@ -138,17 +147,27 @@ impl Embedded {
     }
 
     pub(crate) async fn remove(&self, id: BlobId) -> Result<(), kv::Error> {
-        let stored = self.stored(id).await?;
-        self.values.remove(&header_key(id)).await?;
-        match stored {
-            Some(Stored::Chunked(header)) => self.remove_chunks(header.object).await,
-            Some(Stored::Whole(_)) | None => Ok(()),
+        let _naming = self.naming.lock().await;
+        match self.stored(id).await? {
+            Some(Stored::Chunked(header)) => {
+                // Found again after a crash; kept while the header still stands.
+                let name = Bytes::copy_from_slice(id.as_bytes());
+                self.values.put(&upload_key(header.object), name).await?;
+                self.values.remove(&header_key(id)).await?;
+                self.remove_chunks(header.object).await?;
+                self.values.remove(&upload_key(header.object)).await
+            }
+            Some(Stored::Whole(_)) => self.values.remove(&header_key(id)).await,
+            None => Ok(()),
         }
     }
 
-    /// Takes back an upload that has no header.
-    pub(crate) async fn abandon(&self, object: [u8; 16]) -> Result<(), kv::Error> {
-        self.remove_chunks(object).await?;
+    /// Takes back an upload that has no header. The chunks are named, not looked for: a put whose
+    /// waiter was dropped may not show yet, but it comes before what is asked for now.
+    pub(crate) async fn abandon(&self, object: [u8; 16], chunks: usize) -> Result<(), kv::Error> {
+        for number in (0..).take(chunks) {
+            self.values.remove(&chunk_key(object, number)).await?;
+        }
         self.values.remove(&upload_key(object)).await
     }
 

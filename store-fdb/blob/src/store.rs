@@ -94,7 +94,6 @@ impl BlobStore {
             buffer: BytesMut::new(),
             chunks: Vec::new(),
             size: 0,
-            finished: false,
         }
     }
 
@@ -164,7 +163,6 @@ pub struct BlobWriter {
     buffer: BytesMut,
     chunks: Vec<ChainingValue>,
     size: u64,
-    finished: bool,
 }
 
 impl BlobWriter {
@@ -200,21 +198,39 @@ impl BlobWriter {
     /// # Errors
     /// [`BlobError::Backend`].
     pub async fn finish(mut self) -> Result<BlobId, BlobError> {
-        let counters = Arc::clone(&self.store.counters);
-        counters.puts.fetch_add(1, Ordering::Relaxed);
-        counters.bytes_written.fetch_add(self.size, Ordering::Relaxed);
-        let backend = Arc::clone(&self.store.backend);
-        if self.chunks.is_empty() {
-            self.finished = true;
+        let (counters, size) = (Arc::clone(&self.store.counters), self.size);
+        let id = if self.chunks.is_empty() {
             let id = BlobId::of(&self.buffer);
-            backend.put_whole(id, &self.buffer).await?;
-            return Ok(id);
-        }
-        self.store_chunk().await?;
-        let id = tree::root(&self.chunks).expect("two chunks at least were stored");
-        backend.put_header(id, self.object, self.size, &self.chunks).await?;
-        self.finished = true;
+            self.store.backend.put_whole(id, &self.buffer).await?;
+            id
+        } else {
+            self.store_chunk().await?;
+            self.name_object().await?
+        };
+        counters.puts.fetch_add(1, Ordering::Relaxed);
+        counters.bytes_written.fetch_add(size, Ordering::Relaxed);
         Ok(id)
+    }
+
+    /// Gives the chunks their name, in a task of its own: a caller that stops waiting must not
+    /// leave it half done, with a header over chunks that the writer's drop takes back.
+    async fn name_object(mut self) -> Result<BlobId, BlobError> {
+        let id = tree::root(&self.chunks).expect("two chunks at least were stored");
+        let (backend, object, size) = (Arc::clone(&self.store.backend), self.object, self.size);
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let env = self.store.env.clone();
+        // The object is the task's from here on.
+        let chunks = std::mem::take(&mut self.chunks);
+        env.spawn("blob-name", async move {
+            let named = backend.put_header(id, object, size, &chunks).await;
+            // Nobody hears it where the caller stopped waiting; the blob is whole all the same.
+            let _unheard = sender.send(named);
+        })
+        .detach();
+        match receiver.await {
+            Ok(named) => Ok(named.map(|()| id)?),
+            Err(_) => Err(BlobError::Backend(kv::Error::Cancelled)),
+        }
     }
 
     async fn store_chunk(&mut self) -> Result<(), BlobError> {
@@ -228,14 +244,16 @@ impl BlobWriter {
 
 impl Drop for BlobWriter {
     fn drop(&mut self) {
-        if self.finished || self.chunks.is_empty() {
+        // Chunks that were named are no longer the writer's.
+        if self.chunks.is_empty() {
             return;
         }
         let (backend, object) = (Arc::clone(&self.store.backend), self.object);
+        let chunks = self.chunks.len();
         self.store
             .env
             .spawn("blob-abandon", async move {
-                if let Err(error) = backend.abandon(object).await {
+                if let Err(error) = backend.abandon(object, chunks).await {
                     tracing::warn!(%error, "an abandoned upload stays until the next start");
                 }
             })

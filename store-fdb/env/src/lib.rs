@@ -17,8 +17,8 @@ mod time;
 
 use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
-pub use network::{Connection, Datagrams, Listener, Stream, StreamIo};
-pub use task::{Task, TaskEnded};
+pub use network::{Connection, DatagramIo, Datagrams, Listen, Listener, Stream, StreamIo};
+pub use task::{RawTask, Task, TaskEnded};
 pub use time::{Monotonic, Timestamp};
 
 /// A boxed future, as the backends return them.

@@ -7,8 +7,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::BoxFuture;
 
 /// What a byte stream must be able to do.
-pub trait StreamIo: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> StreamIo for T {}
+pub trait StreamIo: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static> StreamIo for T {}
 
 /// A connected byte stream.
 pub type Stream = Box<dyn StreamIo>;

@@ -138,9 +138,8 @@ mod tests {
 
     #[test]
     fn a_stamp_must_lie_inside_its_template() {
-        let template = |body: usize, offset: u32| {
-            [vec![7; body], offset.to_le_bytes().to_vec()].concat()
-        };
+        let template =
+            |body: usize, offset: u32| [vec![7; body], offset.to_le_bytes().to_vec()].concat();
         let stamp = Versionstamp::new(1, 2);
         assert_eq!(
             stamped(&template(12, 1), &stamp).unwrap(),

@@ -109,9 +109,7 @@ impl Database {
                 Arc::clone(&self.faults),
             )),
             #[cfg(feature = "fdb")]
-            Engine::Fdb(database) => {
-                Transaction::fdb(database.begin(Arc::clone(&self.counters)))
-            }
+            Engine::Fdb(database) => Transaction::fdb(database.begin(Arc::clone(&self.counters))),
         }
     }
 

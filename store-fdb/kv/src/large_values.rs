@@ -11,6 +11,7 @@ use env::Env;
 
 use crate::{
     Error, Result,
+    embedded::Queue,
     limits::{LARGE_KEY_BYTES_MAX, LARGE_SCAN_KEYS_MAX, LARGE_VALUE_BYTES_MAX},
 };
 
@@ -26,6 +27,7 @@ pub struct LargeValues {
 #[derive(Clone)]
 enum Engine {
     Memory(Arc<Mutex<BTreeMap<Bytes, Bytes>>>),
+    Embedded(Arc<Queue>),
 }
 
 impl std::fmt::Debug for LargeValues {
@@ -53,6 +55,10 @@ impl LargeValues {
         Self { engine: Engine::Memory(Arc::default()) }
     }
 
+    pub(crate) fn embedded(queue: Arc<Queue>) -> Self {
+        Self { engine: Engine::Embedded(queue) }
+    }
+
     /// Puts a value, replacing any that is there.
     ///
     /// # Errors
@@ -68,6 +74,7 @@ impl LargeValues {
                 lock(values).insert(Bytes::copy_from_slice(key), value);
                 Ok(())
             }
+            Engine::Embedded(queue) => queue.put(key, Some(value)).await,
         }
     }
 
@@ -78,6 +85,8 @@ impl LargeValues {
     pub async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         match &self.engine {
             Engine::Memory(values) => Ok(lock(values).get(key).cloned()),
+            Engine::Embedded(_) if check_key(key).is_err() => Ok(None),
+            Engine::Embedded(queue) => queue.large_value(key).await,
         }
     }
 
@@ -92,6 +101,7 @@ impl LargeValues {
                 lock(values).remove(key);
                 Ok(())
             }
+            Engine::Embedded(queue) => queue.put(key, None).await,
         }
     }
 
@@ -118,6 +128,7 @@ impl LargeValues {
                 .take(limit)
                 .cloned()
                 .collect()),
+            Engine::Embedded(queue) => queue.large_keys(prefix, after, limit).await,
         }
     }
 
@@ -128,6 +139,7 @@ impl LargeValues {
     pub async fn sync(&self) -> Result<()> {
         match &self.engine {
             Engine::Memory(_) => Ok(()),
+            Engine::Embedded(queue) => queue.sync().await,
         }
     }
 }

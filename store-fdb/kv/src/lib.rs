@@ -22,8 +22,10 @@
 //! Deliberately absent: key selectors, tenants, `set_read_version`.
 
 mod atomic;
+mod check;
 mod counts;
 mod database;
+pub mod embedded;
 mod error;
 mod faults;
 #[cfg(feature = "fdb")]

@@ -73,3 +73,8 @@ pub const LARGE_SCAN_KEYS_MAX: usize = 10_000;
 /// Versions that the embedded engine reserves ahead, an hour's worth: one small write an hour,
 /// and a restart begins above everything that was ever handed out.
 pub(crate) const VERSIONS_RESERVED: u64 = 3600 * VERSIONS_PER_SECOND;
+
+/// How long one transaction on a FoundationDB cluster may take in all: twice a transaction's
+/// life, so that only a cluster that does not answer meets it.
+#[cfg(feature = "fdb")]
+pub(crate) const FDB_TIMEOUT: Duration = Duration::from_secs(10);

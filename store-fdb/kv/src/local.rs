@@ -30,12 +30,10 @@ use write_map::{Lookup, WriteMap, apply_all};
 use crate::{
     AtomicOp, Committed, Counts, Error, Isolation, Result,
     atomic::{stamp_position, stamped_with},
+    check::{self, Reachable, Tally},
     counts::Counters,
     faults::Injector,
-    limits::{
-        CONFLICT_RANGE_OVERHEAD_BYTES, KEY_BYTES_MAX, MUTATION_OVERHEAD_BYTES, SYSTEM_KEYS,
-        TRANSACTION_BYTES_MAX, TRANSACTION_LIFE_VERSIONS, VALUE_BYTES_MAX,
-    },
+    limits::{TRANSACTION_BYTES_MAX, TRANSACTION_LIFE_VERSIONS},
     range::successor,
     watch::{Delivery, Dormant, Watch},
 };
@@ -61,8 +59,7 @@ struct State {
     read_ranges: Vec<(Bytes, Bytes)>,
     write_spans: Vec<Span>,
     watches: Vec<Dormant>,
-    bytes: usize,
-    counts: Counts,
+    tally: Tally,
 }
 
 impl State {
@@ -80,7 +77,7 @@ impl State {
         }
         // What no commit would accept is not kept either, so that a transaction's memory is
         // bounded.
-        let recorded = if self.bytes > TRANSACTION_BYTES_MAX {
+        let recorded = if self.tally.bytes > TRANSACTION_BYTES_MAX {
             Err(Error::TransactionTooLarge)
         } else {
             operation(self)
@@ -89,31 +86,18 @@ impl State {
     }
 
     fn add_mutation(&mut self, mutation: Mutation) {
-        let point = |key: &Bytes| 2 * key.len() + 1;
-        let (written, conflict) = match &mutation {
-            Mutation::Set(key, value) => (key.len() + value.len(), point(key)),
-            Mutation::Atomic(_, key, operand) => (key.len() + operand.len(), point(key)),
-            Mutation::Clear(key) => (point(key), point(key)),
-            Mutation::ClearRange(begin, end) => {
-                (begin.len() + end.len(), begin.len() + end.len())
-            }
-        };
         match &mutation {
-            Mutation::Set(..) | Mutation::Atomic(..) => {
-                self.counts.keys_written += 1;
-                self.counts.bytes_written += written as u64;
-            }
-            Mutation::Clear(_) => self.counts.keys_cleared += 1,
-            Mutation::ClearRange(..) => self.counts.ranges_cleared += 1,
+            Mutation::Set(key, value) => self.tally.set(key, value),
+            Mutation::Atomic(_, key, operand) => self.tally.set(key, operand),
+            Mutation::Clear(key) => self.tally.clear(key),
+            Mutation::ClearRange(begin, end) => self.tally.clear_range(begin, end),
         }
-        self.bytes +=
-            written + conflict + MUTATION_OVERHEAD_BYTES + CONFLICT_RANGE_OVERHEAD_BYTES;
         self.mutations.push(mutation);
     }
 
     fn add_read_key(&mut self, key: &Bytes) {
         if self.read_keys.insert(key.clone()) {
-            self.bytes += 2 * key.len() + 1 + CONFLICT_RANGE_OVERHEAD_BYTES;
+            self.tally.conflict_key(key);
         }
     }
 
@@ -132,7 +116,7 @@ impl State {
                 return;
             }
         }
-        self.bytes += begin.len() + end.len() + CONFLICT_RANGE_OVERHEAD_BYTES;
+        self.tally.conflict_range(&begin, &end);
         self.read_ranges.push((begin, end));
     }
 }
@@ -180,11 +164,7 @@ impl LocalTransaction {
         let pending = {
             let mut state = self.lock();
             state.usable()?;
-            if key >= SYSTEM_KEYS {
-                return Err(Error::KeyOutsideLegalRange);
-            }
-            if key.len() > KEY_BYTES_MAX {
-                // Nothing can be there, and nothing can come there.
+            if check::readable_key(key)? == Reachable::No {
                 return Ok(None);
             }
             match state.writes.lookup(key) {
@@ -209,8 +189,8 @@ impl LocalTransaction {
 
     pub(crate) fn set(&self, key: &[u8], value: &[u8]) {
         self.lock().record(|state| {
-            check_key(key)?;
-            check_value(value)?;
+            check::writable_key(key)?;
+            check::value(value)?;
             let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
             state.writes.set(&key, &value);
             state.add_mutation(Mutation::Set(key, value));
@@ -220,11 +200,7 @@ impl LocalTransaction {
 
     pub(crate) fn clear(&self, key: &[u8]) {
         self.lock().record(|state| {
-            if key >= SYSTEM_KEYS {
-                return Err(Error::KeyOutsideLegalRange);
-            }
-            // As with reads: there is nothing to clear at a key that nobody can set.
-            if key.len() <= KEY_BYTES_MAX {
+            if check::readable_key(key)? == Reachable::Yes {
                 let key = Bytes::copy_from_slice(key);
                 state.writes.clear(&key);
                 state.add_mutation(Mutation::Clear(key));
@@ -235,7 +211,7 @@ impl LocalTransaction {
 
     pub(crate) fn clear_range(&self, begin: &[u8], end: &[u8]) {
         self.lock().record(|state| {
-            let (begin, end) = check_range(begin, end)?;
+            let (begin, end) = check::range(begin, end)?;
             if begin < end {
                 state.writes.clear_range(&begin, &end);
                 state.add_mutation(Mutation::ClearRange(begin, end));
@@ -246,8 +222,8 @@ impl LocalTransaction {
 
     pub(crate) fn atomic(&self, key: &[u8], operand: &[u8], op: AtomicOp) {
         self.lock().record(|state| {
-            check_key(key)?;
-            check_value(operand)?;
+            check::writable_key(key)?;
+            check::value(operand)?;
             let (key, operand) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(operand));
             match op {
                 AtomicOp::SetVersionstampedKey => {
@@ -272,7 +248,7 @@ impl LocalTransaction {
 
     pub(crate) fn add_read_conflict(&self, begin: &[u8], end: &[u8]) {
         self.lock().record(|state| {
-            let (begin, end) = check_range(begin, end)?;
+            let (begin, end) = check::range(begin, end)?;
             state.add_read_range(begin, end);
             Ok(())
         });
@@ -280,9 +256,9 @@ impl LocalTransaction {
 
     pub(crate) fn add_write_conflict(&self, begin: &[u8], end: &[u8]) {
         self.lock().record(|state| {
-            let (begin, end) = check_range(begin, end)?;
+            let (begin, end) = check::range(begin, end)?;
             if begin < end {
-                state.bytes += begin.len() + end.len() + CONFLICT_RANGE_OVERHEAD_BYTES;
+                state.tally.conflict_range(&begin, &end);
                 state.write_spans.push(Span::Range(begin, end));
             }
             Ok(())
@@ -294,7 +270,7 @@ impl LocalTransaction {
     }
 
     fn try_watch(&self, key: &[u8]) -> Result<Watch> {
-        check_key(key)?;
+        check::writable_key(key)?;
         let view = self.view()?;
         let looked_up = self.lock().writes.lookup(key);
         let expected = match looked_up {
@@ -312,7 +288,7 @@ impl LocalTransaction {
     }
 
     pub(crate) fn approximate_size(&self) -> usize {
-        self.lock().bytes
+        self.lock().tally.bytes
     }
 
     pub(crate) async fn commit(&self) -> Result<Committed<()>> {
@@ -327,7 +303,7 @@ impl LocalTransaction {
                 )
             }
         };
-        if state.bytes > TRANSACTION_BYTES_MAX {
+        if state.tally.bytes > TRANSACTION_BYTES_MAX {
             return Err(Error::TransactionTooLarge);
         }
         let watches = state.watches;
@@ -350,13 +326,13 @@ impl LocalTransaction {
         let points = state.read_keys.into_iter().map(Span::Point);
         let ranges = state.read_ranges.into_iter().map(|(begin, end)| Span::Range(begin, end));
         let request = CommitRequest {
-            read_version: Some(read_version),
+            read_version,
             reads: points.chain(ranges).collect(),
             writes: state.write_spans,
             mutations: state.mutations,
-            bytes: state.bytes,
+            bytes: state.tally.bytes,
         };
-        let counts = Counts { transactions_committed: 1, ..state.counts };
+        let counts = Counts { transactions_committed: 1, ..state.tally.counts };
         let committed = self.submit(request).await;
         match &committed {
             Ok(_) => self.counters.add(&counts),
@@ -384,33 +360,4 @@ impl LocalTransaction {
             });
         }
     }
-}
-
-fn check_key(key: &[u8]) -> Result<()> {
-    if key >= SYSTEM_KEYS {
-        return Err(Error::KeyOutsideLegalRange);
-    }
-    if key.len() > KEY_BYTES_MAX {
-        return Err(Error::KeyTooLarge { bytes: key.len() });
-    }
-    Ok(())
-}
-
-fn check_value(value: &[u8]) -> Result<()> {
-    if value.len() > VALUE_BYTES_MAX {
-        return Err(Error::ValueTooLarge { bytes: value.len() });
-    }
-    Ok(())
-}
-
-/// A range's ends, cut to where they separate the same legal keys.
-fn check_range(begin: &[u8], end: &[u8]) -> Result<(Bytes, Bytes)> {
-    if begin > SYSTEM_KEYS || end > SYSTEM_KEYS {
-        return Err(Error::KeyOutsideLegalRange);
-    }
-    if begin > end {
-        return Err(Error::InvertedRange);
-    }
-    let cut = |key: &[u8]| Bytes::copy_from_slice(&key[..key.len().min(KEY_BYTES_MAX + 1)]);
-    Ok((cut(begin), cut(end)))
 }

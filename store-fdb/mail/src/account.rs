@@ -1,5 +1,7 @@
 //! Accounts: creation, deletion, quota.
 
+mod delete;
+
 use env::Timestamp;
 use kv::{AtomicOp, Transaction};
 use prost::Message;
@@ -11,8 +13,11 @@ use crate::{
         self,
         account::{Account, Credential},
         counter::AccountCounts,
+        directory::Target,
     },
 };
+
+pub use delete::delete_account;
 
 /// An account to be made.
 #[derive(Debug, Clone)]
@@ -81,8 +86,8 @@ const FIRST_MAILBOXES: [(&str, Role); 6] = [
     ("Trash", Role::Trash),
 ];
 
-/// Makes an account with INBOX and the mailboxes for special uses. Not idempotent: after an
-/// unknown commit a second run answers [`AccountError::Exists`] unless `operations` find theirs.
+/// Makes an account with INBOX and the mailboxes for special uses. A second run with the same
+/// `operations` changes nothing and answers as the first.
 ///
 /// # Errors
 /// [`AccountError`].
@@ -93,6 +98,14 @@ pub async fn create_account(
     operations: &[OperationId; 6],
 ) -> Result<AccountId, AccountError> {
     let id = match crate::directory::record(tx, &new.address).await? {
+        Some(Target::Account(id))
+            if AccountUnit::new(tx, AccountId(id), now)
+                .outcome(operations[0])
+                .await?
+                .is_some() =>
+        {
+            return Ok(AccountId(id));
+        }
         Some(_) => return Err(AccountError::Exists(new.address.to_string())),
         None => next_id(tx).await?,
     };
@@ -105,6 +118,7 @@ pub async fn create_account(
         quota_bytes: new.quota_bytes,
         created_ms: now.unix_ms(),
         login_disabled: false,
+        deleting: false,
     };
     tx.set(&keys::account::key(id), &record.encode_to_vec());
     tx.set(&keys::account::credential_key(id), &new.credential.encode_to_vec());

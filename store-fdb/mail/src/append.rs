@@ -30,6 +30,8 @@ pub struct NewEmail {
     pub received_at: Timestamp,
     /// Flags it starts with.
     pub keywords: KeywordSet,
+    /// Whether it starts with `\\Deleted`, as an IMAP client may ask.
+    pub deleted: bool,
     /// The encoded [`EmailMeta`] without the fields that differ between accounts.
     pub(crate) meta: Arc<[u8]>,
     /// Thread key hashes in the order to look them up.
@@ -108,14 +110,26 @@ pub async fn append(
     unit.create_email(
         id,
         EmailState {
-            memberships: vec![Membership { mailbox: mailbox.0, uid, deleted: false }],
+            memberships: vec![Membership { mailbox: mailbox.0, uid, deleted: email.deleted }],
             keywords: email.keywords.to_record(),
             thread: thread.0,
             size: email.size,
             received_ms: email.received_at.unix_ms(),
         },
     );
-    write_immutable(unit, id, thread, email);
+    let own = EmailMeta {
+        thread: thread.0,
+        received_ms: email.received_at.unix_ms(),
+        ..EmailMeta::default()
+    };
+    // Protobuf: concatenated messages are merged, so the shared bytes are encoded only once.
+    let mut meta = email.meta.to_vec();
+    own.encode(&mut meta).expect("a Vec grows as needed");
+    write_immutable(unit, id, thread, &Immutable {
+        meta: &meta,
+        blob: email.blob,
+        thread_keys: &email.thread_keys,
+    });
     let row = OutcomeRow { email: id.0, thread: thread.0, from_uid: 0, to_uid: uid };
     unit.record(
         operation,
@@ -125,23 +139,23 @@ pub async fn append(
     Ok(Appended { email: id, thread, uid, uid_validity, earlier: None })
 }
 
+/// What is written of an email once and for all.
+pub(crate) struct Immutable<'a> {
+    /// The encoded [`EmailMeta`], complete.
+    pub(crate) meta: &'a [u8],
+    pub(crate) blob: BlobId,
+    pub(crate) thread_keys: &'a [u64],
+}
+
 /// Meta, thread keys and the blob's reference.
 pub(crate) fn write_immutable(
     unit: &AccountUnit,
     id: EmailId,
     thread: ThreadId,
-    email: &NewEmail,
+    email: &Immutable<'_>,
 ) {
-    let own = EmailMeta {
-        thread: thread.0,
-        received_ms: email.received_at.unix_ms(),
-        ..EmailMeta::default()
-    };
-    // Protobuf: concatenated messages are merged, so the shared bytes are encoded only once.
-    let mut meta = email.meta.to_vec();
-    own.encode(&mut meta).expect("a Vec grows as needed");
-    unit.tx.set(&keys::email::meta_key(unit.account, id), &meta);
-    for hash in email.thread_keys.iter() {
+    unit.tx.set(&keys::email::meta_key(unit.account, id), email.meta);
+    for hash in email.thread_keys {
         unit.tx.set(&keys::thread::key(unit.account, *hash, id), &thread.0.to_le_bytes());
     }
     unit.tx.set(&keys::thread::member_key(unit.account, thread, id), &[]);

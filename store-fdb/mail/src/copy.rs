@@ -4,15 +4,12 @@
 //! §4.1.1). Where the email is in the target already, IMAP still wants a second message there
 //! (RFC 9051 §6.4.7), so it becomes a new email over the same blob.
 
-use std::sync::Arc;
-
 use blob::BlobId;
-use env::Timestamp;
 
 use crate::{
-    AccountUnit, EmailId, KeywordSet, MailboxId, ModSeq, OperationId, StoreError, StoreTarget,
-    ThreadId, Uid, UidValidity,
-    append::{NewEmail, write_immutable},
+    AccountUnit, EmailId, MailboxId, ModSeq, OperationId, StoreError, StoreTarget, ThreadId, Uid,
+    UidValidity,
+    append::{Immutable, write_immutable},
     error::store_error,
     keys::{
         self,
@@ -150,16 +147,8 @@ async fn duplicate(
         return Err(CopyError::OverQuota);
     }
     let id = unit.assign_email().await?;
-    let email = NewEmail {
-        blob,
-        size: state.size,
-        received_at: Timestamp::from_unix_ms(state.received_ms),
-        keywords: KeywordSet::from_record(&state.keywords),
-        meta: Arc::from(&value[..]),
-        thread_lookups: Arc::from([]),
-        thread_keys: Arc::from(&meta.thread_keys[..]),
-    };
-    write_immutable(unit, id, ThreadId(state.thread), &email);
+    let immutable = Immutable { meta: &value, blob, thread_keys: &meta.thread_keys };
+    write_immutable(unit, id, ThreadId(state.thread), &immutable);
     unit.create_email(id, EmailState { memberships: vec![place], ..state.clone() });
     Ok(())
 }

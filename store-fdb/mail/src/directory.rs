@@ -121,7 +121,7 @@ pub enum DirectoryError {
     #[error("{0} is not {1}")]
     OtherKind(String, &'static str),
     /// Too many members.
-    #[error("at most {max} members", max = limits::GROUP_MEMBERS_MAX)]
+    #[error("at most {max} members, or fewer long ones", max = limits::GROUP_MEMBERS_MAX)]
     TooMany,
     /// The store failed.
     #[error(transparent)]
@@ -134,7 +134,7 @@ store_error!(DirectoryError);
 /// # Errors
 /// [`StoreError`].
 pub async fn is_local(tx: &Transaction, domain: &str) -> Result<bool, StoreError> {
-    Ok(tx.get(&keys::directory::domain_key(domain)).await?.is_some())
+    Ok(tx.get(&domain_key(domain)).await?.is_some())
 }
 
 /// The address's own record; no sub-address, no catch-all.
@@ -181,6 +181,15 @@ pub async fn resolve(tx: &Transaction, address: &Address) -> Result<Expansion, R
         let mut next = Vec::new();
         for step in level {
             resolve_step(tx, &step, &mut expansion, &mut next).await?;
+            if next.len() > limits::EXPANSION_MAX + limits::GROUP_MEMBERS_MAX {
+                // Groups share members, which count once.
+                next.sort_unstable();
+                next.dedup();
+                next.retain(|found| !seen.contains(found));
+                if next.len() > limits::EXPANSION_MAX {
+                    return Err(ResolveError::TooMany(address.clone()));
+                }
+            }
         }
         next.retain(|found| seen.insert(found.clone()));
         level = next;
@@ -281,14 +290,14 @@ pub async fn add_domain(
 /// # Errors
 /// [`DirectoryError::Missing`].
 pub async fn domain(tx: &Transaction, domain: &str) -> Result<Domain, DirectoryError> {
-    let value = tx.get(&keys::directory::domain_key(domain)).await?;
+    let value = tx.get(&domain_key(domain)).await?;
     let value = value.ok_or_else(|| DirectoryError::Missing(domain.to_owned()))?;
     Ok(keys::decode("domain", &value)?)
 }
 
 /// Rewrites a domain's record.
 pub fn set_domain(tx: &Transaction, domain: &str, record: &Domain) {
-    tx.set(&keys::directory::domain_key(domain), &record.encode_to_vec());
+    tx.set(&domain_key(domain), &record.encode_to_vec());
 }
 
 /// Removes a domain that has no address left.
@@ -299,11 +308,11 @@ pub async fn remove_domain(tx: &Transaction, domain: &str) -> Result<(), Directo
     if !is_local(tx, domain).await? {
         return Err(DirectoryError::Missing(domain.to_owned()));
     }
-    let (begin, end) = keys::directory::address_range(Some(domain));
+    let (begin, end) = keys::directory::address_range(Some(&domain.to_lowercase()));
     if !tx.range(RangeQuery::new(begin, end).limit(1)).collect().await?.is_empty() {
         return Err(DirectoryError::InUse(domain.to_owned()));
     }
-    tx.clear(&keys::directory::domain_key(domain));
+    tx.clear(&domain_key(domain));
     Ok(())
 }
 
@@ -444,6 +453,9 @@ fn write_list(
         return Err(DirectoryError::TooMany);
     }
     let list = Addresses { addresses };
+    if list.encoded_len() > limits::GROUP_BYTES_MAX {
+        return Err(DirectoryError::TooMany);
+    }
     let target = match kind {
         ListKind::Alias => Target::Alias(list),
         ListKind::Group => Target::Group(list),
@@ -456,6 +468,11 @@ fn write_record(tx: &Transaction, address: &Address, target: Target) {
     let record = AddressRecord { target: Some(target) };
     let key = keys::directory::address_key(address.domain(), address.local());
     tx.set(&key, &record.encode_to_vec());
+}
+
+/// A domain's key, whatever case the name was typed in.
+fn domain_key(domain: &str) -> Vec<u8> {
+    keys::directory::domain_key(&domain.to_lowercase())
 }
 
 fn parsed(list: &Addresses) -> impl Iterator<Item = Address> {

@@ -16,7 +16,7 @@ use crate::{
         log::LogEntry,
     },
     mailbox_tree,
-    unit::{is_seen, read_u32, tally},
+    unit::{decode_u32, is_seen, read_u32, tally},
 };
 
 /// One thing that does not hold.
@@ -33,13 +33,16 @@ struct Folded {
 
 /// Everything of an account that can contradict itself.
 struct Account {
+    /// The log is whole above this version.
+    horizon: u64,
     states: BTreeMap<u32, (u64, EmailState)>,
     metas: BTreeMap<u32, EmailMeta>,
     log: Vec<(u64, LogEntry)>,
 }
 
 /// Compares the account's state with the fold of its log and with its counters, and checks that
-/// UIDs are unique, below the counter, and ascend with the log (P2, P4). Empty: all holds.
+/// UIDs are unique, below the counter, and ascend with the log (P2, P4). Empty: all holds. Of a
+/// log that was trimmed, what is left is checked.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -53,12 +56,17 @@ pub async fn check_account(
     check_uids(tx, account, &held, &mut found).await?;
     check_counters(tx, account, &held, &mut found).await?;
     check_metas(tx, account, &held, &mut found).await?;
+    check_names(tx, account, &mut found).await?;
     Ok(found.into_iter().map(Discrepancy).collect())
 }
 
 async fn read(tx: &Transaction, account: AccountId) -> Result<Account, StoreError> {
-    let mut held =
-        Account { states: BTreeMap::new(), metas: BTreeMap::new(), log: Vec::new() };
+    let mut held = Account {
+        horizon: crate::log::horizon(tx, account).await?.0,
+        states: BTreeMap::new(),
+        metas: BTreeMap::new(),
+        log: Vec::new(),
+    };
     let email_of = |key: &[u8]| {
         keys::email::email_of(key).ok_or_else(|| StoreError::damaged("email", "a bad key"))
     };
@@ -85,13 +93,16 @@ fn check_fold(held: &Account, found: &mut Vec<String>) {
     let mut folded: BTreeMap<u32, Folded> = BTreeMap::new();
     for (version, entry) in &held.log {
         for change in &entry.emails {
-            let before = folded.remove(&change.email).unwrap_or_default();
-            let says = Folded {
+            let before = folded.remove(&change.email);
+            let says = (!change.before.is_empty()).then(|| Folded {
                 memberships: places(&change.before),
                 keywords: change.keywords_before.iter().cloned().collect(),
                 modseq: change.modseq_before,
-            };
-            if before != says && !(before == Folded::default() && change.before.is_empty()) {
+            });
+            // What was there before the horizon the log tells only when it changes.
+            let is_older = before.is_none()
+                && says.as_ref().is_some_and(|says| says.modseq <= held.horizon);
+            if before != says && !is_older {
                 found.push(format!("email {}: log at {version} begins elsewhere", change.email));
             }
             if !change.after.is_empty() {
@@ -118,11 +129,11 @@ fn check_fold(held: &Account, found: &mut Vec<String>) {
         .collect();
     let emails: BTreeSet<_> = folded.keys().chain(states.keys()).collect();
     for email in emails {
-        if folded.get(email) != states.get(email) {
+        let (says, is) = (folded.get(email), states.get(email));
+        let is_older = says.is_none() && is.is_some_and(|is| is.modseq <= held.horizon);
+        if says != is && !is_older {
             found.push(format!(
-                "email {email}: log says {:?}, state says {:?}",
-                folded.get(email),
-                states.get(email)
+                "email {email}: log says {says:?}, state says {is:?}",
             ));
         }
     }
@@ -155,6 +166,14 @@ async fn check_uids(
                 *last = (*version, last.1.max(place.uid));
             }
         }
+    }
+    let mut held_now: BTreeSet<(u32, u32)> = BTreeSet::new();
+    for place in held.states.values().flat_map(|(_, state)| &state.memberships) {
+        if !held_now.insert((place.mailbox, place.uid)) {
+            found.push(format!("mailbox {}: two emails at UID {}", place.mailbox, place.uid));
+        }
+        let last = highest.entry(place.mailbox).or_insert((0, 0));
+        last.1 = last.1.max(place.uid);
     }
     for (mailbox, (_, uid)) in highest {
         let key = keys::mailbox::next_uid_key(account, MailboxId(mailbox));
@@ -235,6 +254,29 @@ async fn check_metas(
         if !referenced {
             found.push(format!("email {email}: its blob is not referenced"));
         }
+    }
+    Ok(())
+}
+
+/// The index of names says what the mailboxes' records say.
+async fn check_names(
+    tx: &Transaction,
+    account: AccountId,
+    found: &mut Vec<String>,
+) -> Result<(), StoreError> {
+    let tree = mailbox_tree(tx, account).await?;
+    let mut records = BTreeSet::new();
+    for mailbox in tree.iter() {
+        let key = keys::mailbox::name_key(account, mailbox.parent, &mailbox.name);
+        records.insert((key, mailbox.id.0));
+    }
+    let mut index = BTreeSet::new();
+    let (begin, end) = keys::mailbox::name_range(account);
+    for pair in tx.range(RangeQuery::new(begin, end).snapshot()).collect().await? {
+        index.insert((pair.key.to_vec(), decode_u32(&pair.value)?));
+    }
+    for (_, mailbox) in records.symmetric_difference(&index) {
+        found.push(format!("mailbox {mailbox}: name and index differ"));
     }
     Ok(())
 }

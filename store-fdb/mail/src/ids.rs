@@ -45,6 +45,13 @@ id! {
     ModSeq(u64)
 }
 
+impl Default for ModSeq {
+    /// Before every commit.
+    fn default() -> Self {
+        Self(0)
+    }
+}
+
 /// A message's unique identifier within its mailbox (RFC 9051 §2.3.1.1), never zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Uid(NonZeroU32);

@@ -21,18 +21,31 @@ pub const MEMBERSHIPS_PER_EMAIL_MAX: usize = 256;
 /// Emails that one unit may touch: bounds a transaction's keys and its time.
 pub const EMAILS_PER_UNIT_MAX: usize = 512;
 
-/// Bytes of changes in one log entry: a value may hold 100,000.
+/// Bytes of changes in one log entry: a value may hold 100,000. One email's change, with all its
+/// keywords and memberships exchanged, stays under 50,000.
 pub const LOG_ENTRY_BYTES_MAX: usize = 60_000;
 
 /// Log entries that one transaction reads when a view catches up.
 pub const LOG_ENTRIES_PER_READ: usize = 2_000;
 
-/// UIDs that one view page spans. A page of 2,048 rows stays under the value limit.
+/// Bytes of log entries that one transaction reads: what a session holds while it catches up.
+pub const LOG_BYTES_PER_READ: usize = 4_000_000;
+
+/// UIDs that one view page spans: few enough to load one for a handful of messages, enough that
+/// a mailbox has few.
 pub const UIDS_PER_PAGE: u32 = 2_048;
 
 /// Log entries of an account after which its views' checkpoints are written again, so that the
 /// tail that a SELECT reads stays short.
 pub const LOG_TAIL_CHECKPOINT: usize = 1_024;
+
+/// Bytes of one view page's record in one value; the rest goes into further values. Only a page
+/// whose messages have very many different sets of keywords has more than one.
+pub const PAGE_PART_BYTES: usize = 90_000;
+
+/// Bytes of one view page's record. Beyond it the mailbox has no checkpoint, and its views are
+/// built from the log or the states: slow for the one account that has such keywords.
+pub const PAGE_BYTES_MAX: usize = 4_000_000;
 
 /// Bytes of view pages that one checkpoint transaction writes; well under the transaction limit.
 pub const CHECKPOINT_BYTES_MAX: usize = 2_000_000;
@@ -59,5 +72,16 @@ pub const EXPANSION_MAX: usize = 1_000;
 /// Members of one alias or group.
 pub const GROUP_MEMBERS_MAX: usize = 1_000;
 
-/// How long an operation id guards against a second run, in seconds; swept after.
-pub const OPERATION_LIFE_S: u64 = 86_400;
+/// Bytes of the members of one alias or group: they are one value.
+pub const GROUP_BYTES_MAX: usize = 90_000;
+
+/// How long an operation id guards against a second run at least, in milliseconds of the units'
+/// `now`. Longer than any retry loop and any client's wait; records are kept for two days.
+pub const OPERATION_LIFE_MS: i64 = 3_600_000;
+
+/// Emails that one transaction of an account's deletion lets go of. Their meta is read, which
+/// may take 90 kB each.
+pub const DELETED_EMAILS_PER_TRANSACTION: usize = 64;
+
+/// Other rows that one transaction of an account's deletion clears.
+pub const DELETED_ROWS_PER_TRANSACTION: usize = 1_000;

@@ -1,6 +1,6 @@
 //! Reading an account's log.
 
-use kv::{RangeQuery, Transaction};
+use kv::{AtomicOp, RangeQuery, Transaction};
 
 use crate::{
     AccountId, ModSeq, StoreError,
@@ -37,7 +37,8 @@ pub async fn changes_since(
     account: AccountId,
     after: ModSeq,
 ) -> Result<LogPage, StoreError> {
-    read(tx, account, after, limits::LOG_ENTRIES_PER_READ).await
+    let most = Most { entries: limits::LOG_ENTRIES_PER_READ, bytes: limits::LOG_BYTES_PER_READ };
+    read(tx, account, after, most).await
 }
 
 /// Drops the entries up to `version`. The caller knows that no checkpoint and no cursor stands
@@ -55,11 +56,12 @@ pub async fn trim_log(
     }
     let (begin, end) = keys::log::range_up_to(account, version.0);
     tx.clear_range(&begin, &end);
-    tx.set(&keys::log::horizon_key(account), &version.0.to_le_bytes());
+    // MAX: two that trim at once do not conflict, and the horizon never goes back.
+    tx.atomic(&keys::log::horizon_key(account), &version.0.to_le_bytes(), AtomicOp::Max);
     Ok(())
 }
 
-async fn horizon(tx: &Transaction, account: AccountId) -> Result<ModSeq, StoreError> {
+pub(crate) async fn horizon(tx: &Transaction, account: AccountId) -> Result<ModSeq, StoreError> {
     let Some(value) = tx.get_snapshot(&keys::log::horizon_key(account)).await? else {
         return Ok(ModSeq(0));
     };
@@ -69,22 +71,33 @@ async fn horizon(tx: &Transaction, account: AccountId) -> Result<ModSeq, StoreEr
     Ok(ModSeq(u64::from_le_bytes(bytes)))
 }
 
+/// How much one read takes at most, but for a single version that is larger.
+#[derive(Debug, Clone, Copy)]
+struct Most {
+    entries: usize,
+    bytes: usize,
+}
+
 async fn read(
     tx: &Transaction,
     account: AccountId,
     after: ModSeq,
-    limit: usize,
+    most: Most,
 ) -> Result<LogPage, StoreError> {
     let horizon = horizon(tx, account).await?;
     let (begin, end) = keys::log::range_after(account, after.0);
-    let query = RangeQuery::new(begin, end).limit(limit).snapshot();
-    let pairs = tx.range(query).collect().await?;
-    let full = pairs.len() == limit;
-    let mut entries = Vec::with_capacity(pairs.len());
-    for pair in pairs {
-        let version = keys::log::version_of(&pair.key)
-            .ok_or_else(|| StoreError::damaged("log", "a key without its versionstamp"))?;
-        entries.push((ModSeq(version), keys::decode("log", &pair.value)?));
+    let mut pages = tx.range(RangeQuery::new(begin, end).limit(most.entries).snapshot());
+    let mut entries = Vec::new();
+    let mut bytes = 0;
+    let mut full = false;
+    while !full && let Some(pairs) = pages.next_page().await? {
+        for pair in pairs {
+            let version = keys::log::version_of(&pair.key)
+                .ok_or_else(|| StoreError::damaged("log", "a key without its versionstamp"))?;
+            bytes += pair.value.len();
+            entries.push((ModSeq(version), keys::decode("log", &pair.value)?));
+        }
+        full = entries.len() >= most.entries || bytes >= most.bytes;
     }
     if !full {
         return Ok(LogPage { entries, more_after: None, horizon });
@@ -92,7 +105,8 @@ async fn read(
     // The last version may go on behind the limit: leave it to the next page, unless it is all.
     let last = entries.last().map_or(after, |(version, _)| *version);
     if entries.first().is_some_and(|(version, _)| *version == last) {
-        return Box::pin(read(tx, account, after, limit * 2)).await;
+        let more = Most { entries: most.entries * 2, bytes: most.bytes * 2 };
+        return Box::pin(read(tx, account, after, more)).await;
     }
     entries.retain(|(version, _)| *version < last);
     let more_after = entries.last().map(|(version, _)| *version);

@@ -17,11 +17,15 @@ use crate::{
         counter::MailboxTotals,
         log::MailboxChangeKind,
         mailbox::MailboxRecord,
+        view::ViewHeader,
     },
     limits,
     operation::Outcome,
-    unit::{decode_u32, read_u32},
+    unit::{decode_u32, live_account, read_u32},
 };
+
+/// The one name that means the same in any case (RFC 9051 §5.1).
+const INBOX: &str = "INBOX";
 
 /// What a mailbox is for (RFC 8621 §2, RFC 6154 §2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -215,6 +219,10 @@ pub enum RenameError {
     /// The name cannot be a mailbox's.
     #[error("{0}")]
     BadName(&'static str),
+    /// INBOX keeps its name. (RFC 9051 §6.3.6's renaming of INBOX creates the new mailbox and
+    /// moves the messages.)
+    #[error("INBOX cannot be renamed")]
+    Inbox,
     /// A mailbox cannot move below itself.
     #[error("a mailbox cannot be moved below itself")]
     Cycle,
@@ -278,6 +286,15 @@ pub async fn mailbox_tree(
     Ok(tree)
 }
 
+/// The account's INBOX, in one read.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn inbox(tx: &Transaction, account: AccountId) -> Result<Option<MailboxId>, StoreError> {
+    let id = read_u32(tx, &keys::mailbox::name_key(account, None, "INBOX")).await?;
+    Ok(id.map(MailboxId))
+}
+
 /// A mailbox's counts (RFC 9051 §6.3.11), in two reads whatever it holds.
 ///
 /// # Errors
@@ -333,6 +350,8 @@ pub async fn create_mailbox(
     if new.role.is_some_and(|role| tree.by_role(role).is_some()) {
         return Err(CreateError::RoleTaken);
     }
+    // A session that outlived its account must not leave keys that nobody clears.
+    live_account(&unit.tx, unit.account).await?;
     let next_key = keys::mailbox::next_mailbox_key(unit.account);
     let id = MailboxId(read_u32(&unit.tx, &next_key).await?.unwrap_or(1));
     unit.tx.set(&next_key, &id.0.saturating_add(1).to_le_bytes());
@@ -345,9 +364,10 @@ pub async fn create_mailbox(
         acl: Vec::new(),
         deleting: false,
     };
-    write_record(unit, id, &record);
+    unit.write_mailbox(id, &record);
     let index = keys::mailbox::name_key(unit.account, new.parent, &record.name);
     unit.tx.set(&index, &id.0.to_le_bytes());
+    write_first_header(unit, id).await?;
     unit.note_mailbox(id, MailboxChangeKind::Created);
     unit.record(operation, &Outcome { number: id.0, ..Outcome::default() });
     Ok(id)
@@ -370,8 +390,9 @@ pub async fn rename_mailbox(
     let name = canonical_name(parent, name);
     check_name(&name).map_err(RenameError::BadName)?;
     let tree = mailbox_tree(&unit.tx, unit.account).await?;
-    if tree.by_id(mailbox).is_none() {
-        return Err(RenameError::NoMailbox);
+    let held = tree.by_id(mailbox).ok_or(RenameError::NoMailbox)?;
+    if held.role == Some(Role::Inbox) && (parent.is_some() || name != INBOX) {
+        return Err(RenameError::Inbox);
     }
     if tree.child(parent, &name).is_some_and(|held| held.id != mailbox) {
         return Err(RenameError::Exists);
@@ -395,7 +416,7 @@ pub async fn rename_mailbox(
     record.parent = parent.map(|parent| parent.0);
     let index = keys::mailbox::name_key(unit.account, parent, &record.name);
     unit.tx.set(&index, &mailbox.0.to_le_bytes());
-    write_record(unit, mailbox, &record);
+    unit.write_mailbox(mailbox, &record);
     unit.note_mailbox(mailbox, MailboxChangeKind::Updated);
     unit.record(operation, &Outcome::default());
     Ok(())
@@ -414,7 +435,7 @@ pub async fn set_subscription(
     let subscribed = subscription == Subscription::Subscribed;
     if record.subscribed != subscribed {
         record.subscribed = subscribed;
-        write_record(unit, mailbox, &record);
+        unit.write_mailbox(mailbox, &record);
         unit.note_mailbox(mailbox, MailboxChangeKind::Updated);
     }
     Ok(Some(()))
@@ -451,7 +472,7 @@ pub async fn delete_mailbox(
     }
     let mut record = read_record(unit, mailbox).await?.ok_or(DeleteError::NoMailbox)?;
     record.deleting = true;
-    write_record(unit, mailbox, &record);
+    unit.write_mailbox(mailbox, &record);
     unit.tx.clear(&keys::mailbox::name_key(unit.account, held.parent, &record.name));
     unit.note_mailbox(mailbox, MailboxChangeKind::Destroyed);
     unit.record(operation, &Outcome::default());
@@ -476,6 +497,16 @@ pub async fn finish_delete(
     Ok(())
 }
 
+/// The mailbox is empty at the version that this transaction reads at, so a view of it need not
+/// go back further in the account's log.
+async fn write_first_header(unit: &AccountUnit, mailbox: MailboxId) -> Result<(), StoreError> {
+    let as_of = unit.tx.read_version().await?;
+    let header = ViewHeader { as_of, uid_next: Uid::MIN.number(), ..ViewHeader::default() };
+    let key = keys::view::header_key(unit.account, mailbox);
+    unit.tx.set(&key, &header.encode_to_vec());
+    Ok(())
+}
+
 async fn next_uid_validity(unit: &AccountUnit) -> Result<UidValidity, StoreError> {
     let key = keys::mailbox::last_uid_validity_key(unit.account);
     let last = unit.tx.get(&key).await?.map(|value| decode_u32(&value)).transpose()?.unwrap_or(0);
@@ -496,13 +527,9 @@ async fn read_record(
     Ok((!record.deleting).then_some(record))
 }
 
-fn write_record(unit: &AccountUnit, mailbox: MailboxId, record: &MailboxRecord) {
-    unit.tx.set(&keys::mailbox::key(unit.account, mailbox), &record.encode_to_vec());
-}
-
 fn canonical_name(parent: Option<MailboxId>, name: &str) -> String {
-    if parent.is_none() && name.eq_ignore_ascii_case("INBOX") {
-        "INBOX".to_owned()
+    if parent.is_none() && name.eq_ignore_ascii_case(INBOX) {
+        INBOX.to_owned()
     } else {
         name.to_owned()
     }

@@ -75,6 +75,7 @@ impl NewEmail {
             size: scanned.size,
             received_at,
             keywords,
+            deleted: false,
             meta: Arc::from(meta.encode_to_vec()),
             thread_lookups: Arc::from(thread_lookups),
             thread_keys: Arc::from(thread_keys),
@@ -224,4 +225,99 @@ fn addresses(list: &[message::Address]) -> Vec<Address> {
             host: address.host.clone(),
         })
         .collect()
+}
+
+/// The message's structure, as the scanner saw it; `None` where the record has given it up to
+/// fit its value.
+pub fn structure(meta: &EmailMeta) -> Option<Structure> {
+    Some(Structure {
+        envelope: envelope_of(meta.envelope.as_ref()?),
+        root: part_of(meta.root.as_ref()?)?,
+    })
+}
+
+fn envelope_of(record: &Envelope) -> message::Envelope {
+    let from = addresses_of(&record.from);
+    let or_from = |list: &[Address]| {
+        if list.is_empty() { from.clone() } else { addresses_of(list) }
+    };
+    message::Envelope {
+        date: record.date.clone(),
+        subject: record.subject.clone(),
+        sender: or_from(&record.sender),
+        reply_to: or_from(&record.reply_to),
+        to: addresses_of(&record.to),
+        cc: addresses_of(&record.cc),
+        bcc: addresses_of(&record.bcc),
+        in_reply_to: record.in_reply_to.clone(),
+        message_id: record.message_id.clone(),
+        from,
+    }
+}
+
+fn addresses_of(list: &[Address]) -> Vec<message::Address> {
+    list.iter()
+        .map(|address| message::Address {
+            name: address.name.clone(),
+            mailbox: address.mailbox.clone(),
+            host: address.host.clone(),
+        })
+        .collect()
+}
+
+fn part_of(record: &Part) -> Option<message::Part> {
+    let content = match (&record.envelope, &record.children[..]) {
+        (Some(envelope), [root]) => Content::Message(Box::new(Structure {
+            envelope: envelope_of(envelope),
+            root: part_of(root)?,
+        })),
+        (_, []) => Content::Leaf,
+        (_, children) => {
+            Content::Multipart(children.iter().map(part_of).collect::<Option<_>>()?)
+        }
+    };
+    Some(message::Part {
+        header: record.header_begin..record.body_begin,
+        body: record.body_begin..record.body_end,
+        lines: record.lines,
+        decoded_size: record.decoded_size,
+        content_type: message::ContentType {
+            kind: record.media_type.clone(),
+            subtype: record.media_subtype.clone(),
+            params: params_of(&record.params),
+        },
+        transfer_encoding: encoding_of(&record.encoding),
+        content_id: record.content_id.clone(),
+        description: record.description.clone(),
+        md5: record.md5.clone(),
+        disposition: record.disposition.as_ref().map(|kind| message::Disposition {
+            kind: kind.clone(),
+            params: params_of(&record.disposition_params),
+        }),
+        language: record.language.clone(),
+        location: record.location.clone(),
+        header_coverage: message::Coverage::Truncated,
+        content,
+    })
+}
+
+fn params_of(list: &[Param]) -> Vec<message::Param> {
+    list.iter()
+        .map(|param| message::Param { name: param.name.clone(), value: param.value.clone() })
+        .collect()
+}
+
+fn encoding_of(name: &str) -> message::TransferEncoding {
+    use message::TransferEncoding as Encoding;
+    let known = [
+        Encoding::SevenBit,
+        Encoding::EightBit,
+        Encoding::Binary,
+        Encoding::QuotedPrintable,
+        Encoding::Base64,
+    ];
+    known
+        .into_iter()
+        .find(|encoding| encoding.as_str() == name)
+        .unwrap_or_else(|| Encoding::Other(name.to_owned()))
 }

@@ -1,9 +1,10 @@
 //! Operation ids: an operation that is not idempotent finds out whether it has run before.
 
+use bytes::Bytes;
 use kv::{AtomicOp, Versionstamp};
 use prost::Message;
 
-use crate::{AccountUnit, ModSeq, OperationId, StoreError, keys};
+use crate::{AccountUnit, ModSeq, OperationId, StoreError, keys, limits};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -42,7 +43,8 @@ pub struct OutcomeRow {
 }
 
 impl AccountUnit {
-    /// What `operation` did, where an earlier try of it committed.
+    /// What `operation` did, where an earlier try of it committed, at most
+    /// [`limits::OPERATION_LIFE_MS`] ago.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -50,13 +52,23 @@ impl AccountUnit {
         &self,
         operation: OperationId,
     ) -> Result<Option<(ModSeq, Outcome)>, StoreError> {
-        let key = keys::operation::key(self.account, self.day(), operation);
-        let Some(value) = self.tx.get(&key).await? else { return Ok(None) };
+        let Some(value) = self.recorded(operation).await? else { return Ok(None) };
         let (stamp, record) = value
             .split_first_chunk::<10>()
             .ok_or_else(|| StoreError::damaged("operation", "shorter than its stamp"))?;
         let modseq = ModSeq(Versionstamp::from_bytes(*stamp).version());
         Ok(Some((modseq, keys::decode("operation", record)?)))
+    }
+
+    async fn recorded(&self, operation: OperationId) -> Result<Option<Bytes>, StoreError> {
+        let key = |day| keys::operation::key(self.account, day, operation);
+        let value = self.tx.get(&key(self.day())).await?;
+        let since_midnight = self.now.unix_ms().rem_euclid(DAY_MS);
+        if value.is_some() || since_midnight >= limits::OPERATION_LIFE_MS || self.day() == 0 {
+            return Ok(value);
+        }
+        // The first try may have been before midnight.
+        Ok(self.tx.get(&key(self.day() - 1)).await?)
     }
 
     /// Records what `operation` does, in the same transaction that does it.

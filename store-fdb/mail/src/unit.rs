@@ -54,8 +54,9 @@ struct Usage {
 }
 
 impl AccountUnit {
-    /// A unit of `account` in `tx`. `now` is read before the retry loop, so that every attempt
-    /// uses the same.
+    /// A unit of `account` in `tx`; a transaction has at most one unit of each account, because
+    /// what a unit has written cannot be read before the commit. `now` is read before the retry
+    /// loop, so that every attempt uses the same.
     pub fn new(tx: &Transaction, account: AccountId, now: Timestamp) -> Self {
         Self {
             tx: tx.clone(),
@@ -141,6 +142,14 @@ impl AccountUnit {
         Ok((!loaded.record.deleting).then_some(loaded))
     }
 
+    /// Writes a mailbox's record, so that later operations of this unit see it.
+    pub(crate) fn write_mailbox(&mut self, mailbox: MailboxId, record: &MailboxRecord) {
+        self.tx.set(&keys::mailbox::key(self.account, mailbox), &record.encode_to_vec());
+        if let Some(loaded) = self.mailboxes.get_mut(&mailbox) {
+            loaded.record = record.clone();
+        }
+    }
+
     /// Hands out the next UID of a mailbox that exists.
     pub(crate) async fn assign_uid(
         &mut self,
@@ -186,9 +195,7 @@ impl AccountUnit {
         let usage = match &mut self.usage {
             Some(usage) => usage,
             None => {
-                let key = keys::account::key(self.account);
-                let value = self.tx.get(&key).await?.ok_or(StoreError::NoAccount(self.account))?;
-                let record: Account = keys::decode("account", &value)?;
+                let record = live_account(&self.tx, self.account).await?;
                 // Only a limit makes the count matter; without one appends need not conflict.
                 let counts = if record.quota_bytes == 0 {
                     AccountCounts::default()
@@ -229,6 +236,11 @@ impl AccountUnit {
         let mut account_delta = AccountCounts::default();
         let mut mailbox_deltas: BTreeMap<MailboxId, MailboxTotals> = BTreeMap::new();
         for (email, touched) in &self.emails {
+            // Made and removed by this very unit: nobody saw it, but it has written its keys.
+            if touched.before.memberships.is_empty() && touched.after.memberships.is_empty() {
+                destroy(&self.tx, self.account, *email, &touched.before, self.now).await?;
+                continue;
+            }
             if touched.before == touched.after {
                 continue;
             }
@@ -293,6 +305,17 @@ impl Touched {
             keywords_after: self.after.keywords.clone(),
         }
     }
+}
+
+/// The record of an account that is not being deleted. The read conflicts with a deletion.
+pub(crate) async fn live_account(
+    tx: &Transaction,
+    account: AccountId,
+) -> Result<Account, StoreError> {
+    let value = tx.get(&keys::account::key(account)).await?;
+    let value = value.ok_or(StoreError::NoAccount(account))?;
+    let record: Account = keys::decode("account", &value)?;
+    if record.deleting { Err(StoreError::NoAccount(account)) } else { Ok(record) }
 }
 
 /// Adds the difference that one email makes to the counters.
@@ -371,32 +394,33 @@ impl<'a> LogWriter<'a> {
     }
 
     fn email(&mut self, change: EmailChange) {
-        self.bytes += change.encoded_len() + 8;
+        self.make_room(change.encoded_len());
         self.entry.emails.push(change);
-        self.flush_if_full();
     }
 
     fn mailbox(&mut self, change: MailboxChange) {
-        self.bytes += change.encoded_len() + 8;
+        self.make_room(change.encoded_len());
         self.entry.mailboxes.push(change);
-        self.flush_if_full();
     }
 
-    fn flush_if_full(&mut self) {
-        if self.bytes >= limits::LOG_ENTRY_BYTES_MAX {
+    /// Counts a change in, with its tag and length; ends the entry that it would not fit into.
+    fn make_room(&mut self, encoded_len: usize) {
+        let bytes = encoded_len + 8;
+        if self.bytes + bytes > limits::LOG_ENTRY_BYTES_MAX {
             self.flush();
         }
+        self.bytes += bytes;
     }
 
     fn flush(&mut self) {
         let entry = std::mem::take(&mut self.entry);
+        self.bytes = 0;
         if entry == LogEntry::default() {
             return;
         }
         let key = keys::log::key_for_commit(self.account, self.order);
         self.tx.atomic(&key, &entry.encode_to_vec(), AtomicOp::SetVersionstampedKey);
         self.order += 1;
-        self.bytes = 0;
     }
 }
 

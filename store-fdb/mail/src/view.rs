@@ -35,6 +35,9 @@ pub enum ViewError {
     /// The log no longer reaches back to the view's version.
     #[error("the log no longer reaches back to version {0}")]
     TooOld(ModSeq),
+    /// The page's record would exceed [`limits::PAGE_BYTES_MAX`]; told by checkpoints only.
+    #[error("view page {0} has too many sets of keywords for a checkpoint")]
+    PageTooLarge(u32),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -216,9 +219,6 @@ impl View {
         sets.into_iter().collect()
     }
 
-    fn slot_index(&self, number: u32) -> Option<usize> {
-        self.slots.binary_search_by_key(&number, |slot| slot.number).ok()
-    }
 }
 
 /// An answer of [`View::by_uid`].
@@ -249,6 +249,9 @@ fn message(start: u32, index: usize, row: Row) -> Message {
     let within = u32::try_from(index).expect("a page has at most 2,048 rows");
     Message { sequence: start + within + 1, row }
 }
+
+/// The page of the highest UID.
+const PAGE_NUMBER_MAX: u32 = (u32::MAX - 1) / limits::UIDS_PER_PAGE;
 
 /// The page that a UID stands in.
 fn page_of(uid: Uid) -> u32 {

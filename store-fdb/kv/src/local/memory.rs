@@ -151,8 +151,7 @@ impl Base for Newest<'_> {
     }
 
     fn keys(&self, begin: &[u8], end: &[u8]) -> Result<Vec<Bytes>> {
-        let inside =
-            self.0.keys.range::<[u8], _>((Bound::Included(begin), Bound::Excluded(end)));
+        let inside = self.0.keys.range::<[u8], _>((Bound::Included(begin), Bound::Excluded(end)));
         Ok(inside
             .filter(|(_, changes)| value_at(changes, u64::MAX).is_some())
             .map(|(key, _)| key.clone())

@@ -53,8 +53,14 @@ impl Resolver {
             Span::Range(begin, end) => {
                 let inside = (Bound::Included(begin), Bound::Excluded(end));
                 self.step_at(begin) > read_version
-                    || self.steps.range::<Bytes, _>(inside).any(|(_, version)| *version > read_version)
-                    || self.points.range::<Bytes, _>(inside).any(|(_, version)| *version > read_version)
+                    || self
+                        .steps
+                        .range::<Bytes, _>(inside)
+                        .any(|(_, version)| *version > read_version)
+                    || self
+                        .points
+                        .range::<Bytes, _>(inside)
+                        .any(|(_, version)| *version > read_version)
             }
         }
     }
@@ -139,7 +145,11 @@ mod tests {
     }
 
     fn span(begin: u8, length: u8) -> Span {
-        if length == 0 { Span::Point(key(begin)) } else { Span::Range(key(begin), key(begin + length)) }
+        if length == 0 {
+            Span::Point(key(begin))
+        } else {
+            Span::Range(key(begin), key(begin + length))
+        }
     }
 
     proptest! {

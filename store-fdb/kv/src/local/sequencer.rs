@@ -3,10 +3,7 @@
 //! Transactions are taken in order: each is checked against everything accepted before it, the
 //! same batch included, and its mutations are applied on top of theirs. All share one version.
 
-use std::{
-    collections::BTreeMap,
-    ops::Bound,
-};
+use std::{collections::BTreeMap, ops::Bound};
 
 use bytes::Bytes;
 
@@ -15,7 +12,8 @@ use super::{
     store::{CommitRequest, Mutation},
 };
 use crate::{
-    AtomicOp, Error, Result, Versionstamp, atomic::stamped,
+    AtomicOp, Error, Result, Versionstamp,
+    atomic::stamped,
     limits::{KEY_BYTES_MAX, SYSTEM_KEYS, TRANSACTION_LIFE_VERSIONS, VALUE_BYTES_MAX},
 };
 
@@ -79,9 +77,10 @@ impl Sequencer {
     }
 
     fn check(&self, version: u64, request: &CommitRequest) -> Result<()> {
-        let Some(read_version) = request.read_version.filter(|_| !request.reads.is_empty()) else {
+        let read_version = request.read_version;
+        if request.reads.is_empty() {
             return Ok(());
-        };
+        }
         if version.saturating_sub(read_version) > TRANSACTION_LIFE_VERSIONS {
             return Err(Error::TooOld);
         }

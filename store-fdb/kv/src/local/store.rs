@@ -21,8 +21,8 @@ pub(crate) enum Mutation {
 /// What a transaction asks to be committed.
 #[derive(Debug, Default)]
 pub(crate) struct CommitRequest {
-    /// Present where the transaction read anything.
-    pub(crate) read_version: Option<u64>,
+    /// What the reads are checked from.
+    pub(crate) read_version: u64,
     pub(crate) reads: Vec<Span>,
     /// Beside what the mutations write.
     pub(crate) writes: Vec<Span>,

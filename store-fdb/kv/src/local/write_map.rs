@@ -4,11 +4,7 @@
 //! the store and without a conflict; an atomic operation over a value that is not known yet
 //! waits until the key is read; a key or value with an uncommitted versionstamp cannot be read.
 
-use std::{
-    cmp::Ordering,
-    collections::BTreeMap,
-    ops::Bound,
-};
+use std::{cmp::Ordering, collections::BTreeMap, ops::Bound};
 
 use bytes::Bytes;
 
@@ -75,8 +71,7 @@ impl WriteMap {
         if begin >= end {
             return;
         }
-        let covered: Vec<Bytes> =
-            self.written_in(begin, end).map(|(key, _)| key.clone()).collect();
+        let covered: Vec<Bytes> = self.written_in(begin, end).map(|(key, _)| key.clone()).collect();
         for key in covered {
             self.keys.remove(&key);
         }
@@ -248,9 +243,6 @@ impl WriteMap {
 }
 
 /// The stored value with the pending operations applied.
-pub(super) fn apply_all(
-    stored: Option<Bytes>,
-    pending: &[(AtomicOp, Bytes)],
-) -> Option<Bytes> {
+pub(super) fn apply_all(stored: Option<Bytes>, pending: &[(AtomicOp, Bytes)]) -> Option<Bytes> {
     pending.iter().fold(stored, |value, (op, operand)| op.apply(value.as_ref(), operand))
 }

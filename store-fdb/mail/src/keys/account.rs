@@ -2,7 +2,7 @@
 //!
 //! | key | value | lifecycle |
 //! |---|---|---|
-//! | (Account, A) | [`Account`] | written at creation, rewritten by administration, cleared last at deletion |
+//! | (Account, A) | [`Account`] | written at creation, rewritten by administration, marked `deleting`, then cleared last at deletion |
 //! | (Account) | next account id, u64 LE | atomic ADD at each creation; never cleared, so ids are never reused |
 //! | (Credential, A) | [`Credential`] | written with each new password |
 
@@ -28,6 +28,9 @@ pub struct Account {
     /// Logins are refused; mail is still taken in.
     #[prost(bool, tag = "5")]
     pub login_disabled: bool,
+    /// Its address is gone and its data is going; nothing uses it any more.
+    #[prost(bool, tag = "6")]
+    pub deleting: bool,
 }
 
 /// What proves that a client may use the account. Never the password itself.

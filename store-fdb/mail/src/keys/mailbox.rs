@@ -74,6 +74,11 @@ pub fn name_key(account: AccountId, parent: Option<MailboxId>, name: &str) -> Ve
     pack(&(Subspace::Mailbox as u64, account.0, "n", parent, name))
 }
 
+/// All of (Mailbox, A, "n", …)
+pub fn name_range(account: AccountId) -> (Vec<u8>, Vec<u8>) {
+    super::range_of(pack(&(Subspace::Mailbox as u64, account.0, "n")))
+}
+
 /// (Next, A, "m")
 pub fn next_mailbox_key(account: AccountId) -> Vec<u8> {
     pack(&(Subspace::Next as u64, account.0, "m"))

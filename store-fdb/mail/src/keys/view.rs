@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | (ViewHeader, A, M) | [`ViewHeader`] | rewritten when the log's tail grows; never the truth |
 //! | (ViewPage, A, M, n) | [`ViewPage`]: the messages with UIDs n·2048+1 … (n+1)·2048 | rewritten when they changed since |
+//! | (ViewPage, A, M, n, part) | what of the page's record did not fit the key above, and the parts before | with the page |
 
 use kv::{Subspace, tuple::pack};
 
@@ -24,6 +25,10 @@ pub struct ViewHeader {
     /// Pages with messages, in order.
     #[prost(message, repeated, tag = "4")]
     pub pages: Vec<PageSummary>,
+    /// Pages of a checkpoint of this version, whose header is still to come, may have been
+    /// written; 0 where none.
+    #[prost(uint64, tag = "5")]
+    pub writing_as_of: u64,
 }
 
 /// What SELECT needs to know of a page.
@@ -91,6 +96,22 @@ pub fn header_key(account: AccountId, mailbox: MailboxId) -> Vec<u8> {
 /// (ViewPage, A, M, n)
 pub fn page_key(account: AccountId, mailbox: MailboxId, number: u32) -> Vec<u8> {
     pack(&(Subspace::ViewPage as u64, account.0, mailbox.0, number))
+}
+
+/// (ViewPage, A, M, n, part): bytes of the record behind those of the part before, from 1.
+pub fn page_part_key(account: AccountId, mailbox: MailboxId, number: u32, part: u32) -> Vec<u8> {
+    pack(&(Subspace::ViewPage as u64, account.0, mailbox.0, number, part))
+}
+
+/// One page with its parts, in order.
+pub fn page_parts_range(
+    account: AccountId,
+    mailbox: MailboxId,
+    number: u32,
+) -> (Vec<u8>, Vec<u8>) {
+    let key = page_key(account, mailbox, number);
+    let (_, end) = super::range_of(key.clone());
+    (key, end)
 }
 
 /// All pages of a mailbox.

@@ -9,7 +9,7 @@ use std::{
 use kv::{Database, RangeQuery, Transaction};
 
 use super::{
-    Flags, Freshness, Page, Row, Slot, View, ViewError,
+    Flags, Freshness, PAGE_NUMBER_MAX, Page, Row, Slot, View, ViewError,
     page::{Direction, effect},
     page_of, starts_of,
 };
@@ -21,13 +21,18 @@ use crate::{
         email::Membership,
         log::{EmailChange, LogEntry},
         mailbox::MailboxRecord,
-        view::ViewHeader,
+        view::{PageSummary, ViewHeader},
     },
+    limits,
     unit::{is_seen, read_u32},
 };
 
 /// States that one transaction reads while a view is built without its checkpoint.
 const STATES_PER_READ: usize = 5_000;
+
+/// How often a view is built from the states before it is given up, where the log is trimmed
+/// under it each time.
+const REBUILDS_MAX: usize = 3;
 
 /// A view before the log's newest entries.
 struct Start {
@@ -48,7 +53,15 @@ impl View {
     ) -> Result<Self, ViewError> {
         let start = db.run(|tx| async move { start(&tx, account, mailbox).await }).await?;
         if !start.log.reaches(start.view.as_of) {
-            return rebuild(db, account, mailbox).await;
+            let mut rebuilt = rebuild(db, account, mailbox).await;
+            // The log was trimmed again meanwhile.
+            for _ in 1..REBUILDS_MAX {
+                if !matches!(rebuilt, Err(ViewError::TooOld(_))) {
+                    break;
+                }
+                rebuilt = rebuild(db, account, mailbox).await;
+            }
+            return rebuilt;
         }
         let more = start.log.more_after.is_some();
         let view = start.view.with_log(&start.log, start.read_version);
@@ -156,13 +169,22 @@ impl View {
         } else {
             (Direction::Backward, self.as_of, version)
         };
-        let mut changes = log_between(db, account, from, to).await?;
+        let mut effects = Vec::new();
+        log_between(db, account, from, to, |version, change| {
+            let (mut removed, mut rows) = effect(change, mailbox, direction, version);
+            removed.retain(|uid| Uid::new(*uid).is_some_and(|uid| page_of(uid) == number));
+            rows.retain(|row| page_of(row.uid) == number);
+            if !(removed.is_empty() && rows.is_empty()) {
+                effects.push((removed, rows));
+            }
+        })
+        .await?;
         if direction == Direction::Backward {
-            changes.reverse();
+            effects.reverse();
         }
-        for (version, change) in &changes {
-            let (removed, rows) = effect(change, mailbox, direction, *version);
-            apply(&mut page, number, &removed, &rows);
+        for (removed, rows) in effects {
+            removed.iter().for_each(|uid| page.remove(*uid));
+            rows.iter().for_each(|row| page.insert(row));
         }
         Ok(page)
     }
@@ -180,10 +202,13 @@ async fn stored_page(
     number: u32,
 ) -> Result<(Page, ModSeq), ViewError> {
     let header = read_header(tx, account, mailbox).await?.unwrap_or_default();
-    let key = keys::view::page_key(account, mailbox, number);
-    let Some(value) = tx.get_snapshot(&key).await? else {
+    let (begin, end) = keys::view::page_parts_range(account, mailbox, number);
+    let parts = tx.range(RangeQuery::new(begin, end).snapshot()).collect().await?;
+    if parts.is_empty() {
         return Ok((Page::default(), ModSeq(header.as_of)));
-    };
+    }
+    let mut value = Vec::with_capacity(parts.iter().map(|part| part.value.len()).sum());
+    parts.iter().for_each(|part| value.extend_from_slice(&part.value));
     let record: keys::view::ViewPage = keys::decode("view page", &value)?;
     let version = ModSeq(record.as_of.max(header.as_of));
     Ok((Page::from_record(number, record)?, version))
@@ -195,7 +220,19 @@ pub(super) async fn read_header(
     mailbox: MailboxId,
 ) -> Result<Option<ViewHeader>, StoreError> {
     let value = tx.get_snapshot(&keys::view::header_key(account, mailbox)).await?;
-    value.map(|value| keys::decode("view header", &value)).transpose()
+    let header: Option<ViewHeader> =
+        value.map(|value| keys::decode("view header", &value)).transpose()?;
+    let pages = header.as_ref().map_or(&[][..], |header| &header.pages);
+    let in_order = pages.is_sorted_by(|a, b| a.number < b.number);
+    let in_bounds = |page: &PageSummary| {
+        page.number <= PAGE_NUMBER_MAX
+            && (1..=limits::UIDS_PER_PAGE).contains(&page.count)
+            && page.unseen <= page.count
+    };
+    if !in_order || !pages.iter().all(in_bounds) {
+        return Err(StoreError::damaged("view header", "pages out of order or of bounds"));
+    }
+    Ok(header)
 }
 
 async fn mailbox_record(
@@ -250,22 +287,26 @@ async fn start(
 /// A view without checkpoint and without the old log: from every email's state.
 ///
 /// The states are read by many transactions, each newer than the one before. What changed
-/// meanwhile is in the log since the first; applied to the rows it sets them to what they are
-/// after it, so it does not matter whether a row showed the change already.
+/// meanwhile is in the log; applied to the rows it sets them to what they are after it, so it
+/// does not matter whether a row showed the change already. The log is applied from its horizon,
+/// not from the first read, to find expunges too: HIGHESTMODSEQ must not go back, whichever node
+/// tells it (RFC 7162 §3.1.2.1).
 async fn rebuild(
     db: &Database,
     account: AccountId,
     mailbox: MailboxId,
 ) -> Result<View, ViewError> {
-    let (record, uid_next, first_version) = db
+    let (record, header, uid_next, horizon) = db
         .run(|tx| async move {
             let record = mailbox_record(&tx, account, mailbox).await?;
+            let header = read_header(&tx, account, mailbox).await?.unwrap_or_default();
             let uid_next = read_u32(&tx, &keys::mailbox::next_uid_key(account, mailbox)).await?;
-            Ok::<_, ViewError>((record, uid_next, ModSeq(tx.read_version().await?)))
+            let horizon = crate::log::horizon(&tx, account).await?;
+            Ok::<_, ViewError>((record, header, uid_next, horizon))
         })
         .await?;
     let mut pages: BTreeMap<u32, Page> = BTreeMap::new();
-    let mut highest = ModSeq(0);
+    let mut highest = ModSeq(header.highest_modseq).max(horizon);
     let (mut begin, end) = keys::email::state_range(account);
     loop {
         let query = RangeQuery::new(begin.clone(), end.clone()).limit(STATES_PER_READ).snapshot();
@@ -290,8 +331,9 @@ async fn rebuild(
         account,
         mailbox,
         uid_validity: UidValidity(record.uid_validity),
-        as_of: first_version,
-        base: ModSeq(0),
+        as_of: horizon,
+        // Every page is loaded and none is the checkpoint's; this says what to replace.
+        base: ModSeq(header.as_of),
         highest_modseq: highest,
         uid_next: uid_next.unwrap_or(1),
         tail: 0,
@@ -332,37 +374,27 @@ fn add_state(
     Ok(())
 }
 
-/// The changes of `(from, to]`, oldest first.
+/// Visits the changes of `(from, to]`, oldest first.
 async fn log_between(
     db: &Database,
     account: AccountId,
     from: ModSeq,
     to: ModSeq,
-) -> Result<Vec<(ModSeq, EmailChange)>, ViewError> {
-    let mut changes = Vec::new();
+    mut visit: impl FnMut(ModSeq, &EmailChange),
+) -> Result<(), ViewError> {
     let mut after = from;
     loop {
         let log = db.run(|tx| async move { changes_since(&tx, account, after).await }).await?;
         if !log.reaches(after) {
             return Err(ViewError::TooOld(after));
         }
-        let within = log.entries.into_iter().take_while(|(version, _)| *version <= to);
-        changes.extend(within.flat_map(|(version, entry)| {
-            entry.emails.into_iter().map(move |change| (version, change))
-        }));
+        for (version, entry) in log.entries.iter().take_while(|(version, _)| *version <= to) {
+            entry.emails.iter().for_each(|change| visit(*version, change));
+        }
         match log.more_after {
             Some(more) if more < to => after = more,
-            _ => return Ok(changes),
+            _ => return Ok(()),
         }
-    }
-}
-
-fn apply(page: &mut Page, number: u32, removed: &[u32], rows: &[Row]) {
-    for uid in removed {
-        page.remove(*uid);
-    }
-    for row in rows.iter().filter(|row| page_of(row.uid) == number) {
-        page.insert(row);
     }
 }
 
@@ -372,12 +404,6 @@ struct Changes {
     pages: BTreeMap<u32, Vec<PageChange>>,
     highest: ModSeq,
     uid_next: u32,
-}
-
-impl Default for ModSeq {
-    fn default() -> Self {
-        Self(0)
-    }
 }
 
 enum PageChange {

@@ -152,8 +152,12 @@ impl ViewCache {
             .await
             .map_err(ViewError::from)?;
         for mailbox in tree.iter() {
-            let view = self.view(account, mailbox.id).await?;
-            self.checkpoint(&self.entry(account, mailbox.id), &view).await?;
+            match self.view(account, mailbox.id).await {
+                Ok(view) => self.checkpoint(&self.entry(account, mailbox.id), &view).await?,
+                // Deleted meanwhile.
+                Err(ViewError::NoMailbox(_)) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }

@@ -75,7 +75,9 @@ impl Page {
 
     /// Memory in use, about.
     pub fn bytes(&self) -> usize {
-        self.len() * 38 + self.flag_sets.len() * 64 + 256
+        let keyword = |keyword: &crate::Keyword| keyword.as_str().len() + 32;
+        let set = |set: &Flags| 64 + set.keywords.iter().map(keyword).sum::<usize>();
+        256 + self.len() * 38 + self.flag_sets.iter().map(set).sum::<usize>()
     }
 
     /// The rows at `range`, with their places in the page.
@@ -219,6 +221,9 @@ impl Page {
             return Err(StoreError::damaged("view page", "its columns do not fit each other"));
         }
         let first = first_uid_of(number);
+        if record.uid_offsets.last().is_some_and(|last| first.checked_add(*last).is_none()) {
+            return Err(StoreError::damaged("view page", "a UID above all UIDs"));
+        }
         let sum = |deltas: Vec<i64>| {
             deltas.into_iter().scan(0_i64, |sum, delta| {
                 *sum = sum.wrapping_add(delta);

@@ -1,0 +1,165 @@
+//! The embedded engine: one process, one directory.
+//!
+//! FoundationDB's shape in miniature. A transaction reads a snapshot that was published after
+//! the last batch. Its commit goes to the one committer, a thread that takes everything that
+//! waits, resolves conflicts, and writes one batch with one sync for all; while that batch is
+//! synced the next one gathers.
+//!
+//! Invariants:
+//! - A commit that was acknowledged is on the disk, and so is every large value that was put
+//!   before it.
+//! - After a failed write or sync nothing is committed any more until the directory is opened
+//!   again: what the disk holds is unknown.
+//! - Versions go on above everything that was ever handed out, restarts included.
+//!
+//! Deliberately absent: range tombstones. `fjall` has none, so clearing a range writes a mark for
+//! every key in it.
+
+mod committer;
+mod queue;
+mod storage;
+
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use env::Env;
+
+use crate::{Database, Faults, LargeValues, OpenError, Result};
+
+use committer::Committer;
+pub(crate) use queue::Queue;
+use storage::Storage;
+
+/// How much memory and disk the engine may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EmbeddedOptions {
+    /// Blocks of files kept in memory.
+    pub cache_bytes: u64,
+    /// Newly written rows kept in memory before they go to files, for each of rows and large
+    /// values.
+    pub memtable_bytes: u64,
+    /// Journals on disk before rows are moved to files; at least 64 MiB.
+    pub journal_bytes: u64,
+    /// Threads that move rows to files and merge them.
+    pub worker_threads: usize,
+}
+
+impl Default for EmbeddedOptions {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 32 * 1024 * 1024,
+            memtable_bytes: 16 * 1024 * 1024,
+            journal_bytes: 256 * 1024 * 1024,
+            worker_threads: 2,
+        }
+    }
+}
+
+/// What the committer has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EmbeddedCounts {
+    /// Batches written.
+    pub batches: u64,
+    /// Syncs of the journal.
+    pub syncs: u64,
+    /// Transactions in those batches.
+    pub transactions: u64,
+}
+
+/// An open directory.
+///
+/// Dropping it and everything it gave out closes it too, in the background;
+/// [`Embedded::close`] waits for that.
+pub struct Embedded {
+    queue: Arc<Queue>,
+    env: Env,
+}
+
+impl std::fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Embedded")
+    }
+}
+
+impl Embedded {
+    /// Opens the directory, creating it where there is none. Blocks while the journal is read.
+    ///
+    /// # Errors
+    /// [`OpenError::Locked`] where another process has it open; otherwise as [`OpenError`] says.
+    pub fn open(path: &Path, env: Env, options: EmbeddedOptions) -> Result<Self, OpenError> {
+        let (storage, reserved) = Storage::open(path, &options)?;
+        let (queue, receiver) = Queue::new(env.clone(), &storage, reserved);
+        let committer = Committer::new(storage, queue.core(), reserved);
+        // A thread of its own rather than a place in the environment's pool: it lives as long
+        // as the engine does, and a runtime that shuts down waits for its pool.
+        std::thread::Builder::new()
+            .name("kv-committer".into())
+            .spawn(move || committer.run(&receiver))
+            .map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+        Ok(Self { queue: Arc::new(queue), env })
+    }
+
+    /// A handle to the rows.
+    pub fn database(&self) -> Database {
+        Database::local(Arc::new(Arc::clone(&self.queue)), self.env.clone(), Faults::default())
+    }
+
+    /// A handle to the large values.
+    pub fn large_values(&self) -> LargeValues {
+        LargeValues::embedded(Arc::clone(&self.queue))
+    }
+
+    /// What the committer has done so far.
+    pub fn counts(&self) -> EmbeddedCounts {
+        let core = self.queue.core();
+        EmbeddedCounts {
+            batches: core.batches.load(Relaxed),
+            syncs: core.syncs.load(Relaxed),
+            transactions: core.transactions.load(Relaxed),
+        }
+    }
+
+    /// Commits what waits, syncs, and lets go of the directory. Handles that are left get
+    /// [`Error::EngineFailed`](crate::Error::EngineFailed); a transaction that is still reading
+    /// keeps the directory locked until it is dropped.
+    ///
+    /// # Errors
+    /// [`Error::EngineFailed`](crate::Error::EngineFailed) where the last sync failed.
+    pub async fn close(self) -> Result<()> {
+        self.queue.close().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Error;
+
+    /// Nothing in a test makes a disk fail, so its failure is told to the engine.
+    #[tokio::test]
+    async fn after_a_failure_nothing_is_committed_until_it_is_opened_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let open =
+            || Embedded::open(directory.path(), Env::system(), EmbeddedOptions::default()).unwrap();
+        let embedded = open();
+        let (db, large) = (embedded.database(), embedded.large_values());
+        let set = |db: &Database| {
+            let tx = db.begin();
+            tx.set(b"a", b"1");
+            tx.commit()
+        };
+        set(&db).await.unwrap();
+        let failure = Error::engine_failed("the disk is gone");
+        embedded.queue.core().fail(failure.clone());
+        for _ in 0..2 {
+            assert_eq!(set(&db).await.map(drop), Err(failure.clone()));
+        }
+        assert_eq!(large.put(b"a", bytes::Bytes::new()).await, Err(failure.clone()));
+        assert_eq!(large.sync().await, Err(failure.clone()));
+        assert!(db.begin().get(b"a").await.unwrap().is_some(), "reads go on");
+        assert_eq!(embedded.close().await, Err(failure));
+        set(&open().database()).await.unwrap();
+    }
+}

@@ -1,0 +1,145 @@
+//! The FoundationDB engine: a thin layer over the official client library.
+//!
+//! Read-your-writes, conflict ranges and watches are the client's own; keys and values are
+//! checked here first, so that every engine reports the same errors with the same details.
+//!
+//! Invariant: the client's network thread is started once per process, and [`stop`] ends it
+//! before the process exits.
+
+mod transaction;
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use env::Env;
+use foundationdb::{
+    FdbError,
+    api::{FdbApiBuilder, NetworkAutoStop},
+    options::DatabaseOption,
+};
+
+use crate::{
+    Class, Database, Error, OpenError,
+    counts::Counters,
+    limits::{FDB_TIMEOUT, WATCHES_MAX},
+};
+
+pub(crate) use transaction::{FdbPages, FdbTransaction};
+
+/// The API version that we were written for. Every client library since 7.3 speaks it.
+const API_VERSION: i32 = 730;
+
+/// The client's network thread, from the first [`open`] to [`stop`].
+static NETWORK: Mutex<Network> = Mutex::new(Network::NotStarted);
+
+enum Network {
+    NotStarted,
+    Running(#[expect(dead_code, reason = "dropping it stops the thread")] NetworkAutoStop),
+    /// The client cannot be started twice in one process.
+    Stopped,
+}
+
+/// A cluster's database.
+#[derive(Clone)]
+pub(crate) struct FdbDatabase {
+    database: Arc<foundationdb::Database>,
+}
+
+impl FdbDatabase {
+    pub(crate) fn begin(&self, counters: Arc<Counters>) -> FdbTransaction {
+        FdbTransaction::new(self.database.create_trx().map_err(error), counters)
+    }
+}
+
+/// Opens a cluster by its cluster file, by default the one in its usual place. This does not
+/// wait for the cluster: one that cannot be reached shows in the first transaction.
+///
+/// # Errors
+/// [`OpenError::Fdb`] as the client reports it: no such file, no such API version, or the
+/// network was stopped before.
+pub fn open(cluster_file: Option<&Path>, env: Env) -> Result<Database, OpenError> {
+    start_network()?;
+    let file = match cluster_file {
+        Some(path) => Some(path.to_str().ok_or_else(|| OpenError::Fdb {
+            code: 0,
+            reason: format!("{} is not UTF-8", path.display()),
+        })?),
+        None => None,
+    };
+    let database = foundationdb::Database::new(file).map_err(open_error)?;
+    let timeout_ms = i32::try_from(FDB_TIMEOUT.as_millis()).expect("it is a few seconds");
+    let watches = i32::try_from(WATCHES_MAX).expect("it is some thousands");
+    for option in
+        [DatabaseOption::TransactionTimeout(timeout_ms), DatabaseOption::MaxWatches(watches)]
+    {
+        database.set_option(option).map_err(open_error)?;
+    }
+    Ok(Database::fdb(FdbDatabase { database: Arc::new(database) }, env))
+}
+
+/// Stops the client's network thread. For the end of `main`, after the last use of any
+/// database: nothing completes any more after it. Does nothing where none was opened.
+pub fn stop() {
+    let mut network = NETWORK.lock().expect("nothing panics while it holds the network");
+    if matches!(*network, Network::Running(_)) {
+        *network = Network::Stopped;
+    }
+}
+
+fn start_network() -> Result<(), OpenError> {
+    let mut network = NETWORK.lock().expect("nothing panics while it holds the network");
+    match *network {
+        Network::Running(_) => Ok(()),
+        Network::Stopped => {
+            Err(OpenError::Fdb { code: 0, reason: "the network was stopped".into() })
+        }
+        Network::NotStarted => {
+            let builder = FdbApiBuilder::default()
+                .set_runtime_version(API_VERSION)
+                .build()
+                .map_err(open_error)?;
+            #[expect(unsafe_code, reason = "the guard is kept, and `stop` drops it before exit")]
+            // SAFETY: the network must be stopped before the process exits. The guard that does
+            // so lives in `NETWORK` until `stop`, which `main` calls last.
+            let running = unsafe { builder.boot() }.map_err(open_error)?;
+            *network = Network::Running(running);
+            Ok(())
+        }
+    }
+}
+
+fn open_error(error: FdbError) -> OpenError {
+    OpenError::Fdb { code: error.code(), reason: error.message().to_owned() }
+}
+
+/// The client's error in our words. Codes are those of FoundationDB's API reference.
+fn error(error: FdbError) -> Error {
+    match error.code() {
+        1007 => Error::TooOld,
+        1009 => Error::FutureVersion,
+        1020 => Error::Conflict,
+        1021 => Error::CommitUnknown,
+        1025 | 1101 => Error::Cancelled,
+        1031 => Error::TimedOut,
+        1032 => Error::TooManyWatches,
+        1036 => Error::AccessedUnreadable,
+        1037 => Error::ProcessBehind,
+        2004 => Error::KeyOutsideLegalRange,
+        2005 => Error::InvertedRange,
+        2017 => Error::UsedAfterCommit,
+        2101 => Error::TransactionTooLarge,
+        code => Error::Fdb { code, class: class(error) },
+    }
+}
+
+fn class(error: FdbError) -> Class {
+    if error.is_maybe_committed() {
+        Class::CommitUnknown
+    } else if error.is_retryable() {
+        Class::Retryable
+    } else {
+        Class::Fatal
+    }
+}

@@ -1,0 +1,141 @@
+//! Read-your-writes, against a model.
+
+use std::collections::BTreeMap;
+
+use kv::{AtomicOp, Error, RangeQuery, Transaction, tuple};
+use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
+
+use crate::Store;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Set(u8, u8),
+    Clear(u8),
+    ClearRange(u8, u8),
+    Add(u8, u8),
+    CompareAndClear(u8, u8),
+    Get(u8),
+    Range { begin: u8, end: u8, limit: usize, reverse: bool, page_bytes: usize },
+}
+
+const KEYS: u8 = 12;
+
+fn step() -> impl Strategy<Value = Step> {
+    let range = (0..KEYS, 0..=KEYS, 1_usize..8, any::<bool>(), 1_usize..60).prop_map(
+        |(begin, end, limit, reverse, page_bytes)| Step::Range {
+            begin,
+            end,
+            limit,
+            reverse,
+            page_bytes,
+        },
+    );
+    prop_oneof![
+        (0..KEYS, 0_u8..4).prop_map(|(key, value)| Step::Set(key, value)),
+        (0..KEYS).prop_map(Step::Clear),
+        (0..KEYS, 0_u8..4)
+            .prop_map(|(begin, length)| Step::ClearRange(begin, (begin + length).min(KEYS))),
+        (0..KEYS, 0_u8..4).prop_map(|(key, value)| Step::Add(key, value)),
+        (0..KEYS, 0_u8..4).prop_map(|(key, value)| Step::CompareAndClear(key, value)),
+        (0..KEYS).prop_map(Step::Get),
+        range,
+    ]
+}
+
+type Model = BTreeMap<u8, u8>;
+
+/// Does one step to both, and compares what a reading step sees.
+async fn check_step(store: &Store, tx: &Transaction, model: &mut Model, step: &Step) {
+    let key = |number: u8| store.key([number]);
+    match *step {
+        Step::Set(number, value) => {
+            tx.set(&key(number), &[value]);
+            model.insert(number, value);
+        }
+        Step::Clear(number) => {
+            tx.clear(&key(number));
+            model.remove(&number);
+        }
+        Step::ClearRange(begin, end) => {
+            tx.clear_range(&key(begin), &key(end));
+            model.retain(|number, _| !(begin..end).contains(number));
+        }
+        Step::Add(number, value) => {
+            tx.atomic(&key(number), &[value], AtomicOp::Add);
+            let sum = model.get(&number).map_or(value, |stored| stored.wrapping_add(value));
+            model.insert(number, sum);
+        }
+        Step::CompareAndClear(number, value) => {
+            tx.atomic(&key(number), &[value], AtomicOp::CompareAndClear);
+            if model.get(&number) == Some(&value) {
+                model.remove(&number);
+            }
+        }
+        Step::Get(number) => {
+            let value = tx.get(&key(number)).await.unwrap().map(|value| value[0]);
+            assert_eq!(value, model.get(&number).copied(), "{step:?}");
+        }
+        Step::Range { begin, end, limit, reverse, page_bytes } => {
+            let mut query =
+                RangeQuery::new(key(begin), key(end)).limit(limit).page_bytes(page_bytes);
+            if reverse {
+                query = query.reverse();
+            }
+            let rows = tx.range(query).collect().await.unwrap();
+            let rows: Vec<_> =
+                rows.iter().map(|row| (*row.key.last().unwrap(), row.value[0])).collect();
+            let inside = model.range(begin..end.max(begin)).map(|(key, value)| (*key, *value));
+            let expected: Vec<_> = if reverse {
+                inside.rev().take(limit).collect()
+            } else {
+                inside.take(limit).collect()
+            };
+            assert_eq!(rows, expected, "{step:?}");
+        }
+    }
+}
+
+/// Random transactions over what the earlier ones left.
+pub(crate) async fn reads_agree_with_a_model(store: Store) {
+    let mut runner = TestRunner::default();
+    let mut model = Model::new();
+    for _ in 0..150 {
+        let steps = proptest::collection::vec(step(), 1..25).new_tree(&mut runner).unwrap();
+        let steps = steps.current();
+        let tx = store.db.begin();
+        for step in &steps {
+            check_step(&store, &tx, &mut model, step).await;
+        }
+        tx.commit().await.unwrap();
+        let rows = store.db.begin().range(store.all()).collect().await.unwrap();
+        let rows: Model = rows.iter().map(|row| (*row.key.last().unwrap(), row.value[0])).collect();
+        assert_eq!(rows, model, "committed after {steps:?}");
+    }
+}
+
+pub(crate) async fn uncommitted_stamps_cannot_be_read(store: Store) {
+    let unreadable = Err(Error::AccessedUnreadable);
+    let stamped = tuple::Subspace::from_bytes(store.key("log"))
+        .pack_with_versionstamp(&tuple::Versionstamp::incomplete(0));
+    let template = [&[0; 10][..], &0_u32.to_le_bytes()].concat();
+
+    let tx = store.db.begin();
+    tx.atomic(&store.key("v"), &template, AtomicOp::SetVersionstampedValue);
+    assert_eq!(tx.get(&store.key("v")).await, unreadable);
+    assert_eq!(
+        tx.range(store.range("u", "w")).collect().await.map(drop),
+        unreadable.clone().map(drop)
+    );
+    assert_eq!(tx.range(store.range("w", "z")).collect().await, Ok(vec![]));
+    assert_eq!(tx.get(&store.key("v0")).await, Ok(None));
+    tx.clear(&store.key("v"));
+    assert_eq!(tx.get(&store.key("v")).await, Ok(None), "a clear makes it readable");
+
+    let tx = store.db.begin();
+    tx.atomic(&stamped, b"entry", AtomicOp::SetVersionstampedKey);
+    let log = RangeQuery::prefix(&store.key("log"));
+    assert_eq!(tx.range(log.clone()).collect().await.map(drop), unreadable.clone().map(drop));
+    assert_eq!(tx.range(store.range("m", "z")).collect().await, Ok(vec![]));
+    let reverse = tx.range(log.reverse().limit(1)).collect().await;
+    assert_eq!(reverse.map(drop), unreadable.map(drop));
+}
