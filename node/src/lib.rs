@@ -3,8 +3,23 @@
 //! [`Node::start`] brings everything up over one [`env::Env`]; the CLI and the simulation call
 //! it alike. A node keeps nothing that matters: whatever must survive it is in the store.
 
+pub mod admin;
 pub mod auth;
 pub mod config;
+pub mod date;
+pub mod deliver;
 pub mod http;
+pub mod hub;
+pub mod limits;
 pub mod metrics;
+pub mod names;
 pub mod tls;
+mod imap;
+mod services;
+mod stop;
+mod transport;
+mod node;
+mod server;
+mod smtp;
+
+pub use node::{Node, StartError, Stores};

@@ -1,1 +1,54 @@
-fn main() {}
+//! The `rookery` command: starts nodes and administers them.
+//!
+//! Exit codes: 0 done; 1 refused or failed; 2 the command line or the configuration is wrong.
+//! Results go to standard output, everything else to standard error.
+//!
+//! Deliberately absent: logic that a node needs. That is in the library crate `node`.
+
+mod args;
+mod backend;
+mod commands;
+mod error;
+mod logging;
+mod output;
+mod password;
+mod remote;
+mod serve;
+mod size;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command, ConfigCommand};
+use error::CliError;
+use output::Output;
+
+fn main() -> ExitCode {
+    // Ends the process with code 2 where the arguments are wrong.
+    let args = Args::parse();
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::complain(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(args: Args) -> Result<(), CliError> {
+    match args.command {
+        Command::Serve(serve) => serve::serve(&serve),
+        Command::Domain(domain) => commands::domain::run(domain),
+        Command::Account(account) => commands::account::run(account),
+        Command::Alias(alias) => commands::list::run_alias(alias),
+        Command::Group(group) => commands::list::run_group(group),
+        Command::Config(ConfigCommand::Check { file }) => {
+            node::config::Config::load(&file)?;
+            Output::human().line(format_args!("{}: good", file.display()))
+        }
+        Command::Version => {
+            Output::human().line(format_args!("rookery {}", env!("CARGO_PKG_VERSION")))
+        }
+    }
+}

@@ -136,9 +136,7 @@ impl Embedded {
             }
             Some(_) | None => {}
         }
-        self.values
-            .put(&upload_key(object), Bytes::copy_from_slice(id.as_bytes()))
-            .await?;
+        self.values.put(&upload_key(object), Bytes::copy_from_slice(id.as_bytes())).await?;
         let record = HeaderRecord { object: object.to_vec(), size, chunks: chunks.concat() };
         let mut value = vec![CHUNKED];
         record.encode(&mut value).expect("a Vec grows as needed");
@@ -162,8 +160,7 @@ impl Embedded {
         }
     }
 
-    /// Takes back an upload that has no header. The chunks are named, not looked for: a put whose
-    /// waiter was dropped may not show yet, but it comes before what is asked for now.
+    /// Takes back the first `chunks` chunks of an upload that has no header.
     pub(crate) async fn abandon(&self, object: [u8; 16], chunks: usize) -> Result<(), kv::Error> {
         for number in (0..).take(chunks) {
             self.values.remove(&chunk_key(object, number)).await?;

@@ -97,7 +97,8 @@ impl BlobStore {
         }
     }
 
-    /// Begins to read bytes `range` of a blob; what lies beyond its end is left out.
+    /// Begins to read bytes `range` of a blob; what lies beyond its end is left out, and a range
+    /// that ends before it begins is empty.
     ///
     /// # Errors
     /// [`BlobError::Missing`], [`BlobError::Backend`].
@@ -110,8 +111,9 @@ impl BlobStore {
             Stored::Chunked(header) if header.root() == Some(id) => header.size,
             Stored::Whole(_) | Stored::Chunked(_) => return Err(BlobError::Damaged(id)),
         };
-        let range = range.start.min(end)..range.end.min(end);
-        Ok(BlobReader { store: self.clone(), id, stored, next: range.start, end: range.end })
+        let next = range.start.min(end);
+        let end = range.end.clamp(next, end);
+        Ok(BlobReader { store: self.clone(), id, stored, next, end })
     }
 
     /// Reads bytes `range` of a blob into memory.
@@ -314,3 +316,6 @@ pub(crate) fn to_u64(len: usize) -> u64 {
 fn to_usize(len: u64) -> usize {
     usize::try_from(len).expect("offsets within a chunk or a blob in memory")
 }
+
+#[cfg(test)]
+mod tests;

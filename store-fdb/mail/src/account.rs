@@ -7,8 +7,7 @@ use kv::{AtomicOp, Transaction};
 use prost::Message;
 
 use crate::{
-    AccountId, AccountUnit, CreateError, NewMailbox, OperationId, Role, StoreError,
-    create_mailbox,
+    AccountId, AccountUnit, CreateError, NewMailbox, OperationId, Role, StoreError, create_mailbox,
     keys::{
         self,
         account::{Account, Credential},
@@ -99,10 +98,7 @@ pub async fn create_account(
 ) -> Result<AccountId, AccountError> {
     let id = match crate::directory::record(tx, &new.address).await? {
         Some(Target::Account(id))
-            if AccountUnit::new(tx, AccountId(id), now)
-                .outcome(operations[0])
-                .await?
-                .is_some() =>
+            if AccountUnit::new(tx, AccountId(id), now).outcome(operations[0]).await?.is_some() =>
         {
             return Ok(AccountId(id));
         }
@@ -169,10 +165,7 @@ pub fn set_account_record(tx: &Transaction, id: AccountId, record: &Account) {
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn credential(
-    tx: &Transaction,
-    id: AccountId,
-) -> Result<Option<Credential>, StoreError> {
+pub async fn credential(tx: &Transaction, id: AccountId) -> Result<Option<Credential>, StoreError> {
     let value = tx.get(&keys::account::credential_key(id)).await?;
     value.map(|value| keys::decode("credential", &value)).transpose()
 }

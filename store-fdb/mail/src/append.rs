@@ -125,11 +125,12 @@ pub async fn append(
     // Protobuf: concatenated messages are merged, so the shared bytes are encoded only once.
     let mut meta = email.meta.to_vec();
     own.encode(&mut meta).expect("a Vec grows as needed");
-    write_immutable(unit, id, thread, &Immutable {
-        meta: &meta,
-        blob: email.blob,
-        thread_keys: &email.thread_keys,
-    });
+    write_immutable(
+        unit,
+        id,
+        thread,
+        &Immutable { meta: &meta, blob: email.blob, thread_keys: &email.thread_keys },
+    );
     let row = OutcomeRow { email: id.0, thread: thread.0, from_uid: 0, to_uid: uid };
     unit.record(
         operation,
@@ -163,10 +164,7 @@ pub(crate) fn write_immutable(
 }
 
 /// The thread of the first of the email's message ids that is known in the account.
-async fn find_thread(
-    unit: &AccountUnit,
-    email: &NewEmail,
-) -> Result<Option<ThreadId>, StoreError> {
+async fn find_thread(unit: &AccountUnit, email: &NewEmail) -> Result<Option<ThreadId>, StoreError> {
     for hash in email.thread_lookups.iter() {
         let (begin, end) = keys::thread::range(unit.account, *hash);
         let found = unit.tx.range(kv::RangeQuery::new(begin, end).limit(1)).collect().await?;

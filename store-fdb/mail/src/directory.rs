@@ -149,10 +149,7 @@ pub async fn record(tx: &Transaction, address: &Address) -> Result<Option<Target
 }
 
 /// The address's record, or that of the address without its `+tag`.
-async fn tagged_record(
-    tx: &Transaction,
-    address: &Address,
-) -> Result<Option<Target>, StoreError> {
+async fn tagged_record(tx: &Transaction, address: &Address) -> Result<Option<Target>, StoreError> {
     if let Some(target) = record(tx, address).await? {
         return Ok(Some(target));
     }

@@ -100,8 +100,8 @@ fn check_fold(held: &Account, found: &mut Vec<String>) {
                 modseq: change.modseq_before,
             });
             // What was there before the horizon the log tells only when it changes.
-            let is_older = before.is_none()
-                && says.as_ref().is_some_and(|says| says.modseq <= held.horizon);
+            let is_older =
+                before.is_none() && says.as_ref().is_some_and(|says| says.modseq <= held.horizon);
             if before != says && !is_older {
                 found.push(format!("email {}: log at {version} begins elsewhere", change.email));
             }
@@ -132,9 +132,7 @@ fn check_fold(held: &Account, found: &mut Vec<String>) {
         let (says, is) = (folded.get(email), states.get(email));
         let is_older = says.is_none() && is.is_some_and(|is| is.modseq <= held.horizon);
         if says != is && !is_older {
-            found.push(format!(
-                "email {email}: log says {says:?}, state says {is:?}",
-            ));
+            found.push(format!("email {email}: log says {says:?}, state says {is:?}",));
         }
     }
 }

@@ -20,8 +20,8 @@ pub mod limits;
 pub mod view;
 
 mod account;
-mod copy;
 mod append;
+mod copy;
 mod error;
 mod expunge;
 mod ids;
@@ -34,20 +34,23 @@ mod read;
 mod store;
 mod unit;
 
-pub use account::{AccountError, AccountUsage, NewAccount, account_record, create_account, credential, delete_account, set_account_record, set_credential, usage};
+pub use account::{
+    AccountError, AccountUsage, NewAccount, account_record, create_account, credential,
+    delete_account, set_account_record, set_credential, usage,
+};
 pub use append::{AppendError, Appended, NewEmail, append};
 pub use copy::{Copied, CopyError, CopyMode, copy};
 pub use error::StoreError;
 pub use expunge::{ExpungeMode, Progress, expunge, remove_mailbox_contents};
 pub use ids::{AccountId, EmailId, MailboxId, ModSeq, OperationId, ThreadId, Uid, UidValidity};
 pub use keyword::{Keyword, KeywordError, KeywordSet};
-pub use meta::structure;
 pub use log::{LogPage, changes_since, trim_log};
 pub use mailboxes::{
-    CreateError, DeleteError, Mailbox, MailboxCounts, MailboxTree, NewMailbox, RenameError, Role, Subscription,
-    create_mailbox, delete_mailbox, finish_delete, inbox, mailbox_counts, mailbox_tree, rename_mailbox,
-    set_subscription,
+    CreateError, DeleteError, Mailbox, MailboxCounts, MailboxTree, NewMailbox, RenameError, Role,
+    Subscription, create_mailbox, delete_mailbox, finish_delete, inbox, mailbox_counts,
+    mailbox_tree, rename_mailbox, set_subscription,
 };
+pub use meta::structure;
 
 pub use read::{email_meta, email_state};
 pub use store::{Deleted, KeywordChange, StoreOutcome, StoreRequest, StoreTarget, store_keywords};

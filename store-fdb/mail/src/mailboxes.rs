@@ -13,10 +13,7 @@ use crate::{
     AccountId, AccountUnit, MailboxId, OperationId, StoreError, Uid, UidValidity,
     error::store_error,
     keys::{
-        self,
-        counter::MailboxTotals,
-        log::MailboxChangeKind,
-        mailbox::MailboxRecord,
+        self, counter::MailboxTotals, log::MailboxChangeKind, mailbox::MailboxRecord,
         view::ViewHeader,
     },
     limits,
@@ -257,10 +254,7 @@ store_error!(DeleteError);
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn mailbox_tree(
-    tx: &Transaction,
-    account: AccountId,
-) -> Result<MailboxTree, StoreError> {
+pub async fn mailbox_tree(tx: &Transaction, account: AccountId) -> Result<MailboxTree, StoreError> {
     let (begin, end) = keys::mailbox::range(account);
     let mut tree = MailboxTree::default();
     for pair in tx.range(RangeQuery::new(begin, end)).collect().await? {

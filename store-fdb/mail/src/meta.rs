@@ -272,9 +272,7 @@ fn part_of(record: &Part) -> Option<message::Part> {
             root: part_of(root)?,
         })),
         (_, []) => Content::Leaf,
-        (_, children) => {
-            Content::Multipart(children.iter().map(part_of).collect::<Option<_>>()?)
-        }
+        (_, children) => Content::Multipart(children.iter().map(part_of).collect::<Option<_>>()?),
     };
     Some(message::Part {
         header: record.header_begin..record.body_begin,

@@ -1,8 +1,7 @@
 //! STORE: keywords and `\Deleted` change.
 
 use crate::{
-    AccountUnit, EmailId, KeywordSet, MailboxId, ModSeq, OperationId, StoreError, Uid,
-    limits,
+    AccountUnit, EmailId, KeywordSet, MailboxId, ModSeq, OperationId, StoreError, Uid, limits,
     operation::{Outcome, OutcomeRow},
 };
 
@@ -57,7 +56,6 @@ pub struct StoreOutcome {
     /// Refused: too many keywords.
     pub refused: Vec<Uid>,
 }
-
 
 /// Changes the targets' keywords; at most [`limits::EMAILS_PER_UNIT_MAX`] targets a unit.
 ///

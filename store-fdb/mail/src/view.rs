@@ -218,7 +218,6 @@ impl View {
         }
         sets.into_iter().collect()
     }
-
 }
 
 /// An answer of [`View::by_uid`].

@@ -212,9 +212,8 @@ mod tests {
         assert_eq!(left_of(&db, alice).await, 0);
         assert_eq!(left_of(&db, bob).await, bobs);
         db.run(async |tx: Transaction| {
-            let (address, owner) = (Address::parse("alice@example.org").unwrap(), |id| {
-                Owner::Email(id, 1)
-            });
+            let (address, owner) =
+                (Address::parse("alice@example.org").unwrap(), |id| Owner::Email(id, 1));
             assert_eq!(directory::record(&tx, &address).await?, None);
             assert!(!blob::references::exists(&tx, blob(), &owner(alice.0)).await?);
             assert!(blob::references::exists(&tx, blob(), &owner(bob.0)).await?);
@@ -249,10 +248,8 @@ mod tests {
         delete_account(&db, alice, NOW).await.unwrap();
         assert_eq!(left_of(&db, alice).await, 0);
         let address = Address::parse("alice@example.org").unwrap();
-        let now = db
-            .run(async |tx: Transaction| directory::record(&tx, &address).await)
-            .await
-            .unwrap();
+        let now =
+            db.run(async |tx: Transaction| directory::record(&tx, &address).await).await.unwrap();
         assert_eq!(now, Some(Target::Account(new.0)));
     }
 

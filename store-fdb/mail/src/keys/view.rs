@@ -104,11 +104,7 @@ pub fn page_part_key(account: AccountId, mailbox: MailboxId, number: u32, part: 
 }
 
 /// One page with its parts, in order.
-pub fn page_parts_range(
-    account: AccountId,
-    mailbox: MailboxId,
-    number: u32,
-) -> (Vec<u8>, Vec<u8>) {
+pub fn page_parts_range(account: AccountId, mailbox: MailboxId, number: u32) -> (Vec<u8>, Vec<u8>) {
     let key = page_key(account, mailbox, number);
     let (_, end) = super::range_of(key.clone());
     (key, end)

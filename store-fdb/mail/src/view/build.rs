@@ -147,7 +147,8 @@ impl View {
         }
         let page = Arc::new(self.load(db, slot).await?);
         if page.len() != super::to_index(slot.count) {
-            let detail = format!("page {} has {} rows, not {}", slot.number, page.len(), slot.count);
+            let detail =
+                format!("page {} has {} rows, not {}", slot.number, page.len(), slot.count);
             return Err(StoreError::damaged("view page", detail).into());
         }
         slot.keep(&page);
@@ -158,9 +159,8 @@ impl View {
     /// view's version by doing or undoing what the log has in between.
     async fn load(&self, db: &Database, slot: &Slot) -> Result<Page, ViewError> {
         let (account, mailbox, number) = (self.account, self.mailbox, slot.number);
-        let (mut page, version) = db
-            .run(|tx| async move { stored_page(&tx, account, mailbox, number).await })
-            .await?;
+        let (mut page, version) =
+            db.run(|tx| async move { stored_page(&tx, account, mailbox, number).await }).await?;
         if slot.freshness == Freshness::Checkpoint && version == self.base {
             return Ok(page);
         }
@@ -291,11 +291,7 @@ async fn start(
 /// does not matter whether a row showed the change already. The log is applied from its horizon,
 /// not from the first read, to find expunges too: HIGHESTMODSEQ must not go back, whichever node
 /// tells it (RFC 7162 §3.1.2.1).
-async fn rebuild(
-    db: &Database,
-    account: AccountId,
-    mailbox: MailboxId,
-) -> Result<View, ViewError> {
+async fn rebuild(db: &Database, account: AccountId, mailbox: MailboxId) -> Result<View, ViewError> {
     let (record, header, uid_next, horizon) = db
         .run(|tx| async move {
             let record = mailbox_record(&tx, account, mailbox).await?;

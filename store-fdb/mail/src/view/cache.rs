@@ -205,9 +205,7 @@ impl ViewCache {
         Arc::clone(self.entries().entry((account, mailbox)).or_default())
     }
 
-    fn entries(
-        &self,
-    ) -> std::sync::MutexGuard<'_, HashMap<(AccountId, MailboxId), Arc<Entry>>> {
+    fn entries(&self) -> std::sync::MutexGuard<'_, HashMap<(AccountId, MailboxId), Arc<Entry>>> {
         self.shared.entries.lock().expect("no code panics while it holds the map")
     }
 
@@ -248,4 +246,3 @@ impl View {
         settled.map(|slot| slot.drop_rows()).sum()
     }
 }
-

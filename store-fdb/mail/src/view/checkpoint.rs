@@ -157,8 +157,7 @@ fn clear_other_pages(tx: &Transaction, view: &View) {
     let (mut begin, end) = keys::view::page_range(view.account, view.mailbox);
     let mut next = 0;
     for slot in view.slots.iter() {
-        let (first, after) =
-            keys::view::page_parts_range(view.account, view.mailbox, slot.number);
+        let (first, after) = keys::view::page_parts_range(view.account, view.mailbox, slot.number);
         // Pages mostly follow each other: no clear where there is no page to clear.
         if slot.number != next {
             tx.clear_range(&begin, &first);

@@ -46,8 +46,7 @@ pub async fn diff(db: &Database, old: &View, new: &View) -> Result<ViewChange, V
             (a, b) => (a.is_some(), b.is_some()),
         };
         if !same(a, b) {
-            let before =
-                if in_old { old.page(db, i).await? } else { Arc::new(Page::default()) };
+            let before = if in_old { old.page(db, i).await? } else { Arc::new(Page::default()) };
             let after = if in_new { new.page(db, j).await? } else { Arc::new(Page::default()) };
             let starts = (old.starts[i.min(old.slots.len())], new.starts[j.min(new.slots.len())]);
             came |= compare(&before, &after, starts, &mut change);

@@ -67,8 +67,7 @@ impl Page {
 
     /// Messages without `$seen`.
     pub(super) fn unseen(&self) -> u32 {
-        let unseen: Vec<bool> =
-            self.flag_sets.iter().map(|set| !set.keywords.is_seen()).collect();
+        let unseen: Vec<bool> = self.flag_sets.iter().map(|set| !set.keywords.is_seen()).collect();
         let count = self.flags.iter().filter(|set| unseen[usize::from(**set)]).count();
         u32::try_from(count).expect("a page has at most 2,048 rows")
     }
@@ -278,12 +277,9 @@ pub(super) fn effect(
 ) -> (Vec<u32>, Vec<Row>) {
     let (gone, come, keywords, modseq) = match direction {
         Direction::Forward => (&change.before, &change.after, &change.keywords_after, version),
-        Direction::Backward => (
-            &change.after,
-            &change.before,
-            &change.keywords_before,
-            ModSeq(change.modseq_before),
-        ),
+        Direction::Backward => {
+            (&change.after, &change.before, &change.keywords_before, ModSeq(change.modseq_before))
+        }
     };
     let here = |m: &&Membership| m.mailbox == mailbox.0;
     let rows: Vec<Row> = come
@@ -297,10 +293,7 @@ pub(super) fn effect(
                 modseq,
                 received_ms: change.received_ms,
                 size: change.size,
-                flags: Flags {
-                    keywords: KeywordSet::from_record(keywords),
-                    deleted: m.deleted,
-                },
+                flags: Flags { keywords: KeywordSet::from_record(keywords), deleted: m.deleted },
             })
         })
         .collect();

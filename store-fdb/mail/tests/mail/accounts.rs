@@ -17,16 +17,13 @@ async fn an_account_is_made_once_however_often_the_commit_is_unknown() {
         db.run(|tx| async move { create_account(&tx, new, NOW, operations).await }).await
     };
     // Each commit's answer is lost with even odds, for as long as it takes.
-    let faults = Faults {
-        commit_unknown: Probability::per_million(800_000),
-        ..Faults::default()
-    };
+    let faults = Faults { commit_unknown: Probability::per_million(800_000), ..Faults::default() };
     let flaky = fixture.db.handle_with_faults(fixture.env.clone(), faults);
     let first = run(flaky.clone()).await.unwrap();
     let before = fixture.everything().await;
     assert_eq!(run(fixture.db.clone()).await.unwrap(), first, "a later retry answers alike");
     assert_eq!(fixture.everything().await, before);
-    let (_, others) = (operations, &crate::fixture::operations(&fixture.env));
+    let others = &crate::fixture::operations(&fixture.env);
     let refused =
         fixture.db.run(|tx| async move { create_account(&tx, new, NOW, others).await }).await;
     assert!(matches!(refused, Err(AccountError::Exists(_))), "another operation is another try");
@@ -37,8 +34,7 @@ async fn an_account_is_made_once_however_often_the_commit_is_unknown() {
 #[tokio::test]
 async fn accounts_need_a_domain_and_ids_are_not_used_again() {
     let fixture = Fixture::new().await;
-    let (new, operations) =
-        (&account_of("eve@elsewhere.org", 0), &operations(&fixture.env));
+    let (new, operations) = (&account_of("eve@elsewhere.org", 0), &operations(&fixture.env));
     let refused =
         fixture.db.run(|tx| async move { create_account(&tx, new, NOW, operations).await }).await;
     assert!(matches!(refused, Err(AccountError::NoDomain(domain)) if domain == "elsewhere.org"));
@@ -58,10 +54,8 @@ async fn nothing_is_made_in_an_account_that_is_gone() {
     mail::delete_account(&fixture.db, fixture.account, NOW).await.unwrap();
     let before = fixture.everything().await;
     let (new, operation) = (&new_mailbox("late", None), fixture.operation());
-    let refused = unit!(fixture, CreateError, |unit| mail::create_mailbox(
-        &mut unit, new, operation
-    )
-    .await);
+    let refused =
+        unit!(fixture, CreateError, |unit| mail::create_mailbox(&mut unit, new, operation).await);
     assert!(matches!(refused, Err(CreateError::Store(StoreError::NoAccount(_)))));
     assert_eq!(fixture.everything().await, before);
     let address = Address::parse("bob@example.org").unwrap();
@@ -71,10 +65,8 @@ async fn nothing_is_made_in_an_account_that_is_gone() {
 #[tokio::test]
 async fn credentials_and_records_come_back() {
     let fixture = Fixture::new().await;
-    let credential = mail::keys::account::Credential {
-        argon2: "$argon2id$".to_owned(),
-        ..Default::default()
-    };
+    let credential =
+        mail::keys::account::Credential { argon2: "$argon2id$".to_owned(), ..Default::default() };
     let tx = fixture.db.begin();
     mail::set_credential(&tx, fixture.account, &credential);
     let mut record = mail::account_record(&tx, fixture.account).await.unwrap();

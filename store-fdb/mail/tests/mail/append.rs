@@ -112,10 +112,8 @@ async fn replies_join_their_thread_in_whatever_order_they_come() {
         "Message-ID: <3@x>\r\nReferences: <1@x> <2@x>\r\nSubject: Re: Re: lunch\r\n\r\n",
         &[],
     );
-    let changed = email(
-        "Message-ID: <4@x>\r\nReferences: <1@x> <2@x>\r\nSubject: dinner\r\n\r\n",
-        &[],
-    );
+    let changed =
+        email("Message-ID: <4@x>\r\nReferences: <1@x> <2@x>\r\nSubject: dinner\r\n\r\n", &[]);
     let stranger = email("Message-ID: <5@x>\r\nSubject: lunch\r\n\r\n", &[]);
     for order in [[&original, &reply, &second_reply], [&second_reply, &reply, &original]] {
         let fixture = Fixture::new().await;

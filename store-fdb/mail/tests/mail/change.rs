@@ -84,7 +84,10 @@ async fn unchanged_since_leaves_alone_what_changed_and_a_retry_answers_alike() {
     let wanted = &[all[0], all[1], all[2], gone][..];
     let run = || async {
         unit!(fixture, StoreError, |unit| mail::store_keywords(
-            &mut unit, conditional, wanted, operation
+            &mut unit,
+            conditional,
+            wanted,
+            operation
         )
         .await)
         .unwrap()
@@ -110,8 +113,7 @@ async fn too_many_keywords_are_refused_one_by_one() {
     let fixture = Fixture::new().await;
     let inbox = fixture.inbox().await;
     let all = fixture.fill(inbox, 2).await;
-    let names: Vec<String> =
-        (0..limits::KEYWORDS_PER_EMAIL_MAX).map(|i| format!("k{i}")).collect();
+    let names: Vec<String> = (0..limits::KEYWORDS_PER_EMAIL_MAX).map(|i| format!("k{i}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let full = request(inbox, KeywordChange::Add, &names);
     assert_eq!(fixture.store(&full, &all[..1]).await.stored, [all[0].uid]);
@@ -145,9 +147,8 @@ async fn a_copy_is_a_membership_and_a_second_one_an_email_of_its_own() {
         let usage = mail::usage(&fixture.db.begin(), fixture.account).await.unwrap();
         assert_eq!(usage.emails, expected_emails);
         let tx = fixture.db.begin();
-        let meta = async |email| {
-            mail::email_meta(&tx, fixture.account, email).await.unwrap().unwrap()
-        };
+        let meta =
+            async |email| mail::email_meta(&tx, fixture.account, email).await.unwrap().unwrap();
         assert_eq!(meta(shown[0].row.email).await, meta(shown[1].row.email).await);
         fixture.check().await;
     }
@@ -268,8 +269,7 @@ async fn expunge_removes_what_its_mode_says() {
     let (inbox, archive) = (fixture.inbox().await, fixture.mailbox(Role::Archive).await);
     let all = fixture.fill(inbox, 3).await;
     fixture.copy(CopyMode::Copy, inbox, archive, &all[..1]).await.unwrap();
-    let change =
-        StoreRequest { deleted: Some(Deleted), ..request(inbox, KeywordChange::Add, &[]) };
+    let change = StoreRequest { deleted: Some(Deleted), ..request(inbox, KeywordChange::Add, &[]) };
     fixture.store(&change, &all[..2]).await;
     let elsewhere = StoreTarget { uid: Uid::new(9).unwrap(), ..all[2] };
     let removed = fixture.expunge(inbox, ExpungeMode::Deleted, &all).await;

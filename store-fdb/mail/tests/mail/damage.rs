@@ -2,7 +2,9 @@
 
 use kv::{AtomicOp, RangeQuery};
 use mail::{
-    ExpungeMode, StoreError, fold::check_account, keys,
+    ExpungeMode, StoreError,
+    fold::check_account,
+    keys,
     keys::{counter::MailboxTotals, view::ViewPage},
     view::{View, ViewError, write_checkpoint},
 };
@@ -137,7 +139,7 @@ async fn a_wrong_page_is_found_by_comparison() {
 async fn a_page_that_cannot_be_right_is_reported_and_not_served() {
     type Change = fn(&mut ViewPage);
     let changes: [Change; 7] = [
-        |page| drop(page.sizes.pop()),
+        |page| page.sizes.truncate(4),
         |page| page.uid_offsets[0] = 9,
         |page| page.uid_offsets[4] = 2_048,
         |page| page.flags[1] = 1,

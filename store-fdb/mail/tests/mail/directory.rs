@@ -106,7 +106,8 @@ async fn expansion_is_bounded_in_steps_and_in_number() {
     let (fixture, bob, _) = town().await;
     let tx = fixture.db.begin();
     for i in 0..=limits::ALIAS_DEPTH_MAX {
-        let next = if i == 0 { "bob@example.org".to_owned() } else { format!("a{}@example.org", i - 1) };
+        let next =
+            if i == 0 { "bob@example.org".to_owned() } else { format!("a{}@example.org", i - 1) };
         let name = address(&format!("a{i}@example.org"));
         add_list(&tx, &name, ListKind::Alias, &[address(&next)]).await.unwrap();
     }
@@ -203,10 +204,7 @@ async fn lists_and_domains_are_kept() {
     let page = directory::domains(&tx, Some("example.org"), 9).await.unwrap();
     assert_eq!(page.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["second.org"]);
     directory::remove_domain(&tx, "Second.org").await.unwrap();
-    assert!(matches!(
-        directory::domain(&tx, "second.org").await,
-        Err(DirectoryError::Missing(_))
-    ));
+    assert!(matches!(directory::domain(&tx, "second.org").await, Err(DirectoryError::Missing(_))));
     let mut all = Vec::new();
     loop {
         let page = directory::addresses(&tx, all.last(), 4).await.unwrap();

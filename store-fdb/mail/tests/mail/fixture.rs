@@ -33,8 +33,7 @@ macro_rules! unit {
         $fixture
             .db
             .run(|tx| async move {
-                let mut $unit =
-                    mail::AccountUnit::new(&tx, account, crate::fixture::NOW);
+                let mut $unit = mail::AccountUnit::new(&tx, account, crate::fixture::NOW);
                 let value = $body?;
                 $unit.finish().await?;
                 Ok::<_, $error>(value)
@@ -75,9 +74,8 @@ impl Fixture {
     pub(crate) async fn create(&self, name: &str) -> MailboxId {
         let new = new_mailbox(name, None);
         let (new, operation) = (&new, self.operation());
-        unit!(self, mail::CreateError, |unit| mail::create_mailbox(&mut unit, new, operation)
-            .await)
-        .unwrap()
+        unit!(self, mail::CreateError, |unit| mail::create_mailbox(&mut unit, new, operation).await)
+            .unwrap()
     }
 
     pub(crate) async fn append_as(
@@ -98,8 +96,7 @@ impl Fixture {
         let mut targets = Vec::new();
         let email = &email(&format!("Subject: fill {}\r\n\r\n", mailbox), &[]);
         for at in (0..count).step_by(500) {
-            let operations: Vec<_> =
-                (0..(count - at).min(500)).map(|_| self.operation()).collect();
+            let operations: Vec<_> = (0..(count - at).min(500)).map(|_| self.operation()).collect();
             let operations = &operations;
             targets.extend(
                 unit!(self, AppendError, |unit| {
@@ -122,10 +119,8 @@ impl Fixture {
         targets: &[StoreTarget],
     ) -> mail::StoreOutcome {
         let operation = self.operation();
-        unit!(self, StoreError, |unit| mail::store_keywords(
-            &mut unit, request, targets, operation
-        )
-        .await)
+        unit!(self, StoreError, |unit| mail::store_keywords(&mut unit, request, targets, operation)
+            .await)
         .unwrap()
     }
 

@@ -97,7 +97,10 @@ async fn the_log_tells_before_and_after() {
     assert_eq!((append.before.len(), append.after[0].mailbox), (0, inbox.0));
     assert_eq!((append.modseq_before, moved.modseq_before), (0, appended_at.0));
     assert_eq!((moved.before[0].mailbox, moved.after[0].mailbox), (inbox.0, archive.0));
-    assert_eq!((&moved.keywords_before, &moved.keywords_after), (&moved.keywords_after, &append.keywords_after));
+    assert_eq!(
+        (&moved.keywords_before, &moved.keywords_after),
+        (&moved.keywords_after, &append.keywords_after)
+    );
     assert_eq!(moved.thread, done.thread.0);
 }
 

@@ -108,10 +108,7 @@ async fn a_rename_moves_the_whole_branch_and_makes_no_cycle() {
         rename(fixture, c, Some(MailboxId(99)), "x").await,
         Err(RenameError::NoParent)
     ));
-    assert!(matches!(
-        rename(fixture, MailboxId(99), None, "x").await,
-        Err(RenameError::NoMailbox)
-    ));
+    assert!(matches!(rename(fixture, MailboxId(99), None, "x").await, Err(RenameError::NoMailbox)));
     fixture.check().await;
 }
 
@@ -143,10 +140,7 @@ async fn the_tree_has_a_bounded_depth() {
     let refused = create(fixture, &new_mailbox("deeper", parent)).await;
     assert!(matches!(refused, Err(CreateError::TooMany)));
     let other = fixture.create("other").await;
-    assert!(matches!(
-        rename(fixture, all[0], Some(other), "0").await,
-        Err(RenameError::TooDeep)
-    ));
+    assert!(matches!(rename(fixture, all[0], Some(other), "0").await, Err(RenameError::TooDeep)));
     rename(fixture, all[1], Some(other), "1").await.unwrap();
     fixture.check().await;
 }
@@ -209,10 +203,9 @@ async fn a_deleted_mailbox_is_gone_at_once_and_its_contents_in_bounded_steps() {
     delete(fixture, child).await.unwrap();
     let operation = fixture.operation();
     for _ in 0..2 {
-        let done = unit!(fixture, DeleteError, |unit| mail::delete_mailbox(
-            &mut unit, doomed, operation
-        )
-        .await);
+        let done =
+            unit!(fixture, DeleteError, |unit| mail::delete_mailbox(&mut unit, doomed, operation)
+                .await);
         done.expect("a retry answers as the first run");
     }
     assert!(matches!(delete(fixture, doomed).await, Err(DeleteError::NoMailbox)));

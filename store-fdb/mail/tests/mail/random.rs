@@ -12,11 +12,11 @@ use std::{
 };
 
 use env::{Env, Timestamp};
-use kv::{AsKvError, Database, Faults, Probability};
+use kv::{AsKvError, Faults, Probability};
 use mail::{
-    AppendError, Appended, CopyError, CopyMode, CreateError, Deleted, DeleteError, ExpungeMode,
-    KeywordChange, MailboxId, ModSeq, NewEmail, NewMailbox, Progress, RenameError,
-    StoreError, StoreRequest, StoreTarget, Uid, changes_since, keys,
+    AppendError, Appended, CopyError, CopyMode, CreateError, DeleteError, Deleted, ExpungeMode,
+    KeywordChange, MailboxId, ModSeq, NewEmail, NewMailbox, Progress, RenameError, StoreError,
+    StoreRequest, StoreTarget, Uid, changes_since, keys,
     keys::{email::EmailState, log::LogEntry},
     mailbox_tree,
     view::{View, ViewCache, ViewError, diff, write_checkpoint},
@@ -72,7 +72,7 @@ struct ReportSeed(u64);
 impl Drop for ReportSeed {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            println!("failed with MAIL_RANDOM_SEED={}", self.0);
+            eprintln!("failed with MAIL_RANDOM_SEED={}", self.0);
         }
     }
 }
@@ -96,7 +96,7 @@ fn whatever_clients_do_everything_says_the_same() {
         conflicts += counts.conflicts;
         unknown += counts.commit_unknown;
     }
-    println!(
+    eprintln!(
         "{runs} runs: {appended} appends, {synced} syncs, {checkpoints} checkpoints, \
          {conflicts} conflicts, {unknown} unknown commits"
     );
@@ -107,7 +107,7 @@ fn whatever_clients_do_everything_says_the_same() {
 
 async fn one_run(seed: u64) -> (Ledger, kv::Counts) {
     let env = Env::system();
-    let fixture = Fixture::on(env.clone(), if seed % 3 == 0 { 1 << 40 } else { 0 }).await;
+    let fixture = Fixture::on(env.clone(), if seed.is_multiple_of(3) { 1 << 40 } else { 0 }).await;
     let random = Random::new(seed ^ 0x5eed);
     let inbox = fixture.inbox().await;
     start_late(&fixture, &random).await;
@@ -115,7 +115,7 @@ async fn one_run(seed: u64) -> (Ledger, kv::Counts) {
         cache: ViewCache::new(fixture.db.clone(), env.clone(), random.below(2) * 10_000),
         emails: emails(),
         inbox,
-        trims: seed % 2 == 0,
+        trims: seed.is_multiple_of(2),
         random,
         fixture,
         ledger: Mutex::default(),
@@ -126,9 +126,8 @@ async fn one_run(seed: u64) -> (Ledger, kv::Counts) {
         too_old: Probability::per_million(5_000),
         ..Faults::default()
     });
-    let clients: Vec<_> = (0..CLIENTS)
-        .map(|_| env.spawn("client", client(Arc::clone(&world))))
-        .collect();
+    let clients: Vec<_> =
+        (0..CLIENTS).map(|_| env.spawn("client", client(Arc::clone(&world)))).collect();
     let mut held = Vec::new();
     for client in clients {
         held.push(client.await.unwrap());
@@ -219,8 +218,7 @@ impl World {
     }
 
     fn any_keywords(&self) -> mail::KeywordSet {
-        let picked: Vec<&str> =
-            KEYWORDS.into_iter().filter(|_| self.random.chance(35)).collect();
+        let picked: Vec<&str> = KEYWORDS.into_iter().filter(|_| self.random.chance(35)).collect();
         set(&picked)
     }
 
@@ -539,7 +537,8 @@ async fn finish(world: &World, clients: Vec<BTreeMap<MailboxId, Held>>) {
     world.finish_deletions().await;
     world.read_log().await.unwrap();
     fixture.check().await;
-    check_exactly_once(world).await;
+    check_exactly_once(world);
+    check_precious(world).await;
     let mut truths = BTreeMap::new();
     let tree = mailbox_tree(&fixture.db.begin(), fixture.account).await.unwrap();
     assert_eq!(tree.deleting(), []);
@@ -586,7 +585,7 @@ async fn check_advanced(
 }
 
 /// Each UID that the log gave out was one operation's answer, and each answer is in the log.
-async fn check_exactly_once(world: &World) {
+fn check_exactly_once(world: &World) {
     let ledger = world.ledger();
     let mut given: BTreeMap<(MailboxId, Uid), usize> = BTreeMap::new();
     let mut created = 0;
@@ -613,16 +612,10 @@ async fn check_exactly_once(world: &World) {
         // Six stand there from the start.
         assert_eq!(created, ledger.created + 6, "a mailbox was made twice");
     }
-    let precious = ledger.precious.clone();
-    drop(ledger);
-    check_precious(&world.fixture.db, world, &precious).await;
 }
 
-async fn check_precious(
-    db: &Database,
-    world: &World,
-    precious: &BTreeMap<i64, (MailboxId, Appended)>,
-) {
+async fn check_precious(world: &World) {
+    let (db, precious) = (&world.fixture.db, world.ledger().precious.clone());
     let (begin, end) = keys::email::state_range(world.fixture.account);
     let rows = db.begin().range(kv::RangeQuery::new(begin, end)).collect().await.unwrap();
     let mut found: BTreeMap<i64, Vec<(mail::EmailId, EmailState)>> = BTreeMap::new();
@@ -631,7 +624,7 @@ async fn check_precious(
         let email = keys::email::email_of(&pair.key).unwrap();
         found.entry(state.received_ms).or_default().push((email, state));
     }
-    for (marker, (mailbox, appended)) in precious {
+    for (marker, (mailbox, appended)) in &precious {
         let [(email, state)] = &found[marker][..] else { panic!("{marker} is not there once") };
         assert_eq!(*email, appended.email);
         let places: Vec<_> =

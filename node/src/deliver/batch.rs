@@ -1,0 +1,282 @@
+//! One transaction for a batch of requests.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use blob::BlobId;
+use kv::{AsKvError, Committed, Transaction};
+use mail::{
+    AccountId, AccountUnit, Appended, KeywordSet, ModSeq, NewEmail, OperationId, StoreError,
+    directory::{self, ResolveError},
+};
+
+use super::{
+    Append, DeliverError, Delivered, OnFailure, Refusal, Request, Target,
+    combine::{Shared, Waiting},
+    outbound::{self, RemoteRecipient, ReturnContent, Submission},
+    report::{self, Failed, Reporting},
+};
+
+/// How often a request may change what it must report before it is put off.
+const REPORT_ATTEMPTS_MAX: usize = 4;
+
+/// A report that goes out with its request.
+struct Report {
+    about: Vec<Failed>,
+    email: Arc<NewEmail>,
+    blob: BlobId,
+    to: mail::directory::Address,
+    operation: OperationId,
+    submission: [u8; 16],
+}
+
+/// Why the transaction has to be given up and run again with something added.
+enum Abort {
+    /// This request needs this report.
+    NeedsReport(usize, Vec<Failed>),
+    Store(StoreError),
+}
+
+impl From<StoreError> for Abort {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<kv::Error> for Abort {
+    fn from(error: kv::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl AsKvError for Abort {
+    fn as_kv_error(&self) -> Option<&kv::Error> {
+        match self {
+            Self::Store(error) => error.as_kv_error(),
+            Self::NeedsReport(..) => None,
+        }
+    }
+}
+
+/// What one run of the transaction found for one request.
+type Results = Vec<Result<Appended, Refusal>>;
+
+/// Runs a batch and answers everybody in it. Returns the accounts that changed.
+pub(super) async fn run(shared: &Shared, batch: Vec<Waiting>) -> BTreeSet<AccountId> {
+    let (requests, answers): (Vec<_>, Vec<_>) =
+        batch.into_iter().map(|waiting| (waiting.request, waiting.answer)).unzip();
+    let mut changed = BTreeSet::new();
+    match run_together(shared, &requests, &mut changed).await {
+        Ok(delivered) => {
+            for (answer, result) in answers.into_iter().zip(delivered) {
+                // Whoever does not listen any more has hung up; the message is delivered.
+                let _hung_up = answer.send(Ok(result));
+            }
+        }
+        Err(error) if requests.len() == 1 => {
+            tracing::warn!(%error, "delivery failed");
+            for answer in answers {
+                let _hung_up = answer.send(Err(error.clone()));
+            }
+        }
+        // One request's trouble is not the others': each by itself.
+        Err(_) => {
+            for (request, answer) in requests.into_iter().zip(answers) {
+                let alone = std::slice::from_ref(&request);
+                let result = run_together(shared, alone, &mut changed).await;
+                let _hung_up = answer.send(result.map(|mut results| results.remove(0)));
+            }
+        }
+    }
+    changed
+}
+
+async fn run_together(
+    shared: &Shared,
+    requests: &[Request],
+    changed: &mut BTreeSet<AccountId>,
+) -> Result<Vec<Delivered>, DeliverError> {
+    let mut reports: BTreeMap<usize, Report> = BTreeMap::new();
+    let now = shared.env.wall();
+    for _ in 0..REPORT_ATTEMPTS_MAX * requests.len() {
+        let reports_now = &reports;
+        let run = shared.db.run_versioned(|tx| async move {
+            transact(&tx, requests, reports_now, now).await
+        });
+        match run.await {
+            Ok(Committed { value, versionstamp, .. }) => {
+                let modseq = versionstamp.map(|stamp| ModSeq(stamp.version()));
+                changed.extend(value.1);
+                let delivered = |appends| Delivered { appends, modseq };
+                return Ok(value.0.into_iter().map(delivered).collect());
+            }
+            Err(Abort::NeedsReport(index, about)) => {
+                let OnFailure::Report(Some(reporting)) = &requests[index].on_failure else {
+                    unreachable!("only requests with a sender ask for a report");
+                };
+                let report = write_report(shared, reporting, about).await?;
+                reports.insert(index, report);
+            }
+            Err(Abort::Store(error)) => return Err(DeliverError::Store(Arc::new(error))),
+        }
+    }
+    let busy = StoreError::Kv(kv::Error::Conflict);
+    Err(DeliverError::Store(Arc::new(busy)))
+}
+
+async fn transact(
+    tx: &Transaction,
+    requests: &[Request],
+    reports: &BTreeMap<usize, Report>,
+    now: env::Timestamp,
+) -> Result<(Vec<Results>, BTreeSet<AccountId>), Abort> {
+    let mut units: BTreeMap<AccountId, AccountUnit> = BTreeMap::new();
+    let mut results = Vec::with_capacity(requests.len());
+    for (index, request) in requests.iter().enumerate() {
+        let mut appends = Vec::with_capacity(request.appends.len());
+        for append in &request.appends {
+            let unit = unit_of(&mut units, tx, append.account, now);
+            appends.push(append_one(tx, unit, append).await?);
+        }
+        let failed = failed_recipients(request, &appends);
+        if let OnFailure::Report(Some(_)) = &request.on_failure
+            && !failed.is_empty()
+            && somebody_is_served(request, &appends)
+        {
+            match reports.get(&index) {
+                Some(report) if report.about == failed => {
+                    send_report(tx, &mut units, report, now).await?;
+                }
+                _ => return Err(Abort::NeedsReport(index, failed)),
+            }
+        }
+        if let Some(submission) = &request.outbound {
+            outbound::enqueue(tx, submission).await?;
+        }
+        results.push(appends);
+    }
+    let changed = units.keys().copied().collect();
+    for unit in units.into_values() {
+        unit.finish().await?;
+    }
+    Ok((results, changed))
+}
+
+fn unit_of<'a>(
+    units: &'a mut BTreeMap<AccountId, AccountUnit>,
+    tx: &Transaction,
+    account: AccountId,
+    now: env::Timestamp,
+) -> &'a mut AccountUnit {
+    units.entry(account).or_insert_with(|| AccountUnit::new(tx, account, now))
+}
+
+async fn append_one(
+    tx: &Transaction,
+    unit: &mut AccountUnit,
+    append: &Append,
+) -> Result<Result<Appended, Refusal>, Abort> {
+    let mailbox = match append.target {
+        Target::Mailbox(mailbox) => Some(mailbox),
+        Target::Inbox => mail::inbox(tx, append.account).await?,
+    };
+    let Some(mailbox) = mailbox else { return Ok(Err(Refusal::NoMailbox)) };
+    match mail::append(unit, mailbox, &append.email, append.operation).await {
+        Ok(appended) => Ok(Ok(appended)),
+        // The account was removed since its address was looked up.
+        Err(mail::AppendError::Store(StoreError::NoAccount(_))) => Ok(Err(Refusal::NoMailbox)),
+        Err(error) => Ok(Err(Refusal::of(error)?)),
+    }
+}
+
+fn failed_recipients(request: &Request, results: &Results) -> Vec<Failed> {
+    let failures = request.appends.iter().zip(results).filter_map(|(append, result)| {
+        let refusal = result.as_ref().err()?;
+        Some(append.recipients.iter().map(|recipient| Failed {
+            recipient: recipient.clone(),
+            refusal: refusal.clone(),
+        }))
+    });
+    failures.flatten().collect()
+}
+
+/// Whether the message goes to anybody: if not, the refusal is the answer, and no report is due.
+fn somebody_is_served(request: &Request, results: &Results) -> bool {
+    request.outbound.is_some() || results.iter().any(Result::is_ok)
+}
+
+/// Puts the report's bytes; what it says was found by a transaction that did not commit.
+async fn write_report(
+    shared: &Shared,
+    reporting: &Reporting,
+    about: Vec<Failed>,
+) -> Result<Report, DeliverError> {
+    let now = shared.env.wall();
+    let unique = u128::from_le_bytes(shared.env.random_array());
+    let bytes = report::build(reporting, &about, now, unique);
+    let blob = shared.blobs.put(&bytes).await.map_err(|e| DeliverError::Blob(Arc::new(e)))?;
+    let mut scanner = message::Scanner::new(message::Limits::default());
+    scanner.push(&bytes);
+    let scanned = scanner.finish();
+    Ok(Report {
+        about,
+        email: Arc::new(NewEmail::from_scan(blob, &scanned, now, KeywordSet::default())),
+        blob,
+        to: reporting.sender.clone(),
+        operation: OperationId::random(&shared.env),
+        submission: shared.env.random_array(),
+    })
+}
+
+/// Delivers or enqueues a report. Where it cannot be delivered there is nobody left to tell:
+/// a report about a report is never sent (RFC 5321 §6.1).
+async fn send_report(
+    tx: &Transaction,
+    units: &mut BTreeMap<AccountId, AccountUnit>,
+    report: &Report,
+    now: env::Timestamp,
+) -> Result<(), Abort> {
+    let (accounts, remote) = match directory::resolve(tx, &report.to).await {
+        Ok(expansion) => (expansion.accounts, expansion.remote),
+        Err(ResolveError::NotLocal(_)) => {
+            (BTreeSet::new(), BTreeSet::from([report.to.to_string()]))
+        }
+        Err(ResolveError::Unknown(_) | ResolveError::TooMany(_)) => return Ok(()),
+        Err(ResolveError::Store(error)) => return Err(error.into()),
+    };
+    for account in accounts {
+        let append = Append {
+            account,
+            target: Target::Inbox,
+            email: Arc::clone(&report.email),
+            operation: report.operation,
+            recipients: vec![report.to.to_string()],
+        };
+        // A refusal here is the end of the line.
+        let _refused = append_one(tx, unit_of(units, tx, account, now), &append).await?;
+    }
+    let recipients: Vec<RemoteRecipient> = remote
+        .iter()
+        .filter_map(|address| directory::Address::parse(address).ok())
+        .map(|address| RemoteRecipient { address, notify: None, original: None })
+        .collect();
+    if !recipients.is_empty() {
+        let submission = Submission {
+            id: report.submission,
+            blob: report.blob,
+            size: report.email.size,
+            skip: 0,
+            sender: String::new(),
+            account: None,
+            received_at: now,
+            envelope_id: None,
+            return_content: ReturnContent::Headers,
+            utf8: false,
+            recipients,
+        };
+        outbound::enqueue(tx, &submission).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! Connections: accepted through [`Env`], served by hyper, bounded.
+
+use std::{future::Future, pin::pin, time::Duration};
+
+use axum::Router;
+use env::{Connection, Env, Listener, Task};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use hyper::server::conn::http1;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use tokio::sync::watch;
+
+use super::timer::EnvTimer;
+use crate::limits::{
+    HTTP_CONNECTION_TIME, HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_TIMEOUT,
+    HTTP_HEADERS_MAX, HTTP_REQUEST_TIMEOUT,
+};
+
+/// Pause after a failed accept: the usual cause, no descriptors left, passes by itself.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves connections until `stop` completes, then finishes the requests in flight.
+///
+/// Above [`HTTP_CONNECTIONS_MAX`] further connections wait to be accepted. Dropping the future
+/// ends every connection at once.
+pub async fn serve(env: Env, listener: Listener, router: Router, stop: impl Future<Output = ()>) {
+    let stopping = watch::Sender::new(false);
+    let timer = EnvTimer::new(env.clone());
+    let mut open: FuturesUnordered<Task<()>> = FuturesUnordered::new();
+    let mut stop = pin!(stop);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut stop => break,
+            Some(_ended) = open.next() => {}
+            accepted = listener.accept(), if open.len() < HTTP_CONNECTIONS_MAX => match accepted {
+                Ok(connection) => {
+                    let service = router.clone();
+                    let served = one(env.clone(), connection, service, timer.clone(), stopping.subscribe());
+                    open.push(env.spawn("http connection", served));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept an HTTP connection");
+                    env.sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    stopping.send_replace(true);
+    while open.next().await.is_some() {}
+}
+
+/// One connection, to its end. It has a longest life, so that a client that reads nothing
+/// cannot hold it for ever.
+async fn one(
+    env: Env,
+    connection: Connection,
+    router: Router,
+    timer: EnvTimer,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let mut served = pin!(
+        http1::Builder::new()
+            .timer(timer)
+            .header_read_timeout(HTTP_HEAD_TIMEOUT)
+            .max_buf_size(HTTP_HEAD_BYTES_MAX)
+            .max_headers(HTTP_HEADERS_MAX)
+            .serve_connection(TokioIo::new(connection.stream), TowerToHyperService::new(router),)
+    );
+    let ended = tokio::select! {
+        ended = served.as_mut() => Some(ended),
+        // An error means that the sender is gone, and with it the server: stop as well.
+        _ = stopping.wait_for(|stopping| *stopping) => None,
+        () = env.sleep(HTTP_CONNECTION_TIME) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            served.as_mut().graceful_shutdown();
+            match env.timeout(HTTP_REQUEST_TIMEOUT, served).await {
+                Ok(ended) => ended,
+                Err(_elapsed) => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(peer = %connection.peer, %error, "HTTP connection ended early");
+    }
+}

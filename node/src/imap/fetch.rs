@@ -1,0 +1,290 @@
+//! FETCH (RFC 9051 §6.4.5). Envelope, structure, flags, dates and sizes come from records and
+//! views; only bodies are read from blobs, by range, and streamed.
+
+use std::collections::BTreeSet;
+
+use futures_util::future::try_join_all;
+use imap::{
+    Completion, Numbering, Phase, Reply,
+    command::{Fetch, FetchAttr},
+    response::{FetchItem, FetchLiteral},
+};
+use mail::{
+    Keyword, KeywordChange, KeywordSet, MailboxId, StoreError, StoreRequest, Uid,
+    keys::email::EmailMeta,
+    view::Message,
+};
+
+use super::{
+    Connection, Disconnect, errors, flags,
+    section::{Opened, Pieces, Source},
+    store::targets,
+    structure,
+};
+
+/// Messages whose records are read at once.
+pub(super) const MESSAGES_PER_READ: usize = 50;
+
+/// What a FETCH has come to.
+struct Progress {
+    /// Messages whose new flags the client has been told.
+    told: BTreeSet<Uid>,
+    /// How the command ends.
+    completion: Completion,
+}
+
+impl Connection {
+    pub(super) async fn fetch(&mut self, fetch: &Fetch) -> Result<(), Disconnect> {
+        let (mailbox, view, mut walk) = match self.walk(fetch.by, &fetch.set).await {
+            Ok(found) => found,
+            Err(completion) => return self.done(completion).await,
+        };
+        let mut progress = Progress { told: BTreeSet::new(), completion: Completion::ok() };
+        loop {
+            let mut messages = match walk.next(&self.services.db, &view).await {
+                Ok(Some(messages)) => messages,
+                Ok(None) => break,
+                Err(error) => return self.fail_view(&error).await,
+            };
+            if let Some(since) = fetch.changed_since {
+                messages.retain(|message| message.row.modseq.0 > since.get());
+            }
+            for chunk in messages.chunks_mut(MESSAGES_PER_READ) {
+                self.fetch_chunk(fetch, mailbox, chunk, &mut progress).await?;
+            }
+        }
+        self.done_after(progress.completion, &progress.told).await
+    }
+
+    async fn fetch_chunk(
+        &mut self,
+        fetch: &Fetch,
+        mailbox: MailboxId,
+        messages: &mut [Message],
+        progress: &mut Progress,
+    ) -> Result<(), Disconnect> {
+        let sets_seen = fetch.items.iter().any(FetchAttr::sets_seen)
+            && self.session.phase() == Phase::Selected(imap::Access::ReadWrite);
+        if sets_seen && let Err(completion) = self.set_seen(mailbox, messages, progress).await {
+            progress.completion = completion;
+        }
+        let needs_record = fetch.items.iter().any(needs_record);
+        let metas = if needs_record {
+            match self.metas(messages).await {
+                Ok(metas) => metas,
+                Err(error) => {
+                    progress.completion = errors::store(&error);
+                    return Ok(());
+                }
+            }
+        } else {
+            messages.iter().map(|_| None).collect()
+        };
+        for (message, meta) in messages.iter().zip(metas) {
+            if needs_record && meta.is_none() {
+                // RFC 2180 §4.1.2: gone, and this client does not know yet.
+                progress.completion = errors::expunged();
+                continue;
+            }
+            let tell_flags = progress.told.contains(&message.row.uid);
+            let with_uid = fetch.by == Numbering::Uid;
+            let one = One { message, meta: meta.as_ref(), tell_flags, with_uid };
+            if let Some(completion) = self.fetch_one(fetch, &one).await? {
+                progress.completion = completion;
+            }
+        }
+        Ok(())
+    }
+
+    /// The records of some messages, read together; `None` for those that are gone.
+    pub(super) async fn metas(&self, messages: &[Message]) -> Result<Vec<Option<EmailMeta>>, StoreError> {
+        let account = self.account();
+        self.services
+            .db
+            .run(|tx| async move {
+                let tx = &tx;
+                let reads = messages
+                    .iter()
+                    .map(|message| mail::email_meta(tx, account, message.row.email));
+                try_join_all(reads).await
+            })
+            .await
+    }
+
+    /// Sets `\Seen` where it is missing (RFC 9051 §6.4.5: fetching a body does).
+    async fn set_seen(
+        &self,
+        mailbox: MailboxId,
+        messages: &mut [Message],
+        progress: &mut Progress,
+    ) -> Result<(), Completion> {
+        let unseen: Vec<Message> = messages
+            .iter()
+            .filter(|message| !message.row.flags.keywords.is_seen())
+            .cloned()
+            .collect();
+        if unseen.is_empty() {
+            return Ok(());
+        }
+        let seen: KeywordSet = Keyword::new(Keyword::SEEN).into_iter().collect();
+        let request = StoreRequest {
+            mailbox,
+            change: KeywordChange::Add,
+            keywords: seen.clone(),
+            deleted: None,
+            unchanged_since: None,
+        };
+        let outcome = self.store_targets(&request, &targets(&unseen)).await?;
+        progress.told.extend(outcome.stored);
+        for message in messages {
+            if progress.told.contains(&message.row.uid) {
+                message.row.flags.keywords = message.row.flags.keywords.union(&seen);
+            }
+        }
+        Ok(())
+    }
+
+    /// One FETCH response. Returns how the command ends where something is amiss.
+    async fn fetch_one(
+        &mut self,
+        fetch: &Fetch,
+        one: &One<'_>,
+    ) -> Result<Option<Completion>, Disconnect> {
+        let opened = match one.meta.map(Opened::new).transpose() {
+            Ok(opened) => opened,
+            Err(completion) => return Ok(Some(completion)),
+        };
+        let Some(seq) = imap::SeqNo::new(one.message.sequence) else { return Ok(None) };
+        self.reply(Reply::FetchBegin(seq)).await?;
+        let mut amiss = None;
+        if one.with_uid && !fetch.items.contains(&FetchAttr::Uid) {
+            self.fetch_item(uid_item(one.message)).await?;
+        }
+        for attr in &fetch.items {
+            match (attr.literal_item(), &opened) {
+                (Some(_), Some(opened)) => {
+                    let source = opened.source(&self.services.blobs, attr).await;
+                    match source {
+                        Ok(source) => self.fetch_bytes(attr, opened, source, &mut amiss).await?,
+                        Err(completion) => amiss = Some(completion),
+                    }
+                }
+                _ => self.fetch_item(small_item(attr, one.message, opened.as_ref())).await?,
+            }
+        }
+        if one.tell_flags && !fetch.items.contains(&FetchAttr::Flags) {
+            let told = FetchItem::Flags(flags::to_wire(&one.message.row.flags));
+            self.reply(Reply::FetchItem(told)).await?;
+        }
+        if fetch.changed_since.is_some() && !fetch.items.contains(&FetchAttr::ModSeq) {
+            // RFC 7162 §3.1.4.1: CHANGEDSINCE asks for MODSEQ as well.
+            self.fetch_item(small_item(&FetchAttr::ModSeq, one.message, None)).await?;
+        }
+        self.reply(Reply::FetchEnd).await?;
+        Ok(amiss)
+    }
+
+    async fn fetch_item(&mut self, item: Option<FetchItem>) -> Result<(), Disconnect> {
+        match item {
+            Some(item) => self.reply(Reply::FetchItem(item)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Streams an item's bytes. Once its length is told, only the connection's end can take it
+    /// back: damage found later closes it, so that no client keeps a wrong message.
+    async fn fetch_bytes(
+        &mut self,
+        attr: &FetchAttr,
+        opened: &Opened<'_>,
+        source: Source,
+        amiss: &mut Option<Completion>,
+    ) -> Result<(), Disconnect> {
+        let Some(item) = attr.literal_item() else { return Ok(()) };
+        let length = source.len();
+        let bytes = match source {
+            Source::Nothing => return self.reply(Reply::FetchItem(FetchItem::Nil(item))).await,
+            Source::Ready(bytes) => {
+                return self.reply(Reply::FetchItem(FetchItem::Octets(item, bytes.into()))).await;
+            }
+            Source::Range(_) | Source::Decoded(..) => {
+                Pieces::open(&self.services.blobs, opened.blob, &source).await
+            }
+        };
+        let mut pieces = match bytes {
+            Ok(Some(pieces)) => pieces,
+            Ok(None) => return self.reply(Reply::FetchItem(FetchItem::Nil(item))).await,
+            Err(completion) => {
+                *amiss = Some(completion);
+                return Ok(());
+            }
+        };
+        self.reply(Reply::FetchLiteral(FetchLiteral { item, length })).await?;
+        loop {
+            match pieces.next().await {
+                Ok(Some(bytes)) => self.reply(Reply::FetchData(bytes)).await?,
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    tracing::error!(%error, "a message's bytes cannot be read");
+                    return Err(Disconnect::Closed);
+                }
+            }
+        }
+    }
+}
+
+/// What one FETCH response is made of.
+struct One<'a> {
+    message: &'a Message,
+    meta: Option<&'a EmailMeta>,
+    tell_flags: bool,
+    with_uid: bool,
+}
+
+fn uid_item(message: &Message) -> Option<FetchItem> {
+    imap::Uid::new(message.row.uid.number()).map(FetchItem::Uid)
+}
+
+/// Whether an item needs more than the view's row.
+fn needs_record(attr: &FetchAttr) -> bool {
+    !matches!(
+        attr,
+        FetchAttr::Uid
+            | FetchAttr::Flags
+            | FetchAttr::InternalDate
+            | FetchAttr::Rfc822Size
+            | FetchAttr::ModSeq
+    )
+}
+
+fn small_item(
+    attr: &FetchAttr,
+    message: &Message,
+    opened: Option<&Opened<'_>>,
+) -> Option<FetchItem> {
+    let row = &message.row;
+    let structure = || opened.and_then(|opened| opened.structure.as_ref());
+    match attr {
+        FetchAttr::Uid => uid_item(message),
+        FetchAttr::Flags => Some(FetchItem::Flags(flags::to_wire(&row.flags))),
+        FetchAttr::InternalDate => {
+            imap::DateTime::from_unix(row.received_ms.div_euclid(1000), 0)
+                .map(FetchItem::InternalDate)
+        }
+        FetchAttr::Rfc822Size => Some(FetchItem::Rfc822Size(row.size)),
+        FetchAttr::ModSeq => imap::ModSeq::new(row.modseq.0).map(FetchItem::ModSeq),
+        FetchAttr::Envelope => structure()
+            .map(|held| FetchItem::Envelope(Box::new(structure::envelope(&held.envelope)))),
+        FetchAttr::Body => {
+            structure().map(|held| FetchItem::Body(Box::new(structure::body(&held.root))))
+        }
+        FetchAttr::BodyStructure => {
+            structure().map(|held| FetchItem::BodyStructure(Box::new(structure::body(&held.root))))
+        }
+        FetchAttr::BinarySize(part) => {
+            let size = opened?.binary_size(part)?;
+            Some(FetchItem::BinarySize(part.clone(), size))
+        }
+        FetchAttr::Section { .. } | FetchAttr::Binary { .. } | FetchAttr::Rfc822(_) => None,
+    }
+}

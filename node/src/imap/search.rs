@@ -1,0 +1,345 @@
+//! SEARCH (RFC 9051 §6.4.4): what the view's row decides first, then the record, then the bytes.
+
+
+use imap::{
+    Completion, IdSet, MessageSet, Numbering, Reply,
+    command::{Search, SearchKey, SearchReturn},
+    response::SearchOutcome,
+};
+use mail::{
+    keys::email::EmailMeta,
+    view::{Message, View},
+};
+use message::{Content, Part, TransferDecoder};
+
+use super::{
+    Connection, Disconnect, errors, fetch::MESSAGES_PER_READ, flags, messages::Walk,
+    section::Opened,
+};
+use crate::limits;
+
+/// What a key knows a message by; each level costs more than the one before.
+struct Candidate<'a> {
+    message: &'a Message,
+    bounds: Bounds<'a>,
+    meta: Option<&'a EmailMeta>,
+    text: Option<&'a Text>,
+}
+
+/// What sets in a key refer to.
+#[derive(Clone, Copy)]
+struct Bounds<'a> {
+    exists: u32,
+    last_uid: u32,
+    saved: &'a IdSet,
+}
+
+/// A message's searchable text, lower case.
+#[derive(Default)]
+struct Text {
+    header: String,
+    body: String,
+    fields: Vec<(String, String)>,
+}
+
+impl Connection {
+    pub(super) async fn search(&mut self, search: &Search) -> Result<(), Disconnect> {
+        match self.search_all(search).await {
+            Ok(outcome) => {
+                self.reply(Reply::Found(outcome)).await?;
+                self.done_with_updates(Completion::ok()).await
+            }
+            Err(completion) => {
+                // RFC 5182 §2.1: a failed SEARCH that was to save leaves nothing saved.
+                if search.saves() && let Some(selected) = &mut self.selected {
+                    selected.saved = IdSet::new();
+                }
+                self.done(completion).await
+            }
+        }
+    }
+
+    async fn search_all(&mut self, search: &Search) -> Result<SearchOutcome, Completion> {
+        let selected =
+            self.selected.as_ref().ok_or_else(|| Completion::bad("No mailbox is selected"))?;
+        let view = std::sync::Arc::clone(&selected.view);
+        let saved = selected.saved.clone();
+        check_sequences(&search.key, &view)?;
+        let db = self.services.db.clone();
+        let last_uid = view.last_uid(&db).await.map_err(|error| errors::view(&error))?;
+        let last_uid = last_uid.map_or(0, mail::Uid::number);
+        let mut matches = IdSet::new();
+        let mut uids = IdSet::new();
+        let mut highest = 0;
+        let mut walk = Walk::all(&view);
+        while let Some(messages) = walk.next(&db, &view).await.map_err(|e| errors::view(&e))? {
+            let bounds = Bounds { exists: view.exists(), last_uid, saved: &saved };
+            for chunk in messages.chunks(MESSAGES_PER_READ) {
+                for found in self.matching(&search.key, bounds, chunk).await? {
+                    let uid = found.row.uid.number();
+                    uids.insert(uid);
+                    matches.insert(match search.by {
+                        Numbering::Uid => uid,
+                        Numbering::Sequence => found.sequence,
+                    });
+                    highest = highest.max(found.row.modseq.0);
+                }
+            }
+        }
+        if search.saves() && let Some(selected) = &mut self.selected {
+            selected.saved = to_save(search, &uids);
+        }
+        let modseq =
+            imap::ModSeq::new(highest).filter(|_| search.key.uses_modseq() && !matches.is_empty());
+        Ok(SearchOutcome { matches, modseq })
+    }
+
+    /// The messages that match: by their rows where these tell, else by their records, read
+    /// together, else by their bytes.
+    async fn matching<'m>(
+        &self,
+        key: &SearchKey,
+        bounds: Bounds<'_>,
+        messages: &'m [Message],
+    ) -> Result<Vec<&'m Message>, Completion> {
+        let by_row = |message| Candidate { message, bounds, meta: None, text: None };
+        let open: Vec<Message> = messages
+            .iter()
+            .filter(|message| decide(key, &by_row(message)).is_none())
+            .cloned()
+            .collect();
+        let metas = if open.is_empty() {
+            Vec::new()
+        } else {
+            self.metas(&open).await.map_err(|error| errors::store(&error))?
+        };
+        let mut metas = metas.into_iter();
+        let mut matching = Vec::new();
+        for message in messages {
+            let found = match decide(key, &by_row(message)) {
+                Some(found) => found,
+                None => match metas.next().flatten() {
+                    Some(meta) => self.look_closer(key, by_row(message), &meta).await?,
+                    // Gone meanwhile: the client does not know yet, and it matches nothing.
+                    None => false,
+                },
+            };
+            if found {
+                matching.push(message);
+            }
+        }
+        Ok(matching)
+    }
+
+    async fn look_closer(
+        &self,
+        key: &SearchKey,
+        candidate: Candidate<'_>,
+        meta: &EmailMeta,
+    ) -> Result<bool, Completion> {
+        let with_meta = Candidate { meta: Some(meta), ..candidate };
+        if let Some(found) = decide(key, &with_meta) {
+            return Ok(found);
+        }
+        let wants_body = key.any(&|key| matches!(key, SearchKey::Body(_) | SearchKey::Text(_)));
+        let text = self.text(meta, wants_body).await?;
+        let with_text = Candidate { text: Some(&text), ..with_meta };
+        Ok(decide(key, &with_text).unwrap_or(false))
+    }
+
+    async fn text(&self, meta: &EmailMeta, wants_body: bool) -> Result<Text, Completion> {
+        let opened = Opened::new(meta)?;
+        let blobs = &self.services.blobs;
+        let Some(structure) = &opened.structure else { return Ok(Text::default()) };
+        let header_end = structure.root.header.end.min(to_u64(limits::HEADER_BYTES_MAX));
+        let header = blobs
+            .read_to_vec(opened.blob, 0..header_end, limits::HEADER_BYTES_MAX)
+            .await
+            .map_err(|error| errors::blob(&error))?;
+        let mut text = Text::default();
+        for field in message::Fields::new(&header) {
+            let name = message::header_text(field.name).to_lowercase();
+            let value = message::decode_encoded_words(&message::unfold(field.value));
+            let value = value.to_lowercase();
+            text.header.push_str(&format!("{name}: {value}\n"));
+            text.fields.push((name, value));
+        }
+        if wants_body {
+            let mut left = limits::SEARCH_BODY_BYTES_MAX;
+            let mut parts = Vec::new();
+            text_parts(&structure.root, &mut parts);
+            for part in parts {
+                let end = part.body.end.min(part.body.start.saturating_add(left));
+                left -= end - part.body.start;
+                let max = usize::try_from(limits::SEARCH_BODY_BYTES_MAX).unwrap_or(usize::MAX);
+                let bytes = blobs
+                    .read_to_vec(opened.blob, part.body.start..end, max)
+                    .await
+                    .map_err(|error| errors::blob(&error))?;
+                text.body.push_str(&decode(part, &bytes).to_lowercase());
+                text.body.push('\n');
+            }
+        }
+        Ok(text)
+    }
+}
+
+/// Sequence numbers beyond the mailbox are the client's error (RFC 9051 §2.3.1.2).
+fn check_sequences(key: &SearchKey, view: &View) -> Result<(), Completion> {
+    let beyond = |key: &SearchKey| match key {
+        SearchKey::Sequence(MessageSet::Set(set)) => {
+            set.largest_number().is_some_and(|largest| largest > view.exists())
+        }
+        _ => false,
+    };
+    if key.any(&beyond) { Err(Completion::bad("No such message")) } else { Ok(()) }
+}
+
+/// RFC 5182 §2.4: with MIN or MAX and neither ALL nor COUNT only those are saved.
+fn to_save(search: &Search, uids: &IdSet) -> IdSet {
+    let Some(returns) = &search.returns else { return uids.clone() };
+    let asked = |what| returns.contains(&what);
+    let only_ends = (asked(SearchReturn::Min) || asked(SearchReturn::Max))
+        && !asked(SearchReturn::All)
+        && !asked(SearchReturn::Count);
+    if !only_ends {
+        return uids.clone();
+    }
+    let mut ends = IdSet::new();
+    if asked(SearchReturn::Min) && let Some(first) = uids.first() {
+        ends.insert(first);
+    }
+    if asked(SearchReturn::Max) && let Some(last) = uids.last() {
+        ends.insert(last);
+    }
+    ends
+}
+
+/// Whether the message matches; `None` where what is known does not tell.
+fn decide(key: &SearchKey, candidate: &Candidate<'_>) -> Option<bool> {
+    let row = &candidate.message.row;
+    match key {
+        SearchKey::All | SearchKey::Old => Some(true),
+        SearchKey::And(keys) => all(keys.iter().map(|key| decide(key, candidate))),
+        SearchKey::Or(a, b) => {
+            let either = [decide(a, candidate), decide(b, candidate)];
+            all(either.into_iter().map(|found| found.map(|found| !found))).map(|none| !none)
+        }
+        SearchKey::Not(key) => decide(key, candidate).map(|found| !found),
+        SearchKey::Sequence(set) => Some(match set {
+            MessageSet::Saved => candidate.bounds.saved.contains(row.uid.number()),
+            MessageSet::Set(set) => set.contains(candidate.message.sequence, candidate.bounds.exists),
+        }),
+        SearchKey::Uid(set) => Some(match set {
+            MessageSet::Saved => candidate.bounds.saved.contains(row.uid.number()),
+            MessageSet::Set(set) => set.contains(row.uid.number(), candidate.bounds.last_uid),
+        }),
+        SearchKey::Has(flag) => Some(flags::has(&row.flags, flag)),
+        SearchKey::Lacks(flag) => Some(!flags::has(&row.flags, flag)),
+        // RFC 9051 removed \Recent, and no message of ours ever carries it.
+        SearchKey::Recent | SearchKey::New => Some(false),
+        SearchKey::Before(date) => Some(received_day(row.received_ms) < date.days_since_epoch()),
+        SearchKey::On(date) => Some(received_day(row.received_ms) == date.days_since_epoch()),
+        SearchKey::Since(date) => Some(received_day(row.received_ms) >= date.days_since_epoch()),
+        SearchKey::Larger(size) => Some(row.size > *size),
+        SearchKey::Smaller(size) => Some(row.size < *size),
+        SearchKey::ModSeq(modseq) => Some(row.modseq.0 >= modseq.get()),
+        SearchKey::SentBefore(date) => sent(candidate, |day| day < date.days_since_epoch()),
+        SearchKey::SentOn(date) => sent(candidate, |day| day == date.days_since_epoch()),
+        SearchKey::SentSince(date) => sent(candidate, |day| day >= date.days_since_epoch()),
+        SearchKey::Bcc(value) => field(candidate, "bcc", value),
+        SearchKey::Cc(value) => field(candidate, "cc", value),
+        SearchKey::From(value) => field(candidate, "from", value),
+        SearchKey::To(value) => field(candidate, "to", value),
+        SearchKey::Subject(value) => field(candidate, "subject", value),
+        SearchKey::Header { name, value } => field(candidate, &name.to_lowercase(), value),
+        SearchKey::Body(value) => {
+            candidate.text.map(|text| text.body.contains(&value.to_lowercase()))
+        }
+        SearchKey::Text(value) => {
+            let value = value.to_lowercase();
+            candidate.text.map(|text| text.header.contains(&value) || text.body.contains(&value))
+        }
+    }
+}
+
+/// Three-valued "and": one "no" decides.
+fn all(found: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+    let mut unknown = false;
+    for found in found {
+        match found {
+            Some(false) => return Some(false),
+            Some(true) => {}
+            None => unknown = true,
+        }
+    }
+    (!unknown).then_some(true)
+}
+
+fn received_day(ms: i64) -> i64 {
+    ms.div_euclid(86_400_000)
+}
+
+fn sent(candidate: &Candidate<'_>, wanted: impl Fn(i64) -> bool) -> Option<bool> {
+    let meta = candidate.meta?;
+    Some(meta.sent_seconds.is_some_and(|seconds| wanted(seconds.div_euclid(86_400))))
+}
+
+/// Whether a header field contains the value: from the record where it has the fields whole.
+fn field(candidate: &Candidate<'_>, name: &str, value: &str) -> Option<bool> {
+    let value = value.to_lowercase();
+    if let Some(text) = candidate.text {
+        let mut named = text.fields.iter().filter(|(held, _)| held == name);
+        return Some(named.any(|(_, held)| held.contains(&value)));
+    }
+    let meta = candidate.meta?;
+    if !meta.headers_whole {
+        return None;
+    }
+    let named: Vec<_> =
+        meta.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).collect();
+    if value.is_empty() {
+        return Some(!named.is_empty());
+    }
+    let mut all_known = true;
+    for field in named {
+        match &field.raw {
+            Some(raw) => {
+                let raw = raw.split_at_checked(field.name.len() + 1).map_or(&raw[..], |(_, v)| v);
+                let text = message::decode_encoded_words(&message::unfold(raw));
+                if text.to_lowercase().contains(&value) {
+                    return Some(true);
+                }
+            }
+            None => all_known = false,
+        }
+    }
+    all_known.then_some(false)
+}
+
+/// The parts with text, in order.
+fn text_parts<'a>(part: &'a Part, found: &mut Vec<&'a Part>) {
+    match &part.content {
+        Content::Leaf if part.content_type.kind == "text" => found.push(part),
+        Content::Leaf => {}
+        Content::Multipart(parts) => parts.iter().for_each(|part| text_parts(part, found)),
+        Content::Message(structure) => text_parts(&structure.root, found),
+    }
+}
+
+fn decode(part: &Part, bytes: &[u8]) -> String {
+    let mut decoded = Vec::with_capacity(bytes.len());
+    match TransferDecoder::new(&part.transfer_encoding) {
+        Some(mut decoder) => {
+            decoder.push(bytes, &mut decoded);
+            // What is damaged is searched as far as it goes.
+            let _damage = decoder.finish(&mut decoded);
+        }
+        None => decoded.extend_from_slice(bytes),
+    }
+    message::charset_text(part.content_type.param("charset").unwrap_or("us-ascii"), &decoded)
+}
+
+fn to_u64(len: usize) -> u64 {
+    u64::try_from(len).expect("a usize fits 64 bits")
+}

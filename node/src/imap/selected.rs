@@ -1,0 +1,135 @@
+//! The selected mailbox: what the client has been shown, and how it is told what changed.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use imap::{
+    Completion, Reply, Response,
+    response::{FetchItem, FetchUpdate},
+};
+use mail::{
+    MailboxId, Uid,
+    view::{self, Message, View, ViewChange, ViewError},
+};
+
+use super::{Connection, Disconnect, errors, flags};
+
+/// What a session knows of its mailbox.
+pub(super) struct Selected {
+    pub(super) mailbox: MailboxId,
+    /// What the client has been told: its sequence numbers are this view's.
+    pub(super) view: Arc<View>,
+    /// `$`, by UID (RFC 9051 §6.4.4.1).
+    pub(super) saved: imap::IdSet,
+}
+
+impl Connection {
+    /// What changed since the client was last told, as responses, and the session's view moved
+    /// on; nothing, and the view left, where the change cannot be told now. Messages in `told`
+    /// have been answered for already.
+    pub(super) async fn updates(
+        &mut self,
+        told: &BTreeSet<Uid>,
+    ) -> Result<Vec<Response>, ViewError> {
+        let Some(selected) = &self.selected else { return Ok(Vec::new()) };
+        let newer = self.services.views.view(self.account(), selected.mailbox).await?;
+        let change = view::diff(&self.services.db, &selected.view, &newer).await?;
+        if !change.expunged.is_empty() && !self.session.may_expunge() {
+            return Ok(Vec::new());
+        }
+        let responses = self.to_responses(&change, told);
+        if let Some(selected) = &mut self.selected {
+            selected.view = newer;
+        }
+        Ok(responses)
+    }
+
+    fn to_responses(&self, change: &ViewChange, told: &BTreeSet<Uid>) -> Vec<Response> {
+        let mut responses = Vec::new();
+        for (sequence, _) in &change.expunged {
+            responses.extend(imap::SeqNo::new(*sequence).map(Response::Expunge));
+        }
+        responses.extend(change.exists.map(Response::Exists));
+        for message in change.changed.iter().filter(|message| !told.contains(&message.row.uid)) {
+            let uid = if self.session.rev2_enabled() { WithUid::Yes } else { WithUid::No };
+            responses.extend(flag_update(message, uid));
+        }
+        responses
+    }
+
+    /// Tells an idling client what changed.
+    pub(super) async fn tell_idle(&mut self) {
+        match self.updates(&BTreeSet::new()).await {
+            Ok(responses) if responses.is_empty() => {}
+            Ok(responses) => {
+                if self.session.handle_event(responses).is_err() {
+                    // The view has moved on without the client: it must begin anew.
+                    tracing::error!("updates refused while idle");
+                    self.session.handle_shutdown("Out of step, please reconnect");
+                }
+            }
+            Err(ViewError::NoMailbox(_)) => {
+                self.session.handle_shutdown("The selected mailbox was deleted");
+            }
+            // The next wake-up, poll or command tries again.
+            Err(error) => tracing::warn!(%error, "no updates for an idle session"),
+        }
+    }
+
+    /// Ends a call, after telling what changed.
+    pub(super) async fn done_with_updates(
+        &mut self,
+        completion: Completion,
+    ) -> Result<(), Disconnect> {
+        self.done_after(completion, &BTreeSet::new()).await
+    }
+
+    /// Ends a call, after telling what changed but for the messages in `told`.
+    pub(super) async fn done_after(
+        &mut self,
+        completion: Completion,
+        told: &BTreeSet<Uid>,
+    ) -> Result<(), Disconnect> {
+        match self.updates(told).await {
+            Ok(responses) => {
+                for response in responses {
+                    self.reply(Reply::Untagged(response)).await?;
+                }
+            }
+            Err(ViewError::NoMailbox(_)) => {
+                self.session.handle_shutdown("The selected mailbox was deleted");
+            }
+            // The call itself went well; what changed is told with the next one.
+            Err(error) => tracing::warn!(%error, "no updates after a command"),
+        }
+        self.reply(Reply::Done(completion)).await
+    }
+
+    pub(super) async fn done(&mut self, completion: Completion) -> Result<(), Disconnect> {
+        self.reply(Reply::Done(completion)).await
+    }
+
+    pub(super) async fn fail_view(&mut self, error: &ViewError) -> Result<(), Disconnect> {
+        self.done(errors::view(error)).await
+    }
+}
+
+/// Whether a FETCH response names the UID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WithUid {
+    /// It does.
+    Yes,
+    /// It does not.
+    No,
+}
+
+/// The FETCH response that tells a message's flags.
+pub(super) fn flag_update(message: &Message, with_uid: WithUid) -> Option<Response> {
+    let mut items = Vec::with_capacity(3);
+    if with_uid == WithUid::Yes {
+        items.extend(imap::Uid::new(message.row.uid.number()).map(FetchItem::Uid));
+    }
+    items.push(FetchItem::Flags(flags::to_wire(&message.row.flags)));
+    items.extend(imap::ModSeq::new(message.row.modseq.0).map(FetchItem::ModSeq));
+    let seq = imap::SeqNo::new(message.sequence)?;
+    Some(Response::Fetch(FetchUpdate { seq, items }))
+}

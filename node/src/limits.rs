@@ -1,0 +1,96 @@
+//! A node's bounds, each with its reason. What an operator may change is in [`crate::config`].
+
+use std::time::Duration;
+
+/// Requests that share one delivery transaction: 64 keep it far below the size limit, and a
+/// batch is over soon enough for the next.
+pub const REQUESTS_PER_TRANSACTION_MAX: usize = 64;
+
+/// Appends in one delivery transaction; each writes about 13 keys and up to 90 kB of meta.
+pub const APPENDS_PER_TRANSACTION_MAX: usize = 100;
+
+/// Bytes of a socket read; one lies in memory a session while it is busy.
+pub const READ_BYTES: usize = 16 * 1024;
+
+/// Bytes that wait to be written to a slow client before its session stops producing more.
+pub const WRITE_BACKLOG_BYTES: usize = 256 * 1024;
+
+/// How long a write to a client may make no progress.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Emails that one STORE, COPY, MOVE or EXPUNGE transaction changes.
+pub const EMAILS_PER_TRANSACTION: usize = 200;
+
+/// Bytes of a message's header that are held back until it is known which fields to add.
+pub const HEADER_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes of one body that SEARCH BODY and TEXT look through; what lies behind is not searched.
+pub const SEARCH_BODY_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// Bytes that FETCH BINARY decodes in one go.
+pub const BINARY_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// How often an idling session looks at the log even where no wake-up came.
+pub const IDLE_POLL: Duration = Duration::from_secs(30);
+
+/// Bytes of a password that an administrator may set at least (NIST SP 800-63B §5.1.1.1).
+pub const PASSWORD_BYTES_MIN: usize = 8;
+
+/// Bytes of an account's description: it is shown in lists.
+pub const DESCRIPTION_BYTES_MAX: usize = 255;
+
+/// Rows of one page of an administrative list.
+pub const ADMIN_PAGE_ROWS_MAX: usize = 1000;
+
+/// Open HTTP connections; scrapers, health checks and administrators need few.
+pub const HTTP_CONNECTIONS_MAX: usize = 256;
+
+/// Bytes of an HTTP request's head.
+pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Fields of an HTTP request's head.
+pub const HTTP_HEADERS_MAX: usize = 64;
+
+/// Bytes of an HTTP request's body: a group with a thousand members fits.
+pub const HTTP_BODY_BYTES_MAX: usize = 512 * 1024;
+
+/// How long an HTTP client may take for a request's head, and may idle between two.
+pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long an HTTP request may take, its body included. A removal of a large account that
+/// takes longer goes on when it is asked for again.
+pub const HTTP_REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a closing handshake may take.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long an HTTP connection lives before it is closed after the request in hand; a client
+/// that wants more opens another.
+pub const HTTP_CONNECTION_TIME: Duration = Duration::from_secs(600);
+
+/// Clients that are being told that there is no room, at once, on one listener.
+pub const REFUSALS_MAX: usize = 100;
+
+/// Pause after a failed accept: the usual cause, no descriptors left, passes by itself.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often what is swept from time to time is swept.
+pub const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(3600);
+
+/// `Received` fields of a message that has gone round in circles (RFC 5321 §6.3 asks for at least
+/// 100).
+pub const RECEIVED_FIELDS_MAX: usize = 100;
+
+/// Bytes of a message's header that a failure report returns: enough to recognize it by.
+pub const REPORTED_HEADER_BYTES_MAX: usize = 64 * 1024;
+
+/// Accounts and remote addresses that the recipients of one message expand to together, each
+/// recipient's counted. One group may be as large as the directory lets it.
+pub const ENVELOPE_DESTINATIONS_MAX: usize = 1000;
+
+/// Bytes of one message's remote recipients: those of one domain are one value of the queue,
+/// which may hold 100,000.
+pub const REMOTE_RECIPIENT_BYTES_MAX: usize = 90_000;
+
+/// Bytes around a recipient in the queue's record, rounded up.
+pub const REMOTE_RECIPIENT_FRAMING_BYTES: usize = 8;

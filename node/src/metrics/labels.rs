@@ -1,0 +1,120 @@
+//! The labels, each with a closed set of values.
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+
+/// An enum whose variants are label values.
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)*
+        }
+
+        impl $name {
+            /// The value of the label.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)*
+                }
+            }
+        }
+
+        impl EncodeLabelValue for $name {
+            fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+                EncodeLabelValue::encode(&self.as_str(), encoder)
+            }
+        }
+    };
+}
+
+label! {
+    /// What a listener speaks.
+    Protocol {
+        /// Port 25.
+        Smtp = "smtp",
+        /// Port 587.
+        Submission = "submission",
+        /// Port 465.
+        Submissions = "submissions",
+        /// Port 24.
+        Lmtp = "lmtp",
+        /// Port 143.
+        Imap = "imap",
+        /// Port 993.
+        Imaps = "imaps",
+        /// Admin API, metrics, health.
+        Http = "http",
+    }
+}
+
+label! {
+    /// What became of a message that a client sent.
+    Outcome {
+        /// In every mailbox, or in the queue.
+        Accepted = "accepted",
+        /// Refused for good (5yz).
+        Rejected = "rejected",
+        /// Refused for now (4yz).
+        Deferred = "deferred",
+    }
+}
+
+label! {
+    /// Why a connection got no session.
+    RefusedReason {
+        /// The node has as many as it may.
+        NodeLimit = "node_limit",
+        /// Its address has as many as it may.
+        AddressLimit = "address_limit",
+        /// The node is on its way down.
+        Draining = "draining",
+        /// The TLS handshake failed.
+        Tls = "tls",
+    }
+}
+
+label! {
+    /// How an attempt to authenticate ended.
+    AuthOutcome {
+        /// The client may use the account.
+        Success = "success",
+        /// Wrong password, or no such account.
+        WrongPassword = "wrong_password",
+        /// Right or wrong was not looked at: too many attempts before.
+        Slowed = "slowed",
+        /// The account may not log in.
+        Disabled = "disabled",
+        /// The client gave up, or spoke nonsense.
+        Aborted = "aborted",
+        /// The store failed.
+        Failed = "failed",
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ProtocolLabels {
+    pub(super) protocol: Protocol,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct RefusedLabels {
+    pub(super) protocol: Protocol,
+    pub(super) reason: RefusedReason,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct OutcomeLabels {
+    pub(super) protocol: Protocol,
+    pub(super) outcome: Outcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct CommandLabels {
+    pub(super) command: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct AuthLabels {
+    pub(super) outcome: AuthOutcome,
+}

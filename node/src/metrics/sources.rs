@@ -1,0 +1,103 @@
+//! What is read at each scrape: the counts that the store's parts keep anyway.
+
+use std::fmt;
+
+use blob::BlobStore;
+use kv::Database;
+use mail::view::ViewCache;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{counter::ConstCounter, gauge::ConstGauge},
+    registry::Unit,
+};
+
+/// The parts of a node that count for themselves.
+pub struct Sources {
+    /// The store.
+    pub db: Database,
+    /// The blobs, where the node has them open.
+    pub blobs: Option<BlobStore>,
+    /// The views, where the node has sessions.
+    pub views: Option<ViewCache>,
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sources")
+    }
+}
+
+impl Collector for Sources {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.store(&mut encoder)?;
+        if let Some(blobs) = &self.blobs {
+            let counts = blobs.counts();
+            counter(&mut encoder, "blob_puts", "Blobs written", None, counts.puts)?;
+            counter(&mut encoder, "blob_reads", "Blob reads begun", None, counts.reads)?;
+            let bytes = Some(&Unit::Bytes);
+            counter(&mut encoder, "blob_written", "Blobs written", bytes, counts.bytes_written)?;
+            counter(&mut encoder, "blob_read", "Blobs read", bytes, counts.bytes_read)?;
+        }
+        if let Some(views) = &self.views {
+            let stats = views.stats();
+            let held = u64::try_from(stats.views).unwrap_or(u64::MAX);
+            gauge(&mut encoder, "views", "Mailbox views in memory", None, held)?;
+            let help = "Memory of loaded view pages";
+            gauge(&mut encoder, "view_pages", help, Some(&Unit::Bytes), stats.loaded_bytes)?;
+        }
+        Ok(())
+    }
+}
+
+impl Sources {
+    fn store(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let counts = self.db.counts();
+        let rows = [
+            ("transactions_committed", "Transactions that wrote", counts.transactions_committed),
+            (
+                "transactions_read_only",
+                "Transactions that only read",
+                counts.transactions_read_only,
+            ),
+            ("conflicts", "Commits refused for a conflict", counts.conflicts),
+            ("retries", "Transactions run again", counts.retries),
+            ("commit_unknown", "Commits whose result is unknown", counts.commit_unknown),
+            ("keys_read", "Single keys read", counts.keys_read),
+            ("range_reads", "Pages of ranges read", counts.range_reads),
+            ("rows_read", "Rows read in ranges", counts.rows_read),
+            ("keys_written", "Keys set", counts.keys_written),
+            ("keys_cleared", "Keys cleared one by one", counts.keys_cleared),
+            ("ranges_cleared", "Ranges cleared", counts.ranges_cleared),
+        ];
+        for (name, help, value) in rows {
+            counter(encoder, &format!("store_{name}"), help, None, value)?;
+        }
+        let bytes = Some(&Unit::Bytes);
+        let written = "Keys and values written";
+        counter(encoder, "store_written", written, bytes, counts.bytes_written)?;
+        counter(encoder, "store_read", "Keys and values read", bytes, counts.bytes_read)
+    }
+}
+
+fn counter(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    value: u64,
+) -> fmt::Result {
+    let metric = ConstCounter::new(value);
+    metric.encode(encoder.encode_descriptor(name, help, unit, metric.metric_type())?)
+}
+
+fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    value: u64,
+) -> fmt::Result {
+    let metric = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+    metric.encode(encoder.encode_descriptor(name, help, unit, metric.metric_type())?)
+}

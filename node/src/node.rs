@@ -1,0 +1,286 @@
+//! A node's life: start, serve, drain.
+
+use std::{future::Future, io, net::SocketAddr, path::PathBuf, time::Duration};
+
+use blob::{BlobError, BlobStore};
+use env::{Env, Listener, Task};
+use kv::{
+    Database,
+    embedded::{Embedded, EmbeddedOptions},
+};
+use mail::view::ViewCache;
+
+use crate::{
+    admin::{
+        Admin, endpoint,
+        token::{AdminToken, TokenError},
+    },
+    auth::Authenticator,
+    config::Config,
+    deliver::Deliverer,
+    http::{self, HttpParts, Phase, Readiness},
+    hub::Hub,
+    limits,
+    metrics::{Metrics, Protocol, Sources},
+    server::{self, Sessions},
+    services::{Parts, Services},
+    stop::Stop,
+    tls::{Tls, TlsError},
+};
+
+/// A running node. Dropping it ends every session at once; [`Node::drain`] is the gentle way.
+pub struct Node {
+    services: Services,
+    stop: Stop,
+    readiness: Readiness,
+    /// Accept loops; each ends after its last session.
+    loops: Vec<Task<()>>,
+    _housekeeping: Task<()>,
+    http_addresses: Vec<SocketAddr>,
+    embedded: Option<Embedded>,
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder cannot be made or written.
+    #[error("{}: {source}", path.display())]
+    Data {
+        /// The folder or file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// The store does not open.
+    #[error(transparent)]
+    Store(#[from] kv::OpenError),
+    /// The blobs do not open.
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
+    /// The certificate or the key is no good.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The admin token is no good.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// A port cannot be listened on.
+    #[error("cannot listen on {address} for {}: {source}", protocol.as_str())]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// For what.
+        protocol: Protocol,
+        /// What the operating system says.
+        source: io::Error,
+    },
+}
+
+/// Where a node keeps things: given to it, so that a simulation can give others.
+pub struct Stores {
+    /// Everything but bytes of messages.
+    pub db: Database,
+    /// Bytes of messages.
+    pub blobs: BlobStore,
+}
+
+impl Node {
+    /// Starts a node on the embedded engine in its data folder. When this returns, every port
+    /// accepts.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(config: Config, env: Env) -> Result<Self, StartError> {
+        let folder = config.store_folder();
+        std::fs::create_dir_all(&folder)
+            .map_err(|source| StartError::Data { path: folder.clone(), source })?;
+        let embedded = Embedded::open(&folder, env.clone(), EmbeddedOptions::default())?;
+        let blobs = BlobStore::embedded(embedded.large_values(), env.clone()).await?;
+        let stores = Stores { db: embedded.database(), blobs };
+        let mut node = Self::start_on(stores, config, env).await?;
+        node.embedded = Some(embedded);
+        Ok(node)
+    }
+
+    /// Starts a node on the given stores.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start_on(stores: Stores, config: Config, env: Env) -> Result<Self, StartError> {
+        let Stores { db, blobs } = stores;
+        let tls = match &config.tls {
+            Some(files) => Tls::from_files(&env, &files.certificate, &files.key)?,
+            None => {
+                let names = [config.hostname.clone(), "localhost".to_owned(), "127.0.0.1".to_owned()];
+                let mut names: Vec<String> = names.to_vec();
+                names.dedup();
+                Tls::self_signed(&env, &config.data, &names)?
+            }
+        };
+        let token = AdminToken::load_or_create(&config.data, &env)?;
+        let stop = Stop::new();
+        let metrics = Metrics::new(env.clone());
+        let cache_bytes = usize::try_from(config.limits.view_cache_bytes).unwrap_or(usize::MAX);
+        let views = ViewCache::new(db.clone(), env.clone(), cache_bytes);
+        let hub = Hub::default();
+        metrics.watch(Sources {
+            db: db.clone(),
+            blobs: Some(blobs.clone()),
+            views: Some(views.clone()),
+        });
+        let services = Services::new(Parts {
+            deliverer: Deliverer::new(
+                db.clone(),
+                blobs.clone(),
+                env.clone(),
+                hub.clone(),
+                views.clone(),
+            ),
+            auth: Authenticator::new(db.clone(), env.clone()),
+            stopping: stop.listen(),
+            env: env.clone(),
+            config,
+            db: db.clone(),
+            blobs,
+            views,
+            hub,
+            metrics: metrics.clone(),
+            tls,
+        });
+        let readiness = Readiness::new();
+        let parts = HttpParts {
+            env: env.clone(),
+            metrics,
+            readiness: readiness.clone(),
+            admin: Admin { db, env: env.clone() },
+            token,
+        };
+        let mut node = Self {
+            _housekeeping: env.spawn("housekeeping", housekeeping(services.clone())),
+            services,
+            stop,
+            readiness,
+            loops: Vec::new(),
+            http_addresses: Vec::new(),
+            embedded: None,
+        };
+        node.listen(parts).await?;
+        node.readiness.enter(Phase::Ready);
+        Ok(node)
+    }
+
+    async fn listen(&mut self, http_parts: HttpParts) -> Result<(), StartError> {
+        let listen = &self.services.config.listen;
+        let ports = [
+            (Protocol::Smtp, &listen.smtp),
+            (Protocol::Submission, &listen.submission),
+            (Protocol::Submissions, &listen.submissions),
+            (Protocol::Lmtp, &listen.lmtp),
+            (Protocol::Imap, &listen.imap),
+            (Protocol::Imaps, &listen.imaps),
+        ];
+        let env = &self.services.env;
+        let sessions = Sessions::new(&self.services.config.limits);
+        // All are bound before any is served: a node that lacks a port does not start.
+        let mut bound = Vec::new();
+        for (protocol, addresses) in ports {
+            for address in addresses {
+                bound.push((protocol, bind(env, protocol, *address).await?));
+            }
+        }
+        let mut http_bound = Vec::new();
+        for address in &listen.http {
+            http_bound.push(bind(env, Protocol::Http, *address).await?);
+        }
+        for (protocol, listener) in bound {
+            let serving =
+                server::accept(self.services.clone(), sessions.clone(), listener, protocol);
+            self.loops.push(env.spawn("listener", serving));
+        }
+        for listener in http_bound {
+            if let Ok(address) = listener.local_address() {
+                self.http_addresses.push(address);
+            }
+            let router = http::router(http_parts.clone());
+            let mut stopping = self.stop.listen();
+            let stop = async move { stopping.requested().await };
+            self.loops.push(env.spawn("http", http::serve(env.clone(), listener, router, stop)));
+        }
+        if let Some(address) = self.http_addresses.first() {
+            let data = &self.services.config.data;
+            endpoint::publish(data, *address)
+                .map_err(|source| StartError::Data { path: data.clone(), source })?;
+        }
+        Ok(())
+    }
+
+    /// What administers this node's store.
+    pub fn admin(&self) -> Admin {
+        Admin { db: self.services.db.clone(), env: self.services.env.clone() }
+    }
+
+    /// What the node was told.
+    pub fn config(&self) -> &Config {
+        &self.services.config
+    }
+
+    /// Reads the certificate and the key again; connections from now on get the new ones.
+    ///
+    /// # Errors
+    /// [`TlsError`]; the old ones stay in use.
+    pub fn reload_tls(&self) -> Result<(), TlsError> {
+        self.services.tls.reload()
+    }
+
+    /// Serves until `shutdown` completes, then drains.
+    pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
+        shutdown.await;
+        self.drain().await;
+    }
+
+    /// Stops accepting, lets what is in flight finish, tells clients, and closes the store; at
+    /// most [`crate::config::Limits::shutdown_seconds`].
+    pub async fn drain(mut self) {
+        self.readiness.enter(Phase::Draining);
+        self.stop.stop();
+        let env = self.services.env.clone();
+        let patience = Duration::from_secs(self.services.config.limits.shutdown_seconds);
+        let loops = std::mem::take(&mut self.loops);
+        let ended = env.timeout(patience, async {
+            for task in loops {
+                // A loop that panicked has ended as well.
+                let _ended = task.await;
+            }
+        });
+        if ended.await.is_err() {
+            tracing::warn!("sessions were cut off at the end of the shutdown time");
+        }
+        if !self.http_addresses.is_empty()
+            && let Err(error) = endpoint::withdraw(&self.services.config.data)
+        {
+            tracing::warn!(%error, "cannot withdraw the admin address");
+        }
+        if let Some(embedded) = self.embedded.take()
+            && let Err(error) = embedded.close().await
+        {
+            // Whatever was acknowledged is in the journal already.
+            tracing::error!(%error, "the store did not close cleanly");
+        }
+    }
+}
+
+async fn bind(env: &Env, protocol: Protocol, address: SocketAddr) -> Result<Listener, StartError> {
+    env.listen(address)
+        .await
+        .map_err(|source| StartError::Listen { address, protocol, source })
+}
+
+/// What has to be done from time to time.
+async fn housekeeping(services: Services) {
+    loop {
+        services.env.sleep(limits::HOUSEKEEPING_PERIOD).await;
+        match services.auth.sweep().await {
+            Ok(swept) => tracing::debug!(swept, "old failure counters removed"),
+            Err(error) => tracing::warn!(%error, "old failure counters stay"),
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! The end of a message: one delivery request, and what the client is told.
+//!
+//! SMTP has one reply for all recipients: where some fail and others do not, it is 250, and the
+//! sender gets a report in the same transaction; where all fail it is the refusal. LMTP has a
+//! reply for each.
+//!
+//! A message with more accounts than one transaction takes
+//! ([`limits::APPENDS_PER_TRANSACTION_MAX`]) is delivered in several, one after the other. Each
+//! further one carries an append along that has been done: its operation id makes it a no-op,
+//! and shows the deliverer that somebody is served, so that failures are reported. A failure of
+//! the store between two of them is told as temporary, and the client's next try gives those
+//! that were served a second copy: twice, not never.
+
+use std::collections::BTreeMap;
+
+use mail::{AccountId, OperationId};
+use smtp::{Permanence, QueueId, Refusal, Reply, Ret, Role};
+
+use super::{
+    address,
+    envelope::{Envelope, Recipient},
+    errors,
+    incoming::{Finished, Incoming},
+    role,
+};
+use crate::{
+    deliver::{
+        Append, OnFailure, Reporting, Request, Target,
+        outbound::{ReturnContent, Submission},
+    },
+    limits,
+    metrics::{Outcome, Protocol},
+    services::Services,
+};
+
+/// What became of each account's copy.
+type Results = BTreeMap<AccountId, Result<(), Refusal>>;
+
+/// Ends a message: stores, delivers, counts and logs it.
+pub(super) async fn finish(
+    services: &Services,
+    protocol: Protocol,
+    envelope: Envelope,
+    incoming: Incoming,
+) -> Reply {
+    let begun = services.env.monotonic();
+    let sender = envelope.sender.as_ref().map_or_else(|| "<>".to_owned(), ToString::to_string);
+    let recipients = envelope.recipients.len();
+    let (reply, size, name) = match incoming.finish(services.env.wall()).await {
+        Err(refusal) => (Reply::Refused(refusal), 0, None),
+        Ok(finished) => {
+            let reply = deliver(services, role(protocol), envelope, &finished).await;
+            (reply, finished.email.size, Some(finished.name.queue_id()))
+        }
+    };
+    let time = services.env.monotonic().saturating_since(begun);
+    let outcome = outcome_of(&reply);
+    services.metrics.message_received(protocol, outcome);
+    if outcome == Outcome::Accepted {
+        services.metrics.message_bytes(protocol, size);
+        services.metrics.delivery_seconds(time);
+    }
+    // Addresses are no content; without the sender's nobody finds a lost message.
+    tracing::info!(
+        id = name.as_ref().map_or("-", QueueId::as_str),
+        sender,
+        recipients,
+        size,
+        outcome = outcome.as_str(),
+        refusal = first_refusal(&reply).map(tracing::field::display),
+        ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
+        "message"
+    );
+    reply
+}
+
+async fn deliver(
+    services: &Services,
+    role: Role,
+    mut envelope: Envelope,
+    finished: &Finished,
+) -> Reply {
+    let mut delivery = Delivery {
+        appends: appends(services, &envelope, finished),
+        outbound: submission(services, &mut envelope, finished),
+        on_failure: on_failure(services, role, &envelope, finished),
+        served: Served::Nobody,
+        results: Results::new(),
+    };
+    let failed = delivery.run(services).await;
+    let id = finished.name.queue_id();
+    match role {
+        Role::Lmtp => Reply::Deliveries(
+            envelope
+                .recipients
+                .iter()
+                .map(|recipient| {
+                    let result = for_recipient(recipient, &delivery.results);
+                    // What has no accounts stands and falls with the queue.
+                    let queued = if recipient.accounts.is_empty() { failed } else { None };
+                    queued.map_or(result, Err).map(|()| id.clone())
+                })
+                .collect(),
+        ),
+        Role::Exchange | Role::Submission => match failed {
+            Some(refusal) => Reply::Refused(refusal),
+            None if delivery.served == Served::Somebody => Reply::MessageAccepted { id },
+            None => Reply::Refused(for_all(&delivery.results)),
+        },
+    }
+}
+
+/// A message's delivery under way.
+struct Delivery {
+    appends: Vec<Append>,
+    outbound: Option<Submission>,
+    on_failure: OnFailure,
+    served: Served,
+    results: Results,
+}
+
+/// Whether the message has reached anybody.
+#[derive(Clone, PartialEq, Eq)]
+enum Served {
+    Nobody,
+    Somebody,
+}
+
+impl Delivery {
+    /// Returns why some accounts have no result of their own, if that is so.
+    async fn run(&mut self, services: &Services) -> Option<Refusal> {
+        let mut chunks: std::collections::VecDeque<Vec<Append>> = std::mem::take(&mut self.appends)
+            .chunks(limits::APPENDS_PER_TRANSACTION_MAX - 1)
+            .map(<[Append]>::to_vec)
+            .collect();
+        if chunks.is_empty() {
+            // Everybody is elsewhere.
+            chunks.push_back(Vec::new());
+        }
+        let mut postponed = Vec::new();
+        let mut done: Option<Append> = None;
+        let mut failed = None;
+        while let Some(chunk) = chunks.pop_front() {
+            let outbound = self.outbound.take();
+            let goes_elsewhere = outbound.is_some();
+            let request = Request {
+                appends: done.iter().chain(&chunk).cloned().collect(),
+                outbound,
+                on_failure: self.on_failure.clone(),
+            };
+            let carried = usize::from(done.is_some());
+            match services.deliverer.submit(request).await {
+                Ok(delivered) => {
+                    let results = delivered.appends.into_iter().skip(carried);
+                    let mut refused_all = done.is_none() && !goes_elsewhere;
+                    for (append, result) in chunk.iter().zip(results) {
+                        if result.is_ok() {
+                            refused_all = false;
+                            done.get_or_insert_with(|| append.clone());
+                        }
+                        let result = result.map(drop).map_err(|refusal| errors::delivery(&refusal));
+                        self.results.insert(append.account, result);
+                    }
+                    if refused_all {
+                        postponed.push(chunk);
+                    } else {
+                        self.served = Served::Somebody;
+                        // Their failures were not reported, for nobody was served then.
+                        chunks.extend(postponed.drain(..));
+                    }
+                }
+                Err(error) => {
+                    let refusal = errors::deliver(&error);
+                    failed = Some(refusal);
+                    self.results.extend(chunk.iter().map(|append| (append.account, Err(refusal))));
+                }
+            }
+        }
+        failed
+    }
+}
+
+/// One for each account, with the recipients that led there and want to be told of a failure.
+fn appends(services: &Services, envelope: &Envelope, finished: &Finished) -> Vec<Append> {
+    let mut accounts: BTreeMap<AccountId, Vec<String>> = BTreeMap::new();
+    for recipient in &envelope.recipients {
+        for account in &recipient.accounts {
+            let texts = accounts.entry(*account).or_default();
+            if recipient.wants_failures() && !texts.contains(&recipient.text) {
+                texts.push(recipient.text.clone());
+            }
+        }
+    }
+    accounts
+        .into_iter()
+        .map(|(account, recipients)| Append {
+            account,
+            target: Target::Inbox,
+            email: std::sync::Arc::clone(&finished.email),
+            operation: OperationId::random(&services.env),
+            recipients,
+        })
+        .collect()
+}
+
+fn submission(
+    services: &Services,
+    envelope: &mut Envelope,
+    finished: &Finished,
+) -> Option<Submission> {
+    if envelope.remote.is_empty() {
+        return None;
+    }
+    let mail = &envelope.mail;
+    Some(Submission {
+        id: finished.name.0,
+        blob: finished.blob,
+        size: finished.email.size,
+        skip: finished.skip,
+        sender: mail.sender.address().map(ToString::to_string).unwrap_or_default(),
+        account: envelope.user,
+        received_at: services.env.wall(),
+        envelope_id: mail.envid.as_ref().map(ToString::to_string),
+        return_content: match mail.ret {
+            None => ReturnContent::Unspecified,
+            Some(Ret::Full) => ReturnContent::Full,
+            Some(Ret::Headers) => ReturnContent::Headers,
+        },
+        utf8: mail.charset == smtp::Charset::Utf8,
+        recipients: std::mem::take(&mut envelope.remote).into_values().collect(),
+    })
+}
+
+fn on_failure(
+    services: &Services,
+    role: Role,
+    envelope: &Envelope,
+    finished: &Finished,
+) -> OnFailure {
+    match role {
+        Role::Lmtp => OnFailure::Tell,
+        // RFC 5321 §4.5.5: a null sender is never answered.
+        Role::Exchange | Role::Submission => {
+            OnFailure::Report(envelope.sender.as_ref().map(|sender| Reporting {
+                sender: sender.clone(),
+                hostname: address::hostname(&services.config).to_string(),
+                envelope_id: envelope.mail.envid.as_ref().map(|id| id.as_str().to_owned()),
+                header: finished.header.clone(),
+            }))
+        }
+    }
+}
+
+/// LMTP's reply for one recipient (RFC 2033 §4.2). Where some of a group's mailboxes took the
+/// message and others refused it, the refusal is told as permanent: the client reports it and
+/// does not send the message again to those that have it.
+fn for_recipient(recipient: &Recipient, results: &Results) -> Result<(), Refusal> {
+    let of_mine = || recipient.accounts.iter().filter_map(|account| results.get(account));
+    let is_served = of_mine().any(Result::is_ok);
+    match of_mine().find_map(|result| result.err()) {
+        None => Ok(()),
+        Some(Refusal::MailboxFull(_)) if is_served => {
+            Err(Refusal::MailboxFull(Permanence::Permanent))
+        }
+        Some(refusal) => Err(refusal),
+    }
+}
+
+/// The one refusal for a message that nobody takes: a passing one, if there is any, so that the
+/// client tries again.
+fn for_all(results: &Results) -> Refusal {
+    let refusals = || results.values().filter_map(|result| result.err());
+    refusals()
+        .find(|refusal| outcome(*refusal) == Outcome::Deferred)
+        .or_else(|| refusals().next())
+        .unwrap_or(Refusal::TemporaryFailure)
+}
+
+/// Whether a refusal is for good. Exhaustive, so that a new one is thought about.
+pub(super) fn outcome(refusal: Refusal) -> Outcome {
+    match refusal {
+        Refusal::MailboxFull(Permanence::Temporary)
+        | Refusal::AuthTemporary
+        | Refusal::TooManyRecipients
+        | Refusal::Greylisted
+        | Refusal::RateLimited
+        | Refusal::InsufficientStorage
+        | Refusal::TemporaryFailure
+        | Refusal::Overloaded
+        | Refusal::ShuttingDown => Outcome::Deferred,
+        Refusal::MailboxFull(Permanence::Permanent)
+        | Refusal::AuthFailed(_)
+        | Refusal::AuthenticationRequired
+        | Refusal::EncryptionRequired
+        | Refusal::SenderNotOwned
+        | Refusal::SenderDomainUnusable
+        | Refusal::UnknownRecipient
+        | Refusal::MailboxDisabled
+        | Refusal::Utf8NotSupported
+        | Refusal::MessageTooLarge
+        | Refusal::RelayDenied
+        | Refusal::PolicyRejected
+        | Refusal::MessageMalformed
+        | Refusal::RoutingLoop => Outcome::Rejected,
+    }
+}
+
+fn outcome_of(reply: &Reply) -> Outcome {
+    match reply {
+        Reply::Deliveries(results) if results.iter().any(Result::is_ok) => Outcome::Accepted,
+        reply => first_refusal(reply).map_or(Outcome::Accepted, outcome),
+    }
+}
+
+fn first_refusal(reply: &Reply) -> Option<Refusal> {
+    match reply {
+        Reply::Refused(refusal) => Some(*refusal),
+        Reply::Deliveries(results) => results.iter().find_map(|result| result.as_ref().err().copied()),
+        Reply::Accepted
+        | Reply::Challenge(_)
+        | Reply::Authenticated
+        | Reply::MessageAccepted { .. } => None,
+    }
+}

@@ -1,0 +1,259 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::size::Quota;
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused or failed; 2 wrong usage or configuration.";
+
+/// A mail server for one machine or many.
+#[derive(Debug, Parser)]
+#[command(name = "rookery", version, after_help = EXIT_CODES)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a mail server until SIGTERM
+    Serve(ServeArgs),
+    /// Domains that mail is taken for
+    Domain(Group<DomainCommand>),
+    /// People's accounts
+    Account(Group<AccountCommand>),
+    /// Other addresses of accounts, and forwards
+    Alias(Group<AliasCommand>),
+    /// Addresses that go to many members
+    Group(Group<GroupCommand>),
+    /// The configuration file
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print the release
+    Version,
+}
+
+/// A server to run: exactly one of --config and --dev.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("which").required(true).args(["config", "dev"]))]
+pub(crate) struct ServeArgs {
+    /// Run with this configuration file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Run for development: on 127.0.0.1, with example.org, alice and bob, and a certificate of
+    /// its own making
+    #[arg(long)]
+    pub(crate) dev: bool,
+    /// Keep the development server's mail here [default: ~/.local/share/rookery-dev]
+    #[arg(long, value_name = "DIR", requires = "dev", conflicts_with = "config")]
+    pub(crate) data: Option<PathBuf>,
+    /// Development ports are this plus 525 (SMTP), 587, 465, 424 (LMTP), 143 (IMAP), 993 (IMAPS)
+    /// and 80 (HTTP)
+    #[arg(long, value_name = "N", requires = "dev", conflicts_with = "config",
+          default_value_t = 2000,
+          value_parser = clap::value_parser!(u16).range(1024..=node::config::PortBase::MAX as i64))]
+    pub(crate) port_base: u16,
+}
+
+/// One kind of thing to administer, and where.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Group<C: Subcommand> {
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    #[command(subcommand)]
+    pub(crate) command: C,
+}
+
+/// Which server or store to work on. A store that a running server has open is worked on through
+/// that server.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct TargetArgs {
+    /// The server of this configuration file
+    #[arg(long, value_name = "FILE", global = true, conflicts_with_all = ["dev", "data", "url"])]
+    pub(crate) config: Option<PathBuf>,
+    /// The development server
+    #[arg(long, global = true, conflicts_with = "url")]
+    pub(crate) dev: bool,
+    /// The server or store with this data folder
+    #[arg(long, value_name = "DIR", global = true, conflicts_with = "url")]
+    pub(crate) data: Option<PathBuf>,
+    /// The server with its HTTP port there, http://HOST:PORT [env: ROOKERY_URL]
+    #[arg(long, value_name = "URL", global = true)]
+    pub(crate) url: Option<String>,
+    /// What its DATA/admin-token holds; better in the environment, where others do not see it
+    /// [env: ROOKERY_TOKEN]
+    #[arg(long, value_name = "TOKEN", global = true)]
+    pub(crate) token: Option<String>,
+    /// Print JSON, one object a line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DomainCommand {
+    /// Take mail for a domain
+    Add { domain: String },
+    /// List all domains
+    List,
+    /// Remove a domain that has no address left
+    Remove { domain: String },
+    /// Say where mail goes whose address does not exist: an address, or `none` to refuse it
+    CatchAll { domain: String, target: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AccountCommand {
+    /// Make an account; asks for its password
+    Add {
+        address: String,
+        /// A name for people
+        #[arg(long, default_value = "")]
+        description: String,
+        /// How much mail it may hold, such as 5GiB; `none` for no limit
+        #[arg(long, default_value = "none")]
+        quota: Quota,
+        #[command(flatten)]
+        password: PasswordArgs,
+    },
+    /// List all accounts
+    List,
+    /// Show an account and what it holds
+    Show { address: String },
+    /// Remove an account and all its mail
+    Remove { address: String },
+    /// Set a new password
+    Password {
+        address: String,
+        #[command(flatten)]
+        password: PasswordArgs,
+    },
+    /// Set how much mail an account may hold, such as 5GiB; `none` for no limit
+    Quota { address: String, quota: Quota },
+    /// Let the owner log in again
+    Enable { address: String },
+    /// Refuse logins; mail is still taken in
+    Disable { address: String },
+}
+
+/// Where a password comes from. Never from the command line, where others see it.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct PasswordArgs {
+    /// Read the password from the first line of standard input; otherwise it is taken from
+    /// ROOKERY_PASSWORD or asked for on the terminal
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AliasCommand {
+    /// Send an address's mail on to others, here or elsewhere
+    Add {
+        address: String,
+        #[arg(required = true)]
+        targets: Vec<String>,
+    },
+    /// List all aliases
+    List,
+    /// Remove an alias
+    Remove { address: String },
+    /// Add a target to an alias
+    AddTarget { address: String, target: String },
+    /// Remove a target from an alias
+    RemoveTarget { address: String, target: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GroupCommand {
+    /// Make a group of members, here or elsewhere
+    Add { address: String, members: Vec<String> },
+    /// List all groups
+    List,
+    /// Show a group's members
+    Show { address: String },
+    /// Remove a group
+    Remove { address: String },
+    /// Add a member to a group
+    AddMember { address: String, member: String },
+    /// Remove a member from a group
+    RemoveMember { address: String, member: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check a configuration file without starting
+    Check { file: PathBuf },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, error::ErrorKind};
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, ErrorKind> {
+        Args::try_parse_from(line.split(' ')).map_err(|error| error.kind())
+    }
+
+    #[track_caller]
+    fn refused(line: &str, expected: ErrorKind) {
+        assert_eq!(parse(line).map(|_| ()).unwrap_err(), expected, "{line}");
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_wants_one_kind_of_server() {
+        let serve = |line| match parse(line).unwrap().command {
+            Command::Serve(serve) => serve,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(serve("rookery serve --config r.toml").config, Some("r.toml".into()));
+        let dev = serve("rookery serve --dev --data /tmp/x --port-base 12000");
+        assert_eq!((dev.dev, dev.data, dev.port_base), (true, Some("/tmp/x".into()), 12_000));
+        assert_eq!(serve("rookery serve --dev").port_base, 2000);
+        refused("rookery serve", ErrorKind::MissingRequiredArgument);
+        refused("rookery serve --dev --config r.toml", ErrorKind::ArgumentConflict);
+        refused("rookery serve --config r.toml --data /tmp/x", ErrorKind::ArgumentConflict);
+        refused("rookery serve --config r.toml --port-base 3000", ErrorKind::ArgumentConflict);
+        refused("rookery serve --dev --port-base 65000", ErrorKind::ValueValidation);
+        refused("rookery serve --dev --port-base 80", ErrorKind::ValueValidation);
+    }
+
+    #[test]
+    fn where_to_work_may_stand_anywhere() {
+        for line in ["rookery account --dev --json list", "rookery account list --json --dev"] {
+            match parse(line).unwrap().command {
+                Command::Account(group) => {
+                    assert!(group.target.dev && group.target.json, "{line}");
+                    assert!(matches!(group.command, AccountCommand::List));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        refused("rookery domain list --dev --url http://x", ErrorKind::ArgumentConflict);
+        refused("rookery domain list --config r.toml --data x", ErrorKind::ArgumentConflict);
+    }
+
+    #[test]
+    fn passwords_are_no_arguments() {
+        refused("rookery account password alice@example.org secret", ErrorKind::UnknownArgument);
+        refused(
+            "rookery account add alice@example.org --password secret",
+            ErrorKind::UnknownArgument,
+        );
+    }
+
+    #[test]
+    fn an_alias_needs_a_target_and_a_quota_a_size() {
+        refused("rookery alias add info@example.org", ErrorKind::MissingRequiredArgument);
+        refused("rookery account quota a@example.org much", ErrorKind::ValueValidation);
+        assert!(parse("rookery account quota a@example.org 5GiB --dev").is_ok());
+        assert!(parse("rookery group add team@example.org").is_ok());
+        assert!(parse("rookery domain catch-all example.org none --dev").is_ok());
+    }
+}

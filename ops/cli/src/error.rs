@@ -1,0 +1,88 @@
+//! What ends the command early.
+
+use std::{io, path::PathBuf};
+
+use node::{admin::AdminError, config::ConfigError};
+
+use crate::remote::RemoteError;
+
+/// Why the command did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    /// The command line is wrong in a way that the parser does not see.
+    #[error("{0}")]
+    Usage(String),
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The request was refused.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// The server refused, or cannot be reached.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Open(#[from] kv::OpenError),
+    /// The store cannot be closed in order.
+    #[error("the store did not close in order: {0}")]
+    Close(kv::Error),
+    /// A file or folder cannot be used.
+    #[error("cannot use {}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The token of the data folder cannot be used.
+    #[error(transparent)]
+    Token(#[from] node::admin::token::TokenError),
+    /// Nobody reads what is printed.
+    #[error("cannot write the result: {0}")]
+    Output(io::Error),
+    /// The password cannot be read.
+    #[error("cannot read the password: {0}")]
+    Password(io::Error),
+    /// The server did not start.
+    #[error(transparent)]
+    Start(#[from] node::StartError),
+    /// A server has the store open, and cannot be asked.
+    #[error("{} is in use by a server that has no HTTP port, or none yet", data.display())]
+    Unasked {
+        /// The data folder.
+        data: PathBuf,
+    },
+    /// The process lacks what it needs to run at all.
+    #[error("cannot start {what}: {reason}")]
+    Process {
+        /// Threads, signals, logging.
+        what: &'static str,
+        /// What the system said.
+        reason: String,
+    },
+    /// A second signal came while the server was draining.
+    #[error("ended at once by a second signal")]
+    Interrupted,
+}
+
+impl CliError {
+    /// The process's exit code.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::Config(_) => 2,
+            Self::Admin(_)
+            | Self::Remote(_)
+            | Self::Open(_)
+            | Self::Close(_)
+            | Self::File { .. }
+            | Self::Token(_)
+            | Self::Output(_)
+            | Self::Password(_)
+            | Self::Start(_)
+            | Self::Unasked { .. }
+            | Self::Process { .. }
+            | Self::Interrupted => 1,
+        }
+    }
+}

@@ -1,0 +1,348 @@
+use std::{future::Future, pin::pin, task::Poll};
+
+use super::*;
+
+/// A store over a map in memory, and the map.
+async fn store() -> (BlobStore, LargeValues) {
+    let env = Env::system();
+    let values = LargeValues::memory(env.clone());
+    (BlobStore::embedded(values.clone(), env).await.unwrap(), values)
+}
+
+fn bytes(len: usize) -> Vec<u8> {
+    // No period of the chunk's length: chunks differ from each other.
+    (0..len).map(|i| u8::try_from((i / 251 + i * 7) % 256).unwrap()).collect()
+}
+
+const LENGTHS: [usize; 8] = [
+    0,
+    1,
+    CHUNK_BYTES - 1,
+    CHUNK_BYTES,
+    CHUNK_BYTES + 1,
+    2 * CHUNK_BYTES,
+    2 * CHUNK_BYTES + 1,
+    5 * CHUNK_BYTES - 3,
+];
+
+async fn keys(values: &LargeValues, prefix: &[u8]) -> Vec<Bytes> {
+    values.scan_prefix(prefix, None, 1_000).await.unwrap()
+}
+
+async fn all_keys(values: &LargeValues) -> usize {
+    keys(values, b"h").await.len() + keys(values, b"d").await.len() + keys(values, b"s").await.len()
+}
+
+async fn read(store: &BlobStore, id: BlobId, range: Range<u64>) -> Result<Vec<u8>, BlobError> {
+    store.read_to_vec(id, range, usize::MAX).await
+}
+
+#[tokio::test]
+async fn every_range_of_every_length_comes_back() {
+    let (store, values) = store().await;
+    for len in LENGTHS {
+        let whole = bytes(len);
+        let id = store.put(&whole).await.unwrap();
+        assert_eq!(id, BlobId::of(&whole));
+        let edges = [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, len / 2, len, len + 9];
+        for start in edges {
+            for end in edges.into_iter().chain([usize::MAX]) {
+                let range = to_u64(start)..to_u64(end);
+                let expected =
+                    whole.get(start.min(len)..end.min(len)).map_or(&[][..], |range| range);
+                let reader = store.read(id, range.clone()).await.unwrap();
+                assert_eq!(reader.remaining(), to_u64(expected.len()), "{len}: {range:?}");
+                let found = read(&store, id, range.clone()).await.unwrap();
+                assert!(found == expected, "{len}: {range:?}");
+            }
+        }
+    }
+    assert_eq!(keys(&values, b"s").await, [] as [Bytes; 0], "no upload is left open");
+}
+
+#[tokio::test]
+async fn the_way_the_bytes_come_does_not_matter() {
+    let (store, _) = store().await;
+    let whole = bytes(3 * CHUNK_BYTES + 5);
+    for step in [1_000, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 2 * CHUNK_BYTES + 1] {
+        let mut writer = store.writer();
+        for piece in whole.chunks(step) {
+            writer.write(piece).await.unwrap();
+            assert!(writer.buffer.len() <= CHUNK_BYTES, "one chunk of memory at most");
+        }
+        assert_eq!(writer.size(), to_u64(whole.len()));
+        assert_eq!(writer.finish().await.unwrap(), BlobId::of(&whole), "{step}");
+    }
+}
+
+#[tokio::test]
+async fn a_reader_holds_one_chunk_and_counts_add_up() {
+    let (store, _) = store().await;
+    let whole = bytes(2 * CHUNK_BYTES + 10);
+    let id = store.put(&whole).await.unwrap();
+    let mut reader = store.read(id, 5..to_u64(whole.len())).await.unwrap();
+    let mut sizes = Vec::new();
+    while let Some(piece) = reader.next().await.unwrap() {
+        sizes.push(piece.len());
+    }
+    assert_eq!(sizes, [CHUNK_BYTES - 5, CHUNK_BYTES, 10]);
+    let small = store.put(b"small").await.unwrap();
+    assert_eq!(read(&store, small, 1..3).await.unwrap(), b"ma");
+    let expected = BlobCounts {
+        puts: 2,
+        reads: 2,
+        bytes_written: to_u64(whole.len()) + 5,
+        bytes_read: to_u64(whole.len()) - 5 + 2,
+    };
+    assert_eq!(store.counts(), expected);
+    let refused = store.read_to_vec(id, 0..100, 99).await;
+    assert!(matches!(refused, Err(BlobError::TooLarge)));
+    let missing = BlobId::of(b"never put");
+    assert!(
+        matches!(read(&store, missing, 0..1).await, Err(BlobError::Missing(id)) if id == missing)
+    );
+}
+
+#[tokio::test]
+async fn more_than_the_largest_blob_is_refused_without_being_kept() {
+    let (store, values) = store().await;
+    let mut writer = store.writer();
+    writer.size = BLOB_BYTES_MAX - 1;
+    writer.write(b"x").await.unwrap();
+    assert!(matches!(writer.write(b"x").await, Err(BlobError::TooLarge)));
+    drop(writer);
+    assert_eq!(all_keys(&values).await, 0);
+}
+
+/// Everything that is handed out was checked: either it is right, or there is an error.
+async fn check_damaged(store: &BlobStore, id: BlobId, whole: &[u8], what: &str) {
+    assert!(matches!(read(store, id, 0..u64::MAX).await, Err(BlobError::Damaged(_))), "{what}");
+    for start in [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, 2 * CHUNK_BYTES, 2 * CHUNK_BYTES + 8] {
+        let range = to_u64(start)..to_u64(start) + 2;
+        if let Ok(found) = read(store, id, range).await {
+            let end = (start + 2).min(whole.len());
+            let expected = whole.get(start.min(end)..end).unwrap();
+            assert!(expected.starts_with(&found), "{what}: wrong bytes at {start}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn any_changed_or_lost_byte_is_reported_and_never_served() {
+    for len in [10, 2 * CHUNK_BYTES + 9] {
+        let whole = bytes(len);
+        let (store, values) = store().await;
+        let id = store.put(&whole).await.unwrap();
+        for prefix in [b"h", b"d"] {
+            for key in keys(&values, prefix).await {
+                let right = values.get(&key).await.unwrap().unwrap();
+                let places = [0, 1, 2, right.len() / 2, right.len() - 1];
+                for place in places {
+                    let mut wrong = right.to_vec();
+                    wrong[place] ^= 0x10;
+                    values.put(&key, wrong.into()).await.unwrap();
+                    check_damaged(&store, id, &whole, &format!("{len}: byte {place}")).await;
+                }
+                for cut in [0, 1, right.len() - 1] {
+                    values.put(&key, right.slice(..cut)).await.unwrap();
+                    check_damaged(&store, id, &whole, &format!("{len}: cut to {cut}")).await;
+                }
+                let longer = [&right[..], b"x"].concat();
+                values.put(&key, longer.into()).await.unwrap();
+                check_damaged(&store, id, &whole, &format!("{len}: longer")).await;
+                if prefix == b"d" {
+                    values.remove(&key).await.unwrap();
+                    check_damaged(&store, id, &whole, &format!("{len}: lost chunk")).await;
+                }
+                values.put(&key, right).await.unwrap();
+            }
+        }
+        assert_eq!(read(&store, id, 0..u64::MAX).await.unwrap(), whole);
+    }
+}
+
+#[tokio::test]
+async fn a_blob_that_is_put_twice_is_there_once_and_a_damaged_one_is_replaced() {
+    let (store, values) = store().await;
+    for len in [10, 2 * CHUNK_BYTES + 9] {
+        let whole = bytes(len);
+        let id = store.put(&whole).await.unwrap();
+        let before = all_keys(&values).await;
+        assert_eq!(store.put(&whole).await.unwrap(), id);
+        assert_eq!(all_keys(&values).await, before, "{len}");
+        let mut key = vec![b'h'];
+        key.extend_from_slice(id.as_bytes());
+        for damaged in [&b""[..], b"\x07", b"\x01\xff", b"\x00other"] {
+            values.put(&key, Bytes::from_static(damaged)).await.unwrap();
+            assert!(matches!(read(&store, id, 0..1).await, Err(BlobError::Damaged(_))));
+            store.put(&whole).await.unwrap();
+            assert_eq!(read(&store, id, 0..u64::MAX).await.unwrap(), whole, "{len}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_two_that_write_the_same_blob_at_once_one_object_stays() {
+    let (store, values) = store().await;
+    let whole = bytes(2 * CHUNK_BYTES);
+    let id = BlobId::of(&whole);
+    let (mut first, mut second) = (store.writer(), store.writer());
+    first.write(&whole).await.unwrap();
+    second.write(&whole).await.unwrap();
+    let (a, b) = tokio::join!(first.finish(), second.finish());
+    assert_eq!((a.unwrap(), b.unwrap()), (id, id));
+    assert_eq!(all_keys(&values).await, 3, "a header and two chunks");
+    assert_eq!(read(&store, id, 0..u64::MAX).await.unwrap(), whole);
+    store.remove(id).await.unwrap();
+    assert_eq!(all_keys(&values).await, 0);
+    store.remove(id).await.unwrap();
+}
+
+/// Lets the tasks behind the store get done.
+async fn until_keys(values: &LargeValues, count: usize) {
+    for _ in 0..10_000 {
+        if all_keys(values).await == count {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("{} keys, not {count}", all_keys(values).await);
+}
+
+#[tokio::test]
+async fn an_abandoned_writer_leaves_nothing() {
+    let (store, values) = store().await;
+    for len in [10, CHUNK_BYTES + 1, 3 * CHUNK_BYTES + 1] {
+        let mut writer = store.writer();
+        writer.write(&bytes(len)).await.unwrap();
+        drop(writer);
+        until_keys(&values, 0).await;
+    }
+    assert_eq!(store.counts().puts, 0);
+}
+
+/// Drops `future` at its `polls`-th await.
+async fn cut_off(future: impl Future, polls: usize) -> bool {
+    let mut future = pin!(future);
+    let mut polled = 0;
+    std::future::poll_fn(|context| {
+        polled += 1;
+        if polled > polls {
+            return Poll::Ready(false);
+        }
+        match future.as_mut().poll(context) {
+            Poll::Ready(_) => Poll::Ready(true),
+            Poll::Pending => {
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+/// A session that times out while its message is being stored: whatever is there is whole.
+#[tokio::test]
+async fn a_put_that_nobody_waits_for_any_more_leaves_a_whole_blob_or_nothing() {
+    let whole = bytes(2 * CHUNK_BYTES + 1);
+    for polls in 0..50 {
+        let (store, values) = store().await;
+        let done = cut_off(store.put(&whole), polls).await;
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        match read(&store, BlobId::of(&whole), 0..u64::MAX).await {
+            Ok(found) => assert_eq!((found == whole, all_keys(&values).await), (true, 4)),
+            Err(error) => {
+                assert!(matches!(error, BlobError::Missing(_)), "{polls}: {error}");
+                assert_eq!(all_keys(&values).await, 0, "{polls}");
+            }
+        }
+        if done {
+            return;
+        }
+    }
+    panic!("a put ends");
+}
+
+/// What a store looks like after a crash at any write: every subset of writes that came in order.
+#[tokio::test]
+async fn opening_clears_what_a_crash_left_and_nothing_else() {
+    let (original, values) = store().await;
+    let kept = original.put(&bytes(CHUNK_BYTES + 7)).await.unwrap();
+    let whole = bytes(2 * CHUNK_BYTES + 1);
+    let id = BlobId::of(&whole);
+    let object = [7; 16];
+    let chunks: Vec<ChainingValue> = whole
+        .chunks(CHUNK_BYTES)
+        .enumerate()
+        .map(|(i, chunk)| tree::chunk_value(to_u64(i * CHUNK_BYTES), chunk))
+        .collect();
+    let stand = all_keys(&values).await;
+    let upload = [&b"s"[..], &object].concat();
+    // Cut off while the chunks came.
+    for stored in 1..=chunks.len() {
+        for (number, chunk) in (0..).zip(whole.chunks(CHUNK_BYTES).take(stored)) {
+            let chunk = Bytes::copy_from_slice(chunk);
+            original.backend.put_chunk(object, number, chunk).await.unwrap();
+        }
+        let store = BlobStore::embedded(values.clone(), Env::system()).await.unwrap();
+        assert_eq!(all_keys(&values).await, stand, "{stored} chunks");
+        assert!(read(&store, kept, 0..u64::MAX).await.is_ok());
+    }
+    // Cut off between marker and header, and between header and the marker's end.
+    for header in [false, true] {
+        for (number, chunk) in (0..).zip(whole.chunks(CHUNK_BYTES)) {
+            let chunk = Bytes::copy_from_slice(chunk);
+            original.backend.put_chunk(object, number, chunk).await.unwrap();
+        }
+        if header {
+            let size = to_u64(whole.len());
+            original.backend.put_header(id, object, size, &chunks).await.unwrap();
+        }
+        let name = Bytes::copy_from_slice(id.as_bytes());
+        values.put(&upload, name).await.unwrap();
+        let store = BlobStore::embedded(values.clone(), Env::system()).await.unwrap();
+        assert_eq!(keys(&values, b"s").await.len(), 0);
+        if header {
+            assert_eq!(read(&store, id, 0..u64::MAX).await.unwrap(), whole);
+        } else {
+            assert_eq!(all_keys(&values).await, stand);
+        }
+    }
+    // Cut off in the middle of a removal: the header is gone, the chunks are not yet.
+    let key = [&b"h"[..], id.as_bytes()].concat();
+    values.put(&upload, Bytes::copy_from_slice(id.as_bytes())).await.unwrap();
+    values.remove(&key).await.unwrap();
+    BlobStore::embedded(values.clone(), Env::system()).await.unwrap();
+    assert_eq!(all_keys(&values).await, stand);
+    // A marker that is none.
+    values.put(b"s", Bytes::new()).await.unwrap();
+    let store = BlobStore::embedded(values.clone(), Env::system()).await.unwrap();
+    assert_eq!(all_keys(&values).await, stand);
+    assert!(read(&store, kept, 0..u64::MAX).await.is_ok());
+}
+
+#[tokio::test]
+async fn references_are_added_and_dropped_with_a_due_time() {
+    use crate::{Owner, limits::GRACE_MS, references};
+    let db = kv::Database::memory(Env::system());
+    let id = BlobId::of(b"x");
+    let owners = [Owner::Email(1, 2), Owner::Email(1, 3), Owner::Submission([9; 16])];
+    let tx = db.begin();
+    owners.iter().for_each(|owner| references::add(&tx, id, owner));
+    tx.commit().await.unwrap();
+    let now = env::Timestamp::from_unix_ms(5);
+    let tx = db.begin();
+    references::remove(&tx, id, &owners[0], now);
+    tx.commit().await.unwrap();
+    let tx = db.begin();
+    for (owner, there) in owners.iter().zip([false, true, true]) {
+        assert_eq!(references::exists(&tx, id, owner).await.unwrap(), there);
+    }
+    let due = kv::RangeQuery::prefix(&kv::Subspace::BlobDue.prefix());
+    let due = tx.range(due).collect().await.unwrap();
+    let (_, at, name): (i64, i64, kv::tuple::Bytes<'_>) = kv::tuple::unpack(&due[0].key).unwrap();
+    assert_eq!((due.len(), at), (1, 5 + GRACE_MS));
+    assert_eq!(BlobId::from_slice(&name), Some(id));
+}

@@ -1,0 +1,131 @@
+//! Programs: ours, built once, and the clients of others, run with a bound.
+
+use std::{
+    ffi::OsStr,
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::{OnceLock, mpsc},
+    thread,
+};
+
+use serde_json::Value;
+
+use crate::{Deadline, PATIENCE, report, workspace};
+
+/// Names a program `rookery` to test instead of the one that this workspace builds.
+const GIVEN: &str = "ROOKERY_BIN";
+
+/// The program `rookery`, built by the cargo that runs these tests, in the same profile.
+pub fn rookery() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| match std::env::var_os(GIVEN) {
+        Some(path) => path.into(),
+        None => build(),
+    })
+}
+
+fn build() -> PathBuf {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(workspace::root()).args([
+        "build",
+        "--package",
+        "rookery",
+        "--bin",
+        "rookery",
+        "--message-format=json",
+    ]);
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    // Where cargo was told to build by an option, the test program's own place tells it.
+    if let Some(target) = target_folder() {
+        cargo.arg("--target-dir").arg(target);
+    }
+    let built = cargo.stderr(Stdio::inherit()).output().expect("cargo runs these tests");
+    assert!(built.status.success(), "rookery does not build");
+    String::from_utf8_lossy(&built.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|line| line["target"]["name"] == "rookery")
+        .find_map(|line| line["executable"].as_str().map(PathBuf::from))
+        .expect("cargo names the program that it built")
+}
+
+/// `target`, from `target/PROFILE/deps/PROGRAM`; `None` where the program lies elsewhere.
+fn target_folder() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    let deps = program.parent().filter(|folder| folder.file_name() == Some(OsStr::new("deps")))?;
+    let profile = deps.parent()?;
+    let named = |name| profile.file_name() == Some(OsStr::new(name));
+    (named("debug") || named("release")).then(|| profile.parent().map(Path::to_owned))?
+}
+
+/// Finds a client program in the search path. Where it is missing, says so, past the capture.
+pub fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let found =
+        std::env::split_paths(&path).map(|folder| folder.join(name)).find(|at| at.is_file());
+    if found.is_none() {
+        report(&format!("skipped: no {name} on this machine"));
+    }
+    found
+}
+
+/// Runs a program to its end, with `input` on its standard input.
+///
+/// # Panics
+/// Where it does not start or runs longer than [`PATIENCE`]; then it is killed first.
+pub fn run(command: &mut Command, input: &[u8]) -> Output {
+    let shown = format!("{command:?}");
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{shown}: {error}"));
+    let mut stdin = child.stdin.take().expect("it is piped");
+    let input = input.to_vec();
+    // A program that ends early closes the pipe; its status tells more than the write's error.
+    let writer = thread::spawn(move || drop(stdin.write_all(&input)));
+    let mut stdout = child.stdout.take().expect("it is piped");
+    let mut stderr = child.stderr.take().expect("it is piped");
+    let (out_done, out) = mpsc::channel();
+    let (err_done, err) = mpsc::channel();
+    thread::spawn(move || drop(out_done.send(read_all(&mut stdout))));
+    thread::spawn(move || drop(err_done.send(read_all(&mut stderr))));
+    let deadline = Deadline::after(PATIENCE);
+    // Both pipes end when the program does.
+    let (Ok(stdout), Ok(stderr)) =
+        (out.recv_timeout(deadline.left()), err.recv_timeout(deadline.left()))
+    else {
+        let _ended = child.kill();
+        panic!("{shown}: still running after {PATIENCE:?}");
+    };
+    let status = child.wait().expect("the child is ours");
+    writer.join().expect("writing does not panic");
+    Output { status, stdout, stderr }
+}
+
+/// Runs a program that has to succeed, and returns its standard output.
+///
+/// # Panics
+/// As [`run`], and with all that it printed where it fails.
+pub fn succeed(command: &mut Command, input: &[u8]) -> String {
+    let output = run(command, input);
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{stdout}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr),
+    );
+    stdout
+}
+
+fn read_all(from: &mut impl Read) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // A broken pipe ends the output as its end does.
+    let _count = from.read_to_end(&mut bytes);
+    bytes
+}
