@@ -32,9 +32,12 @@ use crate::{
 pub struct Node {
     services: Services,
     stop: Stop,
+    /// HTTP stops last: it tells that the node drains.
+    stop_http: Stop,
     readiness: Readiness,
     /// Accept loops; each ends after its last session.
     loops: Vec<Task<()>>,
+    http_loops: Vec<Task<()>>,
     _housekeeping: Task<()>,
     http_addresses: Vec<SocketAddr>,
     embedded: Option<Embedded>,
@@ -158,8 +161,10 @@ impl Node {
             _housekeeping: env.spawn("housekeeping", housekeeping(services.clone())),
             services,
             stop,
+            stop_http: Stop::new(),
             readiness,
             loops: Vec::new(),
+            http_loops: Vec::new(),
             http_addresses: Vec::new(),
             embedded: None,
         };
@@ -201,9 +206,9 @@ impl Node {
                 self.http_addresses.push(address);
             }
             let router = http::router(http_parts.clone());
-            let mut stopping = self.stop.listen();
+            let mut stopping = self.stop_http.listen();
             let stop = async move { stopping.requested().await };
-            self.loops.push(env.spawn("http", http::serve(env.clone(), listener, router, stop)));
+            self.http_loops.push(env.spawn("http", http::serve(env.clone(), listener, router, stop)));
         }
         if let Some(address) = self.http_addresses.first() {
             let data = &self.services.config.data;
@@ -244,12 +249,10 @@ impl Node {
         self.stop.stop();
         let env = self.services.env.clone();
         let patience = Duration::from_secs(self.services.config.limits.shutdown_seconds);
-        let loops = std::mem::take(&mut self.loops);
         let ended = env.timeout(patience, async {
-            for task in loops {
-                // A loop that panicked has ended as well.
-                let _ended = task.await;
-            }
+            join(std::mem::take(&mut self.loops)).await;
+            self.stop_http.stop();
+            join(std::mem::take(&mut self.http_loops)).await;
         });
         if ended.await.is_err() {
             tracing::warn!("sessions were cut off at the end of the shutdown time");
@@ -265,6 +268,13 @@ impl Node {
             // Whatever was acknowledged is in the journal already.
             tracing::error!(%error, "the store did not close cleanly");
         }
+    }
+}
+
+/// Waits for tasks; one that panicked has ended as well.
+async fn join(tasks: Vec<Task<()>>) {
+    for task in tasks {
+        let _ended = task.await;
     }
 }
 

@@ -11,7 +11,11 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{Deadline, PATIENCE, report, workspace};
+use crate::{
+    Deadline, PATIENCE, report,
+    server::{ALICE, BOB, CONTENT, PASSWORD, Server},
+    workspace,
+};
 
 /// Names a program `rookery` to test instead of the one that this workspace builds.
 const GIVEN: &str = "ROOKERY_BIN";
@@ -70,6 +74,34 @@ pub fn find(name: &str) -> Option<PathBuf> {
         report(&format!("skipped: no {name} on this machine"));
     }
     found
+}
+
+/// Runs one of our scripts in `tests/python` against a server, which has to succeed; it finds
+/// ports and accounts in its environment. `false` where there is no Python.
+///
+/// # Panics
+/// Where the script fails, with what it printed.
+pub fn python(server: &Server, script: &str, arguments: &[&str]) -> bool {
+    let Some(python) = find("python3") else { return false };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join("python");
+    let ports = &server.ports;
+    let mut command = Command::new(python);
+    // Nothing is left behind in the source folder.
+    command.arg("-B").arg(folder.join(script)).args(arguments);
+    for (name, port) in [
+        ("SMTP", ports.smtp),
+        ("SUBMISSION", ports.submission),
+        ("SUBMISSIONS", ports.submissions),
+        ("LMTP", ports.lmtp),
+        ("IMAP", ports.imap),
+        ("IMAPS", ports.imaps),
+    ] {
+        command.env(name, port.to_string());
+    }
+    command.env("CERTIFICATE", server.certificate()).env("PASSWORD", PASSWORD);
+    command.env("ALICE", ALICE).env("BOB", BOB).env("CONTENT", CONTENT);
+    succeed(&mut command, b"");
+    true
 }
 
 /// Runs a program to its end, with `input` on its standard input.

@@ -9,6 +9,7 @@
 use std::{
     io::{BufRead, BufReader, Read},
     net::{Ipv4Addr, TcpListener},
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
@@ -219,17 +220,21 @@ impl Server {
         self.process.as_ref().expect("the server runs").child.id()
     }
 
-    /// Ends the server with SIGKILL, at once, whatever it is doing.
+    /// Ends the server with SIGKILL, at once, whatever it is doing. [`Server::reap`] comes next.
     ///
     /// # Panics
-    /// Where it does not run, or ended by itself before.
-    pub fn kill(&mut self) {
-        let mut process = self.process.take().expect("the server runs");
-        if let Ok(Some(status)) = process.child.try_wait() {
-            panic!("the server ended by itself: {status}\n{}", self.log());
-        }
-        process.child.kill().expect("it is our child");
-        process.end();
+    /// Where the signal cannot be sent.
+    pub fn kill(&self) {
+        self.signal("KILL");
+    }
+
+    /// Takes the end of a server that was killed.
+    ///
+    /// # Panics
+    /// Where it ended in another way.
+    pub fn reap(&mut self) {
+        let status = self.wait();
+        assert_eq!(status.signal(), Some(9), "the server ended by itself: {status}");
     }
 
     /// Starts it again on the same data.
@@ -246,11 +251,15 @@ impl Server {
     /// # Panics
     /// Where the signal cannot be sent.
     pub fn terminate(&self) {
-        let kill = format!("kill -TERM {}", self.pid());
+        self.signal("TERM");
+    }
+
+    fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.pid());
         program::succeed(Command::new("sh").args(["-c", &kill]), b"");
     }
 
-    /// Waits for the end of a server that was sent SIGTERM.
+    /// Waits for the end of a server that was sent a signal.
     ///
     /// # Panics
     /// Where it is still there after [`PATIENCE`].

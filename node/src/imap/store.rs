@@ -316,7 +316,7 @@ impl Connection {
                 db.run(|tx| async move {
                     let mut unit = AccountUnit::new(&tx, account, now);
                     mail::expunge(&mut unit, mailbox, ExpungeMode::Deleted, targets).await?;
-                    Ok::<_, StoreError>(unit.finish().await?)
+                    unit.finish().await
                 })
                 .await
                 .map_err(|error| errors::store(&error))?;

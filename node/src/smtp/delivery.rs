@@ -11,7 +11,10 @@
 //! the store between two of them is told as temporary, and the client's next try gives those
 //! that were served a second copy: twice, not never.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use mail::{AccountId, OperationId};
 use smtp::{Permanence, QueueId, Refusal, Reply, Ret, Role};
@@ -85,7 +88,9 @@ async fn deliver(
         outbound: submission(services, &mut envelope, finished),
         on_failure: on_failure(services, role, &envelope, finished),
         served: Served::Nobody,
+        done: None,
         results: Results::new(),
+        queued: Ok(()),
     };
     let failed = delivery.run(services).await;
     let id = finished.name.queue_id();
@@ -94,12 +99,7 @@ async fn deliver(
             envelope
                 .recipients
                 .iter()
-                .map(|recipient| {
-                    let result = for_recipient(recipient, &delivery.results);
-                    // What has no accounts stands and falls with the queue.
-                    let queued = if recipient.accounts.is_empty() { failed } else { None };
-                    queued.map_or(result, Err).map(|()| id.clone())
-                })
+                .map(|recipient| delivery.for_recipient(recipient).map(|()| id.clone()))
                 .collect(),
         ),
         Role::Exchange | Role::Submission => match failed {
@@ -116,7 +116,11 @@ struct Delivery {
     outbound: Option<Submission>,
     on_failure: OnFailure,
     served: Served,
+    /// The first append that was done.
+    done: Option<Append>,
     results: Results,
+    /// What became of the copy for other servers.
+    queued: Result<(), Refusal>,
 }
 
 /// Whether the message has reached anybody.
@@ -127,9 +131,10 @@ enum Served {
 }
 
 impl Delivery {
-    /// Returns why some accounts have no result of their own, if that is so.
+    /// Returns why some destinations have no result of their own, if that is so.
     async fn run(&mut self, services: &Services) -> Option<Refusal> {
-        let mut chunks: std::collections::VecDeque<Vec<Append>> = std::mem::take(&mut self.appends)
+        // One place is left for the append that is carried along.
+        let mut chunks: VecDeque<Vec<Append>> = std::mem::take(&mut self.appends)
             .chunks(limits::APPENDS_PER_TRANSACTION_MAX - 1)
             .map(<[Append]>::to_vec)
             .collect();
@@ -138,45 +143,78 @@ impl Delivery {
             chunks.push_back(Vec::new());
         }
         let mut postponed = Vec::new();
-        let mut done: Option<Append> = None;
         let mut failed = None;
         while let Some(chunk) = chunks.pop_front() {
-            let outbound = self.outbound.take();
-            let goes_elsewhere = outbound.is_some();
-            let request = Request {
-                appends: done.iter().chain(&chunk).cloned().collect(),
-                outbound,
-                on_failure: self.on_failure.clone(),
-            };
-            let carried = usize::from(done.is_some());
-            match services.deliverer.submit(request).await {
-                Ok(delivered) => {
-                    let results = delivered.appends.into_iter().skip(carried);
-                    let mut refused_all = done.is_none() && !goes_elsewhere;
-                    for (append, result) in chunk.iter().zip(results) {
-                        if result.is_ok() {
-                            refused_all = false;
-                            done.get_or_insert_with(|| append.clone());
-                        }
-                        let result = result.map(drop).map_err(|refusal| errors::delivery(&refusal));
-                        self.results.insert(append.account, result);
-                    }
-                    if refused_all {
-                        postponed.push(chunk);
-                    } else {
-                        self.served = Served::Somebody;
-                        // Their failures were not reported, for nobody was served then.
-                        chunks.extend(postponed.drain(..));
-                    }
-                }
-                Err(error) => {
-                    let refusal = errors::deliver(&error);
-                    failed = Some(refusal);
-                    self.results.extend(chunk.iter().map(|append| (append.account, Err(refusal))));
+            match self.run_chunk(services, &chunk).await {
+                Err(refusal) => failed = Some(refusal),
+                Ok(Served::Nobody) => postponed.push(chunk),
+                Ok(Served::Somebody) => {
+                    self.served = Served::Somebody;
+                    // Their failures were not reported, for nobody was served then.
+                    chunks.extend(postponed.drain(..));
                 }
             }
         }
+        if self.served == Served::Somebody && !postponed.is_empty() {
+            // Only the queue took it, long before: nobody is left to carry the report along.
+            failed.get_or_insert(for_all(&self.results));
+        }
         failed
+    }
+
+    /// One transaction's share.
+    async fn run_chunk(
+        &mut self,
+        services: &Services,
+        chunk: &[Append],
+    ) -> Result<Served, Refusal> {
+        let outbound = self.outbound.take();
+        let goes_elsewhere = outbound.is_some();
+        let carried = self.done.iter().len();
+        let request = Request {
+            appends: self.done.iter().chain(chunk).cloned().collect(),
+            outbound,
+            on_failure: self.on_failure.clone(),
+        };
+        let delivered = match services.deliverer.submit(request).await {
+            Ok(delivered) => delivered,
+            Err(error) => {
+                let refusal = errors::deliver(&error);
+                if goes_elsewhere {
+                    self.queued = Err(refusal);
+                }
+                self.results.extend(chunk.iter().map(|append| (append.account, Err(refusal))));
+                return Err(refusal);
+            }
+        };
+        for (append, result) in chunk.iter().zip(delivered.appends.into_iter().skip(carried)) {
+            if result.is_ok() {
+                self.done.get_or_insert_with(|| append.clone());
+            }
+            let result = result.map(drop).map_err(|refusal| errors::delivery(&refusal));
+            self.results.insert(append.account, result);
+        }
+        let is_served = goes_elsewhere || self.done.is_some();
+        Ok(if is_served { Served::Somebody } else { Served::Nobody })
+    }
+
+    /// LMTP's reply for one recipient (RFC 2033 §4.2). Where some of its destinations took the
+    /// message and a mailbox was full, that is told as permanent: the client reports it and does
+    /// not send the message again to those that have it.
+    fn for_recipient(&self, recipient: &Recipient) -> Result<(), Refusal> {
+        let of_mine = || recipient.accounts.iter().filter_map(|account| self.results.get(account));
+        let goes_elsewhere = recipient.destinations_elsewhere > 0;
+        if goes_elsewhere {
+            self.queued?;
+        }
+        let is_served = goes_elsewhere || of_mine().any(Result::is_ok);
+        match of_mine().find_map(|result| result.err()) {
+            None => Ok(()),
+            Some(Refusal::MailboxFull(_)) if is_served => {
+                Err(Refusal::MailboxFull(Permanence::Permanent))
+            }
+            Some(refusal) => Err(refusal),
+        }
     }
 }
 
@@ -196,7 +234,7 @@ fn appends(services: &Services, envelope: &Envelope, finished: &Finished) -> Vec
         .map(|(account, recipients)| Append {
             account,
             target: Target::Inbox,
-            email: std::sync::Arc::clone(&finished.email),
+            email: Arc::clone(&finished.email),
             operation: OperationId::random(&services.env),
             recipients,
         })
@@ -248,21 +286,6 @@ fn on_failure(
                 header: finished.header.clone(),
             }))
         }
-    }
-}
-
-/// LMTP's reply for one recipient (RFC 2033 §4.2). Where some of a group's mailboxes took the
-/// message and others refused it, the refusal is told as permanent: the client reports it and
-/// does not send the message again to those that have it.
-fn for_recipient(recipient: &Recipient, results: &Results) -> Result<(), Refusal> {
-    let of_mine = || recipient.accounts.iter().filter_map(|account| results.get(account));
-    let is_served = of_mine().any(Result::is_ok);
-    match of_mine().find_map(|result| result.err()) {
-        None => Ok(()),
-        Some(Refusal::MailboxFull(_)) if is_served => {
-            Err(Refusal::MailboxFull(Permanence::Permanent))
-        }
-        Some(refusal) => Err(refusal),
     }
 }
 

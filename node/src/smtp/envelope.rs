@@ -47,6 +47,8 @@ pub(super) struct Recipient {
     pub(super) notify: Notify,
     /// The accounts that it leads to.
     pub(super) accounts: BTreeSet<AccountId>,
+    /// How many addresses on other servers.
+    pub(super) destinations_elsewhere: usize,
 }
 
 /// What the directory says of a recipient.
@@ -106,7 +108,7 @@ impl Envelope {
             Err(ResolveError::NotLocal(_)) if self.user.is_some() => Found {
                 expansion: Expansion {
                     accounts: BTreeSet::new(),
-                    remote: BTreeSet::from([relayed(&rcpt, &address)]),
+                    remote: BTreeSet::from([address.to_string()]),
                 },
                 usage: None,
             },
@@ -147,6 +149,7 @@ impl Envelope {
             text,
             notify: rcpt.notify,
             accounts: expansion.accounts,
+            destinations_elsewhere: expansion.remote.len(),
         });
         self.paths.push(rcpt.recipient);
         Ok(())
@@ -238,15 +241,6 @@ fn check_quota(usage: &AccountUsage, declared: Option<u64>) -> Result<(), Refusa
             Err(Refusal::MailboxFull(Permanence::Temporary))
         }
         _ => Ok(()),
-    }
-}
-
-/// An address elsewhere as the client wrote it, its domain folded: what stands left of the `@`
-/// is that server's alone (RFC 5321 §2.4).
-fn relayed(rcpt: &RcptTo, address: &Address) -> String {
-    match &rcpt.recipient {
-        ForwardPath::Mailbox(mailbox) => format!("{}@{}", mailbox.local(), address.domain()),
-        ForwardPath::Postmaster => address.to_string(),
     }
 }
 

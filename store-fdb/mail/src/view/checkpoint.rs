@@ -186,3 +186,6 @@ fn settled(view: &View) -> View {
         ..*view
     }
 }
+
+#[cfg(test)]
+mod tests;

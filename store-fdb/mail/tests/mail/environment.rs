@@ -1,6 +1,12 @@
-//! Choices that a seed decides.
+//! A world that a seed decides: time moves when somebody sleeps, and randomness is a sequence.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use env::{Backend, BoxFuture, Datagrams, Env, Listener, Monotonic, RawTask, Stream, Timestamp};
 
 /// A splitmix64 sequence.
 #[derive(Debug)]
@@ -29,5 +35,62 @@ impl Random {
 
     pub(crate) fn pick<'a, T>(&self, list: &'a [T]) -> Option<&'a T> {
         if list.is_empty() { None } else { list.get(self.below(list.len())) }
+    }
+}
+
+struct Seeded {
+    random: Random,
+    micros: AtomicU64,
+}
+
+/// An environment that `seed` decides, on a runtime of one thread.
+pub(crate) fn seeded(seed: u64) -> Env {
+    Env::new(Seeded { random: Random::new(seed), micros: AtomicU64::new(0) })
+}
+
+impl Backend for Seeded {
+    fn monotonic(&self) -> Monotonic {
+        Monotonic::from_start(Duration::from_micros(self.micros.fetch_add(1, Relaxed)))
+    }
+
+    fn wall(&self) -> Timestamp {
+        Timestamp::from_unix_ms(1_700_000_000_000)
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        // All sleepers push the one clock, so each pushes it a little only.
+        let micros = u64::try_from(duration.as_micros()).unwrap().min(500);
+        self.micros.fetch_add(micros, Relaxed);
+        Box::pin(tokio::task::yield_now())
+    }
+
+    fn fill_random(&self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            let next = self.random.next().to_le_bytes();
+            chunk.copy_from_slice(&next[..chunk.len()]);
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the environment")]
+    fn spawn(&self, _name: &'static str, future: BoxFuture<'static, ()>) -> RawTask {
+        let handle = tokio::spawn(future).abort_handle();
+        RawTask::new(move || handle.abort())
+    }
+
+    fn run_blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
+        work();
+        Box::pin(std::future::ready(()))
+    }
+
+    fn listen(&self, _address: SocketAddr) -> BoxFuture<'_, std::io::Result<Listener>> {
+        unreachable!("the mail store opens no socket")
+    }
+
+    fn connect(&self, _address: SocketAddr) -> BoxFuture<'_, std::io::Result<Stream>> {
+        unreachable!("the mail store opens no socket")
+    }
+
+    fn datagrams(&self, _address: SocketAddr) -> BoxFuture<'_, std::io::Result<Datagrams>> {
+        unreachable!("the mail store opens no socket")
     }
 }
