@@ -94,3 +94,6 @@ pub const REMOTE_RECIPIENT_BYTES_MAX: usize = 90_000;
 
 /// Bytes around a recipient in the queue's record, rounded up.
 pub const REMOTE_RECIPIENT_FRAMING_BYTES: usize = 8;
+
+/// What of the shutdown time is left to the store's own end, after the sessions'.
+pub const CLOSE_RESERVE: Duration = Duration::from_secs(2);

@@ -248,7 +248,8 @@ impl Node {
         self.readiness.enter(Phase::Draining);
         self.stop.stop();
         let env = self.services.env.clone();
-        let patience = Duration::from_secs(self.services.config.limits.shutdown_seconds);
+        let whole = Duration::from_secs(self.services.config.limits.shutdown_seconds);
+        let patience = whole.saturating_sub(limits::CLOSE_RESERVE).max(whole / 2);
         let ended = env.timeout(patience, async {
             join(std::mem::take(&mut self.loops)).await;
             self.stop_http.stop();

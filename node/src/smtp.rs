@@ -254,9 +254,8 @@ impl Connection {
     async fn wait(&mut self) -> Result<Woken, Disconnect> {
         let env = self.services.env.clone();
         let deadline = self.wake_at.map(|at| self.begun + at);
-        let reads = self.peer == Peer::Sending
-            && self.unread.is_empty()
-            && self.session.wants_input();
+        let reads =
+            self.peer == Peer::Sending && self.unread.is_empty() && self.session.wants_input();
         let stopping = &mut self.stopping;
         let stop = async {
             match stopping {

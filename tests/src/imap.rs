@@ -112,6 +112,7 @@ impl Imap {
     ///
     /// # Panics
     /// Where none comes.
+    #[track_caller]
     pub fn response(&mut self) -> Line {
         self.try_response().expect("the server responds")
     }
@@ -128,6 +129,7 @@ impl Imap {
     ///
     /// # Panics
     /// Where it does not come.
+    #[track_caller]
     pub fn answer(&mut self, tag: &str) -> Answer {
         let mut untagged = Vec::new();
         loop {
@@ -147,6 +149,7 @@ impl Imap {
     ///
     /// # Panics
     /// Where it is not answered.
+    #[track_caller]
     pub fn command(&mut self, command: &str) -> Answer {
         let tag = self.send(command);
         self.answer(&tag)
@@ -156,6 +159,7 @@ impl Imap {
     ///
     /// # Panics
     /// Where it does not.
+    #[track_caller]
     pub fn ok(&mut self, command: &str) -> Answer {
         let answer = self.command(command);
         assert!(answer.status.starts_with("OK"), "{command}: {answer:?}");
@@ -166,6 +170,7 @@ impl Imap {
     ///
     /// # Panics
     /// Where it is refused.
+    #[track_caller]
     pub fn append(&mut self, mailbox: &str, flags: &str, message: &[u8]) -> Answer {
         let tag = self.send(&format!("APPEND {mailbox} ({flags}) {{{}}}", message.len()));
         let more = self.response().text;
@@ -181,6 +186,7 @@ impl Imap {
     ///
     /// # Panics
     /// Where there is none.
+    #[track_caller]
     pub fn body(&mut self, uid: u32) -> Vec<u8> {
         let mut answer = self.ok(&format!("UID FETCH {uid} BODY.PEEK[]"));
         let at = answer.untagged.iter().position(|line| !line.literals.is_empty());
@@ -192,6 +198,7 @@ impl Imap {
     ///
     /// # Panics
     /// Where it is refused.
+    #[track_caller]
     pub fn idle(&mut self) -> String {
         let tag = self.send("IDLE");
         loop {
@@ -207,6 +214,7 @@ impl Imap {
     ///
     /// # Panics
     /// Where it is not answered.
+    #[track_caller]
     pub fn done(&mut self, tag: &str) -> Answer {
         self.wire.send(b"DONE\r\n");
         self.answer(tag)
@@ -216,6 +224,7 @@ impl Imap {
     ///
     /// # Panics
     /// Where it does not come.
+    #[track_caller]
     pub fn wait_for(&mut self, part: &str) -> Line {
         loop {
             let line = self.response();
@@ -236,6 +245,7 @@ fn literal(line: &str) -> Option<usize> {
 ///
 /// # Panics
 /// Where there is none.
+#[track_caller]
 pub fn number_after(text: &str, key: &str) -> u64 {
     let at = text.find(key).unwrap_or_else(|| panic!("no {key} in {text:?}"));
     let digits: String = text[at + key.len()..]

@@ -165,6 +165,7 @@ impl Server {
         let mut server =
             Self { ports: Ports::new(BASE_MIN), kind, folder, process: None, log: Log::default() };
         if kind == Kind::Configured {
+            std::fs::create_dir(server.data()).expect("the folder is writable");
             server.cli(&["domain", "add", "example.org"]);
             for address in [ALICE, BOB] {
                 server.cli(&["account", "add", address, "--password-stdin"]);

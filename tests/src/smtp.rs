@@ -95,6 +95,7 @@ impl Smtp {
     ///
     /// # Panics
     /// Where it is no reply.
+    #[track_caller]
     pub fn try_reply(&mut self) -> io::Result<Reply> {
         let mut lines = Vec::new();
         loop {
@@ -112,6 +113,7 @@ impl Smtp {
     ///
     /// # Panics
     /// Where none comes.
+    #[track_caller]
     pub fn reply(&mut self) -> Reply {
         self.try_reply().expect("the server replies")
     }
@@ -120,6 +122,7 @@ impl Smtp {
     ///
     /// # Panics
     /// Where none comes.
+    #[track_caller]
     pub fn command(&mut self, line: &str) -> Reply {
         self.wire.send(format!("{line}\r\n").as_bytes());
         self.reply()
@@ -129,6 +132,7 @@ impl Smtp {
     ///
     /// # Panics
     /// Where it gets another.
+    #[track_caller]
     pub fn expect(&mut self, line: &str, code: u16) -> Reply {
         let reply = self.command(line);
         assert_eq!(reply.code, code, "{line}: {reply}");
@@ -139,6 +143,7 @@ impl Smtp {
     ///
     /// # Panics
     /// Where one is not.
+    #[track_caller]
     pub fn envelope(&mut self, from: &str, to: &[&str]) {
         self.expect(&format!("MAIL FROM:<{from}>"), 250);
         for to in to {
@@ -150,6 +155,7 @@ impl Smtp {
     ///
     /// # Panics
     /// Where DATA is refused or no reply comes.
+    #[track_caller]
     pub fn data(&mut self, message: &[u8]) -> Reply {
         self.expect("DATA", 354);
         self.wire.send(&stuffed(message));
@@ -160,6 +166,7 @@ impl Smtp {
     ///
     /// # Panics
     /// Where it is not.
+    #[track_caller]
     pub fn deliver(&mut self, from: &str, to: &str, message: &[u8]) {
         self.envelope(from, &[to]);
         let reply = self.data(message);

@@ -92,6 +92,7 @@ impl Wire {
     ///
     /// # Panics
     /// Where they cannot be sent.
+    #[track_caller]
     pub fn send(&mut self, bytes: &[u8]) {
         self.try_send(bytes).expect("the server takes bytes");
     }
@@ -120,6 +121,7 @@ impl Wire {
     ///
     /// # Panics
     /// Where none comes.
+    #[track_caller]
     pub fn line(&mut self) -> String {
         self.try_line().expect("the server says something")
     }
@@ -128,6 +130,7 @@ impl Wire {
     ///
     /// # Panics
     /// Where they do not come.
+    #[track_caller]
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
         while self.read.len() - self.taken < count {
             self.fill().expect("the server sends what it announced");
@@ -141,6 +144,7 @@ impl Wire {
     ///
     /// # Panics
     /// Where it does not end in order.
+    #[track_caller]
     pub fn to_end(&mut self) -> Vec<u8> {
         loop {
             match self.fill() {

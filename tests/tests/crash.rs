@@ -22,7 +22,7 @@ use blackbox::{
 const CLIENTS: usize = 4;
 
 /// Acknowledgements after which each round's server is killed: early, and well under way.
-const ROUNDS: [usize; 4] = [3, 40, 90, 60];
+const ROUNDS: [usize; 5] = [3, 40, 150, 90, 250];
 
 const SENDER: &str = "sender@elsewhere.example";
 

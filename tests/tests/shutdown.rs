@@ -84,10 +84,10 @@ fn sigterm_lets_what_is_in_flight_finish() {
     let goodbye = waiting.reply();
     assert_eq!(goodbye.code, 421, "{goodbye}");
     refused(&server);
-    // A new probe is refused; one on a kept connection is told, or hung up on.
-    if let Ok(response) = http.get("/healthz/ready") {
-        assert_eq!(response.status, 503);
-    }
+    // Probes go on, and tell to send nobody here.
+    assert_eq!(get(&server, "/healthz/ready").status, 503);
+    assert_eq!(get(&server, "/healthz/live").status, 200);
+    assert_eq!(http.get("/healthz/ready").expect("the connection is kept").status, 503);
     sending.wire().send(rest);
     let reply = sending.reply();
     assert_eq!(reply.code, 250, "{reply}");
@@ -104,10 +104,10 @@ fn sigterm_lets_what_is_in_flight_finish() {
     assert!(imap.body(1).ends_with(mail.as_bytes()));
 }
 
-/// Waits until no port takes a connection any more.
+/// Waits until no mail port takes a connection any more.
 fn refused(server: &Server) {
     let deadline = Deadline::usual();
-    for port in server.ports.all() {
+    for port in server.ports.all().into_iter().filter(|port| *port != server.ports.http) {
         while let Ok(mut wire) = Wire::connect(port) {
             // The system accepted it before the port was closed; nobody will serve it.
             let _ended = wire.try_line();

@@ -3,11 +3,7 @@
 use smtp::{AuthFailure, Mechanism, Refusal, Reply, Secret};
 
 use super::{Connection, errors};
-use crate::{
-    auth::Step,
-    metrics::AuthOutcome,
-    services::auth_outcome,
-};
+use crate::{auth::Step, metrics::AuthOutcome, services::auth_outcome};
 
 impl Connection {
     pub(super) async fn authenticate(

@@ -28,9 +28,9 @@ pub(super) fn canonical(address: &Address) -> Canonical {
     if address.to_string().starts_with('"') {
         return Canonical::Unusable;
     }
-    let named = names::domain(address.domain().as_str())
-        .ok()
-        .and_then(|domain| directory::Address::parse(&format!("{}@{domain}", address.local())).ok());
+    let named = names::domain(address.domain().as_str()).ok().and_then(|domain| {
+        directory::Address::parse(&format!("{}@{domain}", address.local())).ok()
+    });
     named.map_or(Canonical::Unusable, Canonical::Named)
 }
 
@@ -38,10 +38,8 @@ pub(super) fn canonical(address: &Address) -> Canonical {
 pub(super) fn recipient(path: &ForwardPath, hostname: &Domain) -> Canonical {
     match path {
         ForwardPath::Mailbox(address) => canonical(address),
-        ForwardPath::Postmaster => {
-            directory::Address::parse(&format!("{POSTMASTER}@{hostname}"))
-                .map_or(Canonical::Unusable, Canonical::Named)
-        }
+        ForwardPath::Postmaster => directory::Address::parse(&format!("{POSTMASTER}@{hostname}"))
+            .map_or(Canonical::Unusable, Canonical::Named),
     }
 }
 

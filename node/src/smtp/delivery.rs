@@ -338,7 +338,9 @@ fn outcome_of(reply: &Reply) -> Outcome {
 fn first_refusal(reply: &Reply) -> Option<Refusal> {
     match reply {
         Reply::Refused(refusal) => Some(*refusal),
-        Reply::Deliveries(results) => results.iter().find_map(|result| result.as_ref().err().copied()),
+        Reply::Deliveries(results) => {
+            results.iter().find_map(|result| result.as_ref().err().copied())
+        }
         Reply::Accepted
         | Reply::Challenge(_)
         | Reply::Authenticated

@@ -101,8 +101,7 @@ impl Envelope {
             Canonical::Unusable => return Err(Refusal::UnknownRecipient),
         };
         let (wanted, host) = (&address, hostname.as_str());
-        let found =
-            services.db.run(|tx| async move { look_up(&tx, wanted, host).await }).await;
+        let found = services.db.run(|tx| async move { look_up(&tx, wanted, host).await }).await;
         let found = match found {
             Ok(found) => found,
             Err(ResolveError::NotLocal(_)) if self.user.is_some() => Found {

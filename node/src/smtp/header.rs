@@ -76,6 +76,10 @@ impl Gate {
     ) -> Result<Option<Opening>, HeaderError> {
         self.held.extend_from_slice(bytes);
         while let Some(length) = self.held[self.judged..].iter().position(|byte| *byte == b'\n') {
+            // The bound holds for the blank line too, so that the pieces' sizes do not matter.
+            if self.judged + length >= limits::HEADER_BYTES_MAX {
+                return Err(HeaderError::TooLarge);
+            }
             let line = &self.held[self.judged..=self.judged + length];
             match Line::of(line, self.judged) {
                 Line::Blank => {
@@ -187,7 +191,11 @@ mod tests {
     fn check(message: &str, additions: &Additions, expected: Result<&str, HeaderError>) {
         for at in 0..=message.len() {
             let (first, second) = message.as_bytes().split_at(at);
-            assert_eq!(pass([first, second], additions).as_deref(), expected.as_ref().map(|text| text.as_bytes()), "split at {at}");
+            assert_eq!(
+                pass([first, second], additions).as_deref(),
+                expected.as_ref().map(|text| text.as_bytes()),
+                "split at {at}"
+            );
         }
     }
 
@@ -215,13 +223,24 @@ mod tests {
     }
 
     fn missing() -> Additions {
-        Additions::Missing { date: "Date: D\r\n".to_owned(), message_id: "Message-ID: <M>\r\n".to_owned() }
+        Additions::Missing {
+            date: "Date: D\r\n".to_owned(),
+            message_id: "Message-ID: <M>\r\n".to_owned(),
+        }
     }
 
     #[test]
     fn what_is_missing_is_added_after_the_fields() {
-        check("A: b\r\n c\r\n\r\nx\r\n", &missing(), Ok("A: b\r\n c\r\nDate: D\r\nMessage-ID: <M>\r\n\r\nx\r\n"));
-        check("date: b\r\nMESSAGE-Id : c\r\n\r\nx", &missing(), Ok("date: b\r\nMESSAGE-Id : c\r\n\r\nx"));
+        check(
+            "A: b\r\n c\r\n\r\nx\r\n",
+            &missing(),
+            Ok("A: b\r\n c\r\nDate: D\r\nMessage-ID: <M>\r\n\r\nx\r\n"),
+        );
+        check(
+            "date: b\r\nMESSAGE-Id : c\r\n\r\nx",
+            &missing(),
+            Ok("date: b\r\nMESSAGE-Id : c\r\n\r\nx"),
+        );
         check("A: b\r\n\r\nDate: x\r\n", &Additions::Nothing, Ok("A: b\r\n\r\nDate: x\r\n"));
         check("\r\nx\r\n", &missing(), Ok("Date: D\r\nMessage-ID: <M>\r\n\r\nx\r\n"));
         check("", &missing(), Ok("Date: D\r\nMessage-ID: <M>\r\n"));
@@ -229,13 +248,21 @@ mod tests {
 
     #[test]
     fn a_foreign_return_path_goes() {
-        check("Return-path: <a>\r\n\tb\r\nA: b\r\n\r\nReturn-Path: x\r\n", &Additions::Nothing, Ok("A: b\r\n\r\nReturn-Path: x\r\n"));
+        check(
+            "Return-path: <a>\r\n\tb\r\nA: b\r\n\r\nReturn-Path: x\r\n",
+            &Additions::Nothing,
+            Ok("A: b\r\n\r\nReturn-Path: x\r\n"),
+        );
     }
 
     #[test]
     fn text_without_a_header_is_a_body() {
         check("Hello\r\nA: b\r\n", &Additions::Nothing, Ok("\r\nHello\r\nA: b\r\n"));
-        check("A: b\r\nHello\r\n", &missing(), Ok("A: b\r\nDate: D\r\nMessage-ID: <M>\r\n\r\nHello\r\n"));
+        check(
+            "A: b\r\nHello\r\n",
+            &missing(),
+            Ok("A: b\r\nDate: D\r\nMessage-ID: <M>\r\n\r\nHello\r\n"),
+        );
         check("Hello", &Additions::Nothing, Ok("\r\nHello"));
         check(" A: b\r\n", &Additions::Nothing, Ok("\r\n A: b\r\n"));
         check("From a@b Mon 10:00:00\r\nA: b\r\n\r\n", &Additions::Nothing, Ok("A: b\r\n\r\n"));
@@ -246,7 +273,10 @@ mod tests {
     fn a_loop_is_noticed() {
         let hops = |count: usize| format!("{}A: b\r\n\r\n", "received: x\r\n".repeat(count));
         let most = hops(limits::RECEIVED_FIELDS_MAX);
-        assert_eq!(pass([most.as_bytes(), b""], &Additions::Nothing).as_deref(), Ok(most.as_bytes()));
+        assert_eq!(
+            pass([most.as_bytes(), b""], &Additions::Nothing).as_deref(),
+            Ok(most.as_bytes())
+        );
         let more = hops(limits::RECEIVED_FIELDS_MAX + 1);
         assert_eq!(pass([more.as_bytes(), b""], &Additions::Nothing), Err(HeaderError::Loop));
     }
@@ -255,7 +285,15 @@ mod tests {
     fn a_header_has_a_bound() {
         let line = vec![b'x'; limits::HEADER_BYTES_MAX + 1];
         assert_eq!(pass([&line, b""], &Additions::Nothing), Err(HeaderError::TooLarge));
-        let fields = b"A: b\r\n".repeat(limits::HEADER_BYTES_MAX / 6 + 1);
-        assert_eq!(pass([&fields, b""], &Additions::Nothing), Err(HeaderError::TooLarge));
+        assert_eq!(pass([&line, b"\r\n"], &Additions::Nothing), Err(HeaderError::TooLarge));
+        for (over, fits) in [(0, true), (1, false)] {
+            let value = "x".repeat(limits::HEADER_BYTES_MAX - "A:\r\n\r\n".len() + over);
+            let message = format!("A:{value}\r\n\r\nbody");
+            for at in [0, 1, message.len() - 5, message.len()] {
+                let (first, second) = message.as_bytes().split_at(at);
+                let passed = pass([first, second], &Additions::Nothing);
+                assert_eq!(passed.is_ok(), fits, "{over} over, split at {at}");
+            }
+        }
     }
 }

@@ -10,12 +10,16 @@ use blob::{BlobId, BlobStore};
 use env::{Env, Task};
 use kv::{Counts, Database, Faults, RangeQuery, Subspace};
 use mail::{
-    AccountError, AccountId, NewAccount, OperationId, StoreError,
+    AccountId, NewAccount, OperationId, StoreError,
     directory::{self, Address, ListKind},
+    keys::account::Credential,
     view::ViewCache,
 };
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    sync::OnceCell,
+};
 
 use super::serve;
 use crate::{
@@ -32,8 +36,15 @@ use crate::{
 
 const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
-/// A node's parts over a store in memory, with the domain `example.org` and, each without a
-/// quota and with the password `pencil`, the accounts `alice` and `bob`.
+/// The one password's credential: making one is slow on purpose.
+static PENCIL: OnceCell<Credential> = OnceCell::const_new();
+
+async fn pencil(env: &Env) -> Credential {
+    new_credential(env, "pencil").await.unwrap()
+}
+
+/// A node's parts over a store in memory, with the domain `example.org` and the accounts `alice`
+/// and `bob`, both without a quota. Everybody's password is `pencil`.
 struct World {
     env: Env,
     services: Services,
@@ -97,15 +108,13 @@ impl World {
             address: address(&format!("{local}@example.org")),
             description: String::new(),
             quota_bytes,
-            credential: new_credential(&self.env, "pencil").await.unwrap(),
+            credential: PENCIL.get_or_init(|| pencil(&self.env)).await.clone(),
         };
         let operations: [_; 6] = std::array::from_fn(|_| OperationId::random(&self.env));
         let (now, new, operations) = (self.env.wall(), &new, &operations);
         self.services
             .db
-            .run(|tx| async move {
-                mail::create_account(&tx, new, now, operations).await.map_err(AccountError::from)
-            })
+            .run(|tx| async move { mail::create_account(&tx, new, now, operations).await })
             .await
             .unwrap()
     }
@@ -184,7 +193,7 @@ impl World {
         texts
     }
 
-    /// How many keys a family has.
+    /// What a family of keys holds.
     async fn rows(&self, family: Subspace) -> Vec<kv::KeyValue> {
         self.services
             .db

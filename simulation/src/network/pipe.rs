@@ -135,8 +135,7 @@ impl AsyncRead for End {
                 Some(arrival) => {
                     drop(flow);
                     let clock = &this.network.clock;
-                    let arriving =
-                        this.arriving.get_or_insert_with(|| clock.sleep_until(arrival));
+                    let arriving = this.arriving.get_or_insert_with(|| clock.sleep_until(arrival));
                     ready!(arriving.as_mut().poll(cx));
                     this.arriving = None;
                 }
@@ -171,7 +170,8 @@ impl AsyncWrite for End {
         let arrival = self.network.arrival().max(flow.last_arrival);
         flow.last_arrival = arrival;
         flow.bytes += taken;
-        flow.segments.push_back(Segment { arrival, bytes: bytes[..taken].iter().copied().collect() });
+        flow.segments
+            .push_back(Segment { arrival, bytes: bytes[..taken].iter().copied().collect() });
         wake(&mut flow.reader);
         Poll::Ready(Ok(taken))
     }

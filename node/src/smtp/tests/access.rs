@@ -18,7 +18,12 @@ async fn what_is_offered_fits_the_port() {
     let world = World::new().await;
     for (protocol, hello, offers, lacks) in [
         (Protocol::Smtp, "EHLO c", &["STARTTLS", "SIZE 52428800", "DSN", "CHUNKING"][..], "AUTH"),
-        (Protocol::Submission, "EHLO c", &["AUTH SCRAM-SHA-256-PLUS SCRAM-SHA-256 PLAIN LOGIN"], "STARTTLS"),
+        (
+            Protocol::Submission,
+            "EHLO c",
+            &["AUTH SCRAM-SHA-256-PLUS SCRAM-SHA-256 PLAIN LOGIN"],
+            "STARTTLS",
+        ),
         (Protocol::Lmtp, "LHLO c", &["STARTTLS", "SMTPUTF8"], "AUTH"),
     ] {
         let mut client = world.connect(protocol).await;

@@ -182,9 +182,11 @@ async fn one_transaction_delivers_and_few_keys() {
         let message = format!("Message-ID: <m{count}@remote.example>\r\n{MESSAGE}");
         client.envelope("x@remote.example", recipients).await;
         client.say("DATA", "354").await;
-        let before = world.counts();
+        let (before, blobs) = (world.counts(), world.services.blobs.counts());
         client.say(&format!("{message}\r\n."), "250").await;
         let cost = world.counts() - before;
+        let after = world.services.blobs.counts();
+        assert_eq!((after.puts - blobs.puts, after.reads - blobs.reads), (1, 0));
         println!(
             "delivery to {count}: {} transaction, {} keys written, {} cleared",
             cost.transactions_committed, cost.keys_written, cost.keys_cleared
@@ -201,7 +203,10 @@ async fn a_group_larger_than_a_transaction_is_served_whole() {
     let mut members = Vec::new();
     for number in 0..120 {
         let quota = if number % 2 == 0 { 100 } else { 0 };
-        members.push((world.account(&format!("m{number}"), quota).await, format!("m{number}@example.org")));
+        members.push((
+            world.account(&format!("m{number}"), quota).await,
+            format!("m{number}@example.org"),
+        ));
     }
     let names: Vec<_> = members.iter().map(|(_, name)| name.as_str()).collect();
     world.list("all", ListKind::Group, &names).await;
@@ -232,7 +237,7 @@ async fn a_large_message_streams() {
     let texts = world.inbox(world.alice).await;
     assert_eq!(texts[0].matches(&line).count(), blocks * 1024);
     assert!(texts[0].len() > 10 * 1024 * 1024);
-    // The same again, cut off: nothing is left of it.
+    // The same again, cut off: nobody gets it.
     client.envelope("x@remote.example", &["alice@example.org"]).await;
     client.say("DATA", "354").await;
     for _ in 0..blocks {
@@ -309,7 +314,7 @@ async fn a_store_that_is_away_acknowledges_nothing() {
     let mut client = world.connect(Protocol::Smtp).await;
     client.envelope("x@remote.example", &["alice@example.org"]).await;
     client.say("DATA", "354").await;
-    // Conflicts for ever: the retries end in their own time, so the test cuts them short.
+    // No read succeeds until the retries' time is over.
     world.services.db.faults().update(|faults| faults.too_old = Probability::ALWAYS);
     client.send(format!("{MESSAGE}\r\n.\r\n").as_bytes()).await;
     client.expect_reply("451 4.3.0").await;

@@ -55,7 +55,10 @@ async fn mail_to_elsewhere_is_queued() {
     let item = OutboundItem::decode(&item.value[..]).unwrap();
     assert_eq!(item.submission, id);
     let [first, second] = &item.recipients[..] else { panic!("{item:?}") };
-    assert_eq!((first.address.as_str(), second.address.as_str()), ("x@remote.example", "y@remote.example"));
+    assert_eq!(
+        (first.address.as_str(), second.address.as_str()),
+        ("x@remote.example", "y@remote.example")
+    );
     assert_eq!(first.notify.as_deref(), Some("SUCCESS,FAILURE"));
     assert_eq!((first.original.as_deref(), second.original.as_deref()), (Some("rfc822;y@z"), None));
     // Two items, and for each domain its pointer and the pointer's place.
