@@ -15,7 +15,9 @@ mod report;
 
 use std::sync::Arc;
 
-use mail::{AccountId, AppendError, Appended, MailboxId, ModSeq, NewEmail, OperationId, StoreError};
+use mail::{
+    AccountId, AppendError, Appended, MailboxId, ModSeq, NewEmail, OperationId, StoreError,
+};
 
 pub use combine::Deliverer;
 
@@ -40,8 +42,10 @@ pub struct Append {
     pub email: Arc<NewEmail>,
     /// Drawn once, before the first try.
     pub operation: OperationId,
-    /// The recipient addresses that led here, for reports.
+    /// The recipient addresses that led here and want to be told of a failure.
     pub recipients: Vec<String>,
+    /// Those that want to be told of a success (RFC 3461 §4.1 `NOTIFY=SUCCESS`).
+    pub tell_success: Vec<String>,
 }
 
 /// Which mailbox.
@@ -109,9 +113,7 @@ impl Refusal {
     fn of(error: AppendError) -> Result<Self, StoreError> {
         match error {
             AppendError::NoMailbox(_) => Ok(Self::NoMailbox),
-            AppendError::OverQuota { size, quota, .. } if size > quota => {
-                Ok(Self::LargerThanQuota)
-            }
+            AppendError::OverQuota { size, quota, .. } if size > quota => Ok(Self::LargerThanQuota),
             AppendError::OverQuota { .. } => Ok(Self::OverQuota),
             AppendError::TooManyKeywords => Ok(Self::TooManyKeywords),
             AppendError::Store(error) => Err(error),

@@ -21,7 +21,9 @@ pub struct Hub {
 pub struct Wakeups {
     hub: Hub,
     account: AccountId,
-    bell: watch::Receiver<u64>,
+    /// Given up in `drop` alone, under the hub's lock: two that go at once must not each count
+    /// the other as staying.
+    bell: Option<watch::Receiver<u64>>,
 }
 
 impl Hub {
@@ -29,7 +31,7 @@ impl Hub {
     pub fn listen(&self, account: AccountId) -> Wakeups {
         let mut bells = self.bells.lock().expect("no code panics while it holds the bells");
         let sender = bells.entry(account).or_insert_with(|| watch::Sender::new(0));
-        Wakeups { hub: self.clone(), account, bell: sender.subscribe() }
+        Wakeups { hub: self.clone(), account, bell: Some(sender.subscribe()) }
     }
 
     /// Wakes the sessions of `account`. To be called after the commit.
@@ -49,7 +51,8 @@ impl Hub {
 impl Wakeups {
     /// Waits for the next change. Several changes at once are one wake-up.
     pub async fn changed(&mut self) {
-        if self.bell.changed().await.is_err() {
+        let Some(bell) = &mut self.bell else { return std::future::pending().await };
+        if bell.changed().await.is_err() {
             // The sender lives in the hub as long as a receiver does.
             std::future::pending::<()>().await;
         }
@@ -59,7 +62,8 @@ impl Wakeups {
 impl Drop for Wakeups {
     fn drop(&mut self) {
         let mut bells = self.hub.bells.lock().expect("no code panics while it holds the bells");
-        if bells.get(&self.account).is_some_and(|bell| bell.receiver_count() <= 1) {
+        drop(self.bell.take());
+        if bells.get(&self.account).is_some_and(|bell| bell.receiver_count() == 0) {
             bells.remove(&self.account);
         }
     }

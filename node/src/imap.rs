@@ -52,6 +52,9 @@ pub(crate) enum Disconnect {
     Tls(#[from] crate::transport::StartTlsError),
 }
 
+/// What clients are told at a drain.
+const STOPPING: &str = "Server is shutting down";
+
 /// One client.
 struct Connection {
     services: Services,
@@ -144,6 +147,10 @@ impl Connection {
         loop {
             while let Some(call) = self.flush().await? {
                 self.execute(call).await?;
+                // A client that has sent many commands at once must not hold up a drain.
+                if self.services.stopping.is_requested() {
+                    self.session.handle_shutdown(STOPPING);
+                }
             }
             match self.wait().await? {
                 Woken::Input(bytes) if bytes.is_empty() => self.session.handle_eof(),
@@ -152,7 +159,7 @@ impl Connection {
                 }
                 Woken::Timer => self.session.handle_timeout(now(&self.services)),
                 Woken::Changed => self.tell_idle().await,
-                Woken::Stop => self.session.handle_shutdown("Server is shutting down"),
+                Woken::Stop => self.session.handle_shutdown(STOPPING),
             }
         }
     }
@@ -187,8 +194,12 @@ impl Connection {
     /// Gives the session a reply and writes what it makes of it once enough has gathered, so
     /// that a large FETCH holds little in memory and a slow client slows it down.
     async fn reply(&mut self, reply: Reply) -> Result<(), Disconnect> {
+        // Behind these the session may go on to the client's next command, whose call belongs to
+        // the main loop.
+        let goes_on =
+            matches!(reply, Reply::Done(_) | Reply::AppendReady | Reply::Challenge(_));
         self.session.handle_reply(reply);
-        if self.session.output_len() >= limits::WRITE_BACKLOG_BYTES {
+        if !goes_on && self.session.output_len() >= limits::WRITE_BACKLOG_BYTES {
             self.write_pending().await?;
         }
         Ok(())
@@ -230,17 +241,20 @@ impl Connection {
                 None => std::future::pending().await,
             }
         };
+        // In order, and with no draw of Tokio's own, so that a simulation can replay it.
         tokio::select! {
-            input = self.transport.read(), if wants_input => Ok(Woken::Input(input?)),
+            biased;
+            () = stopping.requested() => Ok(Woken::Stop),
             () = timer => Ok(Woken::Timer),
             () = changed => Ok(Woken::Changed),
-            () = stopping.requested() => Ok(Woken::Stop),
+            input = self.transport.read(), if wants_input => Ok(Woken::Input(input?)),
         }
     }
 
     async fn execute(&mut self, call: Call) -> Result<(), Disconnect> {
         let begun = self.services.env.monotonic();
         let name = call_name(&call);
+        let part = is_part(&call);
         match call {
             Call::Authenticate { mechanism, initial } => {
                 self.authenticate(&mechanism, initial).await?;
@@ -272,13 +286,34 @@ impl Connection {
             Call::Noop | Call::IdleEnd => self.done_with_updates(imap::Completion::ok()).await?,
             Call::IdleBegin => self.tell_idle().await,
         }
-        self.services.metrics.imap_command(name, self.services.env.monotonic() - begun);
+        if part == Part::Last {
+            self.services.metrics.imap_command(name, self.services.env.monotonic() - begun);
+        }
         Ok(())
     }
 
     /// The account; the session lets no call that needs one come before login.
     fn account(&self) -> AccountId {
         self.user.as_ref().map_or(AccountId(0), |user| user.account)
+    }
+}
+
+/// Whether a command comes to its end with a call, so that it is counted once.
+#[derive(PartialEq, Eq)]
+enum Part {
+    Last,
+    More,
+}
+
+fn is_part(call: &Call) -> Part {
+    match call {
+        Call::AppendBegin(_)
+        | Call::AppendData(_)
+        | Call::AppendAbort
+        | Call::AuthResponse(_)
+        | Call::AuthAbort
+        | Call::IdleBegin => Part::More,
+        _ => Part::Last,
     }
 }
 

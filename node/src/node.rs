@@ -113,7 +113,8 @@ impl Node {
         let tls = match &config.tls {
             Some(files) => Tls::from_files(&env, &files.certificate, &files.key)?,
             None => {
-                let names = [config.hostname.clone(), "localhost".to_owned(), "127.0.0.1".to_owned()];
+                let names =
+                    [config.hostname.clone(), "localhost".to_owned(), "127.0.0.1".to_owned()];
                 let mut names: Vec<String> = names.to_vec();
                 names.dedup();
                 Tls::self_signed(&env, &config.data, &names)?
@@ -208,7 +209,8 @@ impl Node {
             let router = http::router(http_parts.clone());
             let mut stopping = self.stop_http.listen();
             let stop = async move { stopping.requested().await };
-            self.http_loops.push(env.spawn("http", http::serve(env.clone(), listener, router, stop)));
+            self.http_loops
+                .push(env.spawn("http", http::serve(env.clone(), listener, router, stop)));
         }
         if let Some(address) = self.http_addresses.first() {
             let data = &self.services.config.data;
@@ -252,6 +254,8 @@ impl Node {
         let patience = whole.saturating_sub(limits::CLOSE_RESERVE).max(whole / 2);
         let ended = env.timeout(patience, async {
             join(std::mem::take(&mut self.loops)).await;
+            // A delivery outlives a session that broke off.
+            self.services.deliverer.finished().await;
             self.stop_http.stop();
             join(std::mem::take(&mut self.http_loops)).await;
         });
@@ -280,9 +284,7 @@ async fn join(tasks: Vec<Task<()>>) {
 }
 
 async fn bind(env: &Env, protocol: Protocol, address: SocketAddr) -> Result<Listener, StartError> {
-    env.listen(address)
-        .await
-        .map_err(|source| StartError::Listen { address, protocol, source })
+    env.listen(address).await.map_err(|source| StartError::Listen { address, protocol, source })
 }
 
 /// What has to be done from time to time.

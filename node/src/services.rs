@@ -8,8 +8,13 @@ use kv::Database;
 use mail::view::ViewCache;
 
 use crate::{
-    auth::{AuthError, Authenticator}, config::Config, deliver::Deliverer, hub::Hub, metrics::{AuthOutcome, Metrics},
-    stop::Stopping, tls::Tls,
+    auth::{AuthError, Authenticator},
+    config::Config,
+    deliver::Deliverer,
+    hub::Hub,
+    metrics::{AuthOutcome, Metrics},
+    stop::Stopping,
+    tls::Tls,
 };
 
 /// A node's parts, shared by its sessions. Cloning is one reference count.

@@ -269,10 +269,12 @@ impl Connection {
                 None => std::future::pending().await,
             }
         };
+        // In order, and with no draw of Tokio's own, so that a simulation can replay it.
         tokio::select! {
-            input = self.transport.read(), if reads => Ok(Woken::Input(input?)),
-            () = timer => Ok(Woken::Timer),
+            biased;
             () = stop => Ok(Woken::Stop),
+            () = timer => Ok(Woken::Timer),
+            input = self.transport.read(), if reads => Ok(Woken::Input(input?)),
         }
     }
 

@@ -15,8 +15,8 @@ use mail::{
 use super::{
     Append, DeliverError, Delivered, OnFailure, Refusal, Request, Target,
     combine::{Shared, Waiting},
-    outbound::{self, RemoteRecipient, ReturnContent, Submission},
-    report::{self, Failed, Reporting},
+    outbound::{self, Body, RemoteRecipient, ReturnContent, Submission},
+    report::{self, Reporting, Status},
 };
 
 /// How often a request may change what it must report before it is put off.
@@ -24,7 +24,7 @@ const REPORT_ATTEMPTS_MAX: usize = 4;
 
 /// A report that goes out with its request.
 struct Report {
-    about: Vec<Failed>,
+    about: Vec<Status>,
     email: Arc<NewEmail>,
     blob: BlobId,
     to: mail::directory::Address,
@@ -35,7 +35,7 @@ struct Report {
 /// Why the transaction has to be given up and run again with something added.
 enum Abort {
     /// This request needs this report.
-    NeedsReport(usize, Vec<Failed>),
+    NeedsReport(usize, Vec<Status>),
     Store(StoreError),
 }
 
@@ -68,7 +68,9 @@ pub(super) async fn run(shared: &Shared, batch: Vec<Waiting>) -> BTreeSet<Accoun
     let (requests, answers): (Vec<_>, Vec<_>) =
         batch.into_iter().map(|waiting| (waiting.request, waiting.answer)).unzip();
     let mut changed = BTreeSet::new();
-    match run_together(shared, &requests, &mut changed).await {
+    // A report that was sent by a run whose commit nobody saw is the same in the next one.
+    let mut reports: Vec<Option<Report>> = requests.iter().map(|_| None).collect();
+    match run_together(shared, &requests, &mut reports, &mut changed).await {
         Ok(delivered) => {
             for (answer, result) in answers.into_iter().zip(delivered) {
                 // Whoever does not listen any more has hung up; the message is delivered.
@@ -83,9 +85,13 @@ pub(super) async fn run(shared: &Shared, batch: Vec<Waiting>) -> BTreeSet<Accoun
         }
         // One request's trouble is not the others': each by itself.
         Err(_) => {
-            for (request, answer) in requests.into_iter().zip(answers) {
+            for ((request, report), answer) in requests.into_iter().zip(&mut reports).zip(answers) {
                 let alone = std::slice::from_ref(&request);
-                let result = run_together(shared, alone, &mut changed).await;
+                let report = std::slice::from_mut(report);
+                let result = run_together(shared, alone, report, &mut changed).await;
+                if let Err(error) = &result {
+                    tracing::warn!(%error, "delivery failed");
+                }
                 let _hung_up = answer.send(result.map(|mut results| results.remove(0)));
             }
         }
@@ -96,15 +102,15 @@ pub(super) async fn run(shared: &Shared, batch: Vec<Waiting>) -> BTreeSet<Accoun
 async fn run_together(
     shared: &Shared,
     requests: &[Request],
+    reports: &mut [Option<Report>],
     changed: &mut BTreeSet<AccountId>,
 ) -> Result<Vec<Delivered>, DeliverError> {
-    let mut reports: BTreeMap<usize, Report> = BTreeMap::new();
     let now = shared.env.wall();
     for _ in 0..REPORT_ATTEMPTS_MAX * requests.len() {
-        let reports_now = &reports;
-        let run = shared.db.run_versioned(|tx| async move {
-            transact(&tx, requests, reports_now, now).await
-        });
+        let reports_now = &*reports;
+        let run = shared
+            .db
+            .run_versioned(|tx| async move { transact(&tx, requests, reports_now, now).await });
         match run.await {
             Ok(Committed { value, versionstamp, .. }) => {
                 let modseq = versionstamp.map(|stamp| ModSeq(stamp.version()));
@@ -117,7 +123,7 @@ async fn run_together(
                     unreachable!("only requests with a sender ask for a report");
                 };
                 let report = write_report(shared, reporting, about).await?;
-                reports.insert(index, report);
+                reports[index] = Some(report);
             }
             Err(Abort::Store(error)) => return Err(DeliverError::Store(Arc::new(error))),
         }
@@ -129,7 +135,7 @@ async fn run_together(
 async fn transact(
     tx: &Transaction,
     requests: &[Request],
-    reports: &BTreeMap<usize, Report>,
+    reports: &[Option<Report>],
     now: env::Timestamp,
 ) -> Result<(Vec<Results>, BTreeSet<AccountId>), Abort> {
     let mut units: BTreeMap<AccountId, AccountUnit> = BTreeMap::new();
@@ -140,16 +146,16 @@ async fn transact(
             let unit = unit_of(&mut units, tx, append.account, now);
             appends.push(append_one(tx, unit, append).await?);
         }
-        let failed = failed_recipients(request, &appends);
+        let about = to_report(request, &appends);
         if let OnFailure::Report(Some(_)) = &request.on_failure
-            && !failed.is_empty()
+            && !about.is_empty()
             && somebody_is_served(request, &appends)
         {
-            match reports.get(&index) {
-                Some(report) if report.about == failed => {
+            match &reports[index] {
+                Some(report) if report.about == about => {
                     send_report(tx, &mut units, report, now).await?;
                 }
-                _ => return Err(Abort::NeedsReport(index, failed)),
+                _ => return Err(Abort::NeedsReport(index, about)),
             }
         }
         if let Some(submission) = &request.outbound {
@@ -191,15 +197,18 @@ async fn append_one(
     }
 }
 
-fn failed_recipients(request: &Request, results: &Results) -> Vec<Failed> {
-    let failures = request.appends.iter().zip(results).filter_map(|(append, result)| {
-        let refusal = result.as_ref().err()?;
-        Some(append.recipients.iter().map(|recipient| Failed {
-            recipient: recipient.clone(),
-            refusal: refusal.clone(),
-        }))
+/// What the sender is to be told: every failure, and each success that was asked for.
+fn to_report(request: &Request, results: &Results) -> Vec<Status> {
+    let told = request.appends.iter().zip(results).flat_map(|(append, result)| {
+        let (recipients, result) = match result {
+            Ok(_) => (&append.tell_success, Ok(())),
+            Err(refusal) => (&append.recipients, Err(refusal.clone())),
+        };
+        recipients
+            .iter()
+            .map(move |recipient| Status { recipient: recipient.clone(), result: result.clone() })
     });
-    failures.flatten().collect()
+    told.collect()
 }
 
 /// Whether the message goes to anybody: if not, the refusal is the answer, and no report is due.
@@ -211,7 +220,7 @@ fn somebody_is_served(request: &Request, results: &Results) -> bool {
 async fn write_report(
     shared: &Shared,
     reporting: &Reporting,
-    about: Vec<Failed>,
+    about: Vec<Status>,
 ) -> Result<Report, DeliverError> {
     let now = shared.env.wall();
     let unique = u128::from_le_bytes(shared.env.random_array());
@@ -252,7 +261,8 @@ async fn send_report(
             target: Target::Inbox,
             email: Arc::clone(&report.email),
             operation: report.operation,
-            recipients: vec![report.to.to_string()],
+            recipients: Vec::new(),
+            tell_success: Vec::new(),
         };
         // A refusal here is the end of the line.
         let _refused = append_one(tx, unit_of(units, tx, account, now), &append).await?;
@@ -260,7 +270,13 @@ async fn send_report(
     let recipients: Vec<RemoteRecipient> = remote
         .iter()
         .filter_map(|address| directory::Address::parse(address).ok())
-        .map(|address| RemoteRecipient { address, notify: None, original: None })
+        .map(|address| RemoteRecipient {
+            written: address.to_string(),
+            address,
+            // RFC 3464 §2: a report that fails is not reported.
+            notify: Some("NEVER".to_owned()),
+            original: None,
+        })
         .collect();
     if !recipients.is_empty() {
         let submission = Submission {
@@ -273,6 +289,7 @@ async fn send_report(
             received_at: now,
             envelope_id: None,
             return_content: ReturnContent::Headers,
+            body: Body::EightBitMime,
             utf8: false,
             recipients,
         };

@@ -4,15 +4,15 @@
 //! up in the middle delays nobody. While one transaction is under way the next batch gathers.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
+    collections::{HashMap, hash_map::Entry},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use blob::BlobStore;
 use env::Env;
 use kv::Database;
 use mail::{AccountId, view::ViewCache};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::{DeliverError, Delivered, Request, batch};
 use crate::{hub::Hub, limits};
@@ -31,6 +31,8 @@ pub(super) struct Shared {
     views: ViewCache,
     /// Requests that wait for their account's runner; an account with a runner has an entry.
     waiting: Mutex<HashMap<AccountId, Vec<Waiting>>>,
+    /// Runners at work.
+    runners: watch::Sender<usize>,
 }
 
 /// A request and whoever waits for its result.
@@ -42,8 +44,8 @@ pub(super) struct Waiting {
 impl Deliverer {
     /// A deliverer over a node's store.
     pub fn new(db: Database, blobs: BlobStore, env: Env, hub: Hub, views: ViewCache) -> Self {
-        let waiting = Mutex::default();
-        Self { shared: Arc::new(Shared { db, blobs, env, hub, views, waiting }) }
+        let (waiting, runners) = (Mutex::default(), watch::Sender::new(0));
+        Self { shared: Arc::new(Shared { db, blobs, env, hub, views, waiting, runners }) }
     }
 
     /// Appends and enqueues, and answers when that is durable. Goes on to its end even where the
@@ -53,49 +55,93 @@ impl Deliverer {
     /// [`DeliverError`]: nothing was done.
     pub async fn submit(&self, request: Request) -> Result<Delivered, DeliverError> {
         // A message without local recipients has no account to wait for.
-        let account = request.appends.first().map_or(AccountId(0), |append| append.account);
+        let account = request.appends.first().map(|append| append.account);
         let (answer, result) = oneshot::channel();
         let waiting = Waiting { request, answer };
         let start = {
-            let mut map = self.shared.waiting.lock().expect("no code panics while it holds this");
-            match map.get_mut(&account) {
-                Some(queue) if account != AccountId(0) => {
-                    queue.push(waiting);
+            let mut map = self.shared.waiting();
+            match account.map(|account| map.entry(account)) {
+                Some(Entry::Occupied(mut queue)) => {
+                    queue.get_mut().push(waiting);
                     None
                 }
-                _ if account == AccountId(0) => Some(vec![waiting]),
-                _ => {
-                    map.insert(account, Vec::new());
+                Some(Entry::Vacant(vacant)) => {
+                    vacant.insert(Vec::new());
                     Some(vec![waiting])
                 }
+                None => Some(vec![waiting]),
             }
         };
         if let Some(first) = start {
-            let shared = Arc::clone(&self.shared);
-            self.shared
-                .env
-                .spawn("deliver", async move { run_account(&shared, account, first).await })
-                .detach();
+            let runner = Runner::new(&self.shared, account);
+            self.shared.env.spawn("deliver", runner.run(first)).detach();
         }
         result.await.unwrap_or(Err(DeliverError::Stopping))
     }
+
+    /// Waits until no delivery is under way.
+    pub async fn finished(&self) {
+        let mut runners = self.shared.runners.subscribe();
+        let _no_sender_left = runners.wait_for(|runners| *runners == 0).await;
+    }
 }
 
-/// Runs batches of one account until nothing waits.
-async fn run_account(shared: &Shared, account: AccountId, first: Vec<Waiting>) {
-    let mut batch = first;
-    loop {
-        for touched in batch::run(shared, batch).await {
-            shared.hub.ring(touched);
-            shared.views.note_commit(touched);
+impl Shared {
+    fn waiting(&self) -> MutexGuard<'_, HashMap<AccountId, Vec<Waiting>>> {
+        self.waiting.lock().expect("no code panics while it holds this")
+    }
+}
+
+/// What runs an account's batches.
+struct Runner {
+    shared: Arc<Shared>,
+    /// The account whose requests wait for this runner.
+    account: Option<AccountId>,
+}
+
+impl Runner {
+    fn new(shared: &Arc<Shared>, account: Option<AccountId>) -> Self {
+        shared.runners.send_modify(|runners| *runners += 1);
+        Self { shared: Arc::clone(shared), account }
+    }
+
+    /// Runs batches until nothing waits.
+    async fn run(mut self, first: Vec<Waiting>) {
+        let mut batch = first;
+        loop {
+            for touched in batch::run(&self.shared, batch).await {
+                self.shared.hub.ring(touched);
+                self.shared.views.note_commit(touched);
+            }
+            match self.next() {
+                Some(next) => batch = next,
+                None => return,
+            }
         }
-        let mut map = shared.waiting.lock().expect("no code panics while it holds this");
-        let Some(queue) = map.get_mut(&account) else { return };
-        if queue.is_empty() {
-            map.remove(&account);
-            return;
+    }
+
+    /// The next batch; at the end the account is let go of under the same lock.
+    fn next(&mut self) -> Option<Vec<Waiting>> {
+        let mut map = self.shared.waiting();
+        let account = self.account?;
+        match map.get_mut(&account) {
+            Some(queue) if !queue.is_empty() => Some(take(queue)),
+            _ => {
+                map.remove(&account);
+                self.account = None;
+                None
+            }
         }
-        batch = take(queue);
+    }
+}
+
+/// A runner that is cut off in the middle leaves nobody waiting for it.
+impl Drop for Runner {
+    fn drop(&mut self) {
+        if let Some(account) = self.account {
+            self.shared.waiting().remove(&account);
+        }
+        self.shared.runners.send_modify(|runners| *runners -= 1);
     }
 }
 

@@ -36,7 +36,9 @@ pub struct Submission {
     pub envelope_id: Option<String>,
     /// RFC 3461 RET: the whole message in a failure report, or its header only.
     pub return_content: ReturnContent,
-    /// The message needs SMTPUTF8 (RFC 6531).
+    /// What the client declared the content to be.
+    pub body: Body,
+    /// The client declared SMTPUTF8 (RFC 6531 §3.4).
     pub utf8: bool,
     /// Who gets it.
     pub recipients: Vec<RemoteRecipient>,
@@ -53,11 +55,25 @@ pub enum ReturnContent {
     Headers,
 }
 
+/// What a message's content needs of the servers that pass it on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Body {
+    /// Nothing.
+    SevenBit,
+    /// 8BITMIME (RFC 6152).
+    EightBitMime,
+    /// BINARYMIME (RFC 3030).
+    BinaryMime,
+}
+
 /// A recipient elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteRecipient {
-    /// The address.
+    /// The address, folded: what names its domain and tells it from others.
     pub address: mail::directory::Address,
+    /// The address to send to. Its local part is as the client wrote it, because only the
+    /// domain's own servers may fold its case (RFC 5321 §2.4).
+    pub written: String,
     /// RFC 3461 NOTIFY, as given.
     pub notify: Option<String>,
     /// RFC 3461 ORCPT, as given.
@@ -91,12 +107,15 @@ pub struct SubmissionRecord {
     /// RFC 3461 RET: 0 unspecified, 1 full, 2 headers.
     #[prost(uint32, tag = "8")]
     pub return_content: u32,
-    /// Needs SMTPUTF8.
+    /// SMTPUTF8 was declared.
     #[prost(bool, tag = "9")]
     pub utf8: bool,
     /// Domains that still have recipients.
     #[prost(uint32, tag = "10")]
     pub domains_left: u32,
+    /// RFC 6152 and 3030: 0 7BIT, 1 8BITMIME, 2 BINARYMIME.
+    #[prost(uint32, tag = "11")]
+    pub body: u32,
 }
 
 /// One destination domain's share of a message.
@@ -113,7 +132,7 @@ pub struct OutboundItem {
 /// A recipient in the queue.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct OutboundRecipient {
-    /// The address.
+    /// The address as it is to be sent to.
     #[prost(string, tag = "1")]
     pub address: String,
     /// RFC 3461 NOTIFY.
@@ -134,7 +153,7 @@ pub(super) async fn enqueue(tx: &Transaction, submission: &Submission) -> Result
     let mut domains: BTreeMap<&str, Vec<OutboundRecipient>> = BTreeMap::new();
     for recipient in &submission.recipients {
         domains.entry(recipient.address.domain()).or_default().push(OutboundRecipient {
-            address: recipient.address.to_string(),
+            address: recipient.written.clone(),
             notify: recipient.notify.clone(),
             original: recipient.original.clone(),
         });
@@ -153,6 +172,11 @@ pub(super) async fn enqueue(tx: &Transaction, submission: &Submission) -> Result
             ReturnContent::Headers => 2,
         },
         utf8: submission.utf8,
+        body: match submission.body {
+            Body::SevenBit => 0,
+            Body::EightBitMime => 1,
+            Body::BinaryMime => 2,
+        },
         domains_left: u32::try_from(domains.len()).unwrap_or(u32::MAX),
     };
     tx.set(&submission_key(&submission.id), &record.encode_to_vec());

@@ -1,4 +1,5 @@
-//! Failure reports (RFC 3464) for recipients that were accepted and could not be served.
+//! Delivery status reports (RFC 3464): for recipients that were accepted and could not be
+//! served, and for those whose sender asked to hear of a success.
 
 use env::Timestamp;
 use mail::directory::Address;
@@ -19,17 +20,27 @@ pub struct Reporting {
     pub header: Vec<u8>,
 }
 
-/// A recipient that failed.
+/// What a report says of one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Failed {
+pub(super) struct Status {
     pub(super) recipient: String,
-    pub(super) refusal: Refusal,
+    pub(super) result: Result<(), Refusal>,
+}
+
+impl Status {
+    /// For people, for the `Action` field, and for the `Status` field (RFC 3464 §2.3).
+    fn words(&self) -> (String, &'static str, &'static str) {
+        match &self.result {
+            Ok(()) => ("delivered".to_owned(), "delivered", "2.0.0"),
+            Err(refusal) => (refusal.to_string(), "failed", refusal.status()),
+        }
+    }
 }
 
 /// The report as a message with CRLF line ends.
 pub(super) fn build(
     reporting: &Reporting,
-    failed: &[Failed],
+    about: &[Status],
     now: Timestamp,
     unique: u128,
 ) -> Vec<u8> {
@@ -38,19 +49,28 @@ pub(super) fn build(
     let date = date::rfc5322(now);
     let mut text = String::new();
     let mut fields = String::new();
-    for Failed { recipient, refusal } in failed {
-        text.push_str(&format!("  <{recipient}>: {refusal}\r\n"));
+    for status in about {
+        let recipient = &status.recipient;
+        let (words, action, code) = status.words();
+        text.push_str(&format!("  <{recipient}>: {words}\r\n"));
         fields.push_str(&format!(
-            "\r\nFinal-Recipient: rfc822; {recipient}\r\nAction: failed\r\nStatus: {}\r\n",
-            refusal.status()
+            "\r\nFinal-Recipient: rfc822; {recipient}\r\nAction: {action}\r\nStatus: {code}\r\n"
         ));
     }
-    let envelope_id =
-        envelope_id.as_ref().map(|id| format!("Original-Envelope-Id: {id}\r\n")).unwrap_or_default();
+    let any_failed = about.iter().any(|status| status.result.is_err());
+    let (subject, opening) = if any_failed {
+        ("Your message could not be delivered to everybody", "This is what became of your message:")
+    } else {
+        ("Your message was delivered", "Your message was delivered to:")
+    };
+    let envelope_id = envelope_id
+        .as_ref()
+        .map(|id| format!("Original-Envelope-Id: {id}\r\n"))
+        .unwrap_or_default();
     let mut message = format!(
         "From: Mail Delivery System <postmaster@{hostname}>\r\n\
          To: <{sender}>\r\n\
-         Subject: Your message could not be delivered\r\n\
+         Subject: {subject}\r\n\
          Date: {date}\r\n\
          Message-ID: <{unique:032x}@{hostname}>\r\n\
          Auto-Submitted: auto-replied\r\n\
@@ -61,11 +81,11 @@ pub(super) fn build(
          --{boundary}\r\n\
          Content-Type: text/plain; charset=utf-8\r\n\
          \r\n\
-         Your message was not delivered to:\r\n\
+         {opening}\r\n\
          \r\n\
          {text}\
          \r\n\
-         Its other recipients, if any, are not concerned.\r\n\
+         Its other recipients, if any, are not mentioned here.\r\n\
          \r\n\
          --{boundary}\r\n\
          Content-Type: message/delivery-status\r\n\
@@ -96,11 +116,9 @@ mod tests {
             envelope_id: Some("QQ1".to_owned()),
             header: b"Subject: hello\r\n".to_vec(),
         };
-        let failed = [Failed {
-            recipient: "full@example.org".to_owned(),
-            refusal: Refusal::OverQuota,
-        }];
-        let bytes = build(&reporting, &failed, Timestamp::from_unix_seconds(0), 7);
+        let of = |recipient: &str, result| Status { recipient: recipient.to_owned(), result };
+        let about = [of("full@example.org", Err(Refusal::OverQuota)), of("ok@example.org", Ok(()))];
+        let bytes = build(&reporting, &about, Timestamp::from_unix_seconds(0), 7);
         let mut scanner = message::Scanner::new(message::Limits::default());
         scanner.push(&bytes);
         let scanned = scanner.finish();
@@ -111,6 +129,7 @@ mod tests {
         assert_eq!(kinds, ["plain", "delivery-status", "rfc822-headers"]);
         let text = String::from_utf8(bytes).unwrap();
         assert!(text.contains("Final-Recipient: rfc822; full@example.org\r\n"));
+        assert!(text.contains("Action: delivered\r\nStatus: 2.0.0\r\n"));
         assert!(text.contains("Status: 5.2.2\r\n") && text.contains("Original-Envelope-Id: QQ1"));
     }
 }

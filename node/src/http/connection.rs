@@ -68,6 +68,7 @@ async fn one(
             .serve_connection(TokioIo::new(connection.stream), TowerToHyperService::new(router),)
     );
     let ended = tokio::select! {
+        biased;
         ended = served.as_mut() => Some(ended),
         // An error means that the sender is gone, and with it the server: stop as well.
         _ = stopping.wait_for(|stopping| *stopping) => None,

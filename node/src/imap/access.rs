@@ -68,15 +68,17 @@ impl Connection {
         tracing::info!(peer = %self.transport.peer, %error, "login refused");
         let completion = match error {
             AuthError::Store(error) => errors::store(error),
-            AuthError::BadCredentials => {
-                Completion::no("Wrong name or password").with_code(ResponseCode::AuthenticationFailed)
+            AuthError::BadCredentials => Completion::no("Wrong name or password")
+                .with_code(ResponseCode::AuthenticationFailed),
+            AuthError::TooManyFailures { .. } => {
+                Completion::no("Too many failed logins, try later").with_code(ResponseCode::Limit)
             }
-            AuthError::TooManyFailures { .. } => Completion::no("Too many failed logins, try later")
-                .with_code(ResponseCode::Limit),
             AuthError::Disabled => Completion::no("The account may not log in")
                 .with_code(ResponseCode::AuthorizationFailed),
-            AuthError::NotAuthorized => Completion::no("Logging in as somebody else is not allowed")
-                .with_code(ResponseCode::AuthorizationFailed),
+            AuthError::NotAuthorized => {
+                Completion::no("Logging in as somebody else is not allowed")
+                    .with_code(ResponseCode::AuthorizationFailed)
+            }
             AuthError::ChannelBinding => Completion::no("The channel binding does not match")
                 .with_code(ResponseCode::AuthenticationFailed),
             AuthError::Malformed(what) => Completion::no(*what),

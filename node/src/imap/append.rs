@@ -42,9 +42,8 @@ impl Connection {
         if append.size > self.services.config.limits.message_bytes_max {
             return Err(Completion::no("The message is too large").with_code(ResponseCode::TooBig));
         }
-        let flags = flags::from_wire(&append.flags).map_err(|error| {
-            Completion::no(error.to_string()).with_code(ResponseCode::Cannot)
-        })?;
+        let flags = flags::from_wire(&append.flags)
+            .map_err(|error| Completion::no(error.to_string()).with_code(ResponseCode::Cannot))?;
         let received_at = append.date.map_or_else(
             || self.services.env.wall(),
             |date| Timestamp::from_unix_seconds(date.unix_seconds()),
@@ -95,6 +94,7 @@ impl Connection {
                 email: Arc::new(email),
                 operation: OperationId::random(&self.services.env),
                 recipients: Vec::new(),
+                tell_success: Vec::new(),
             }],
             outbound: None,
             on_failure: OnFailure::Tell,

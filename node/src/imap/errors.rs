@@ -1,9 +1,7 @@
 //! From the store's errors to IMAP's words: one place, exhaustive.
 
 use imap::{Completion, ResponseCode};
-use mail::{
-    CopyError, CreateError, DeleteError, RenameError, StoreError, view::ViewError,
-};
+use mail::{CopyError, CreateError, DeleteError, RenameError, StoreError, view::ViewError};
 
 use crate::deliver::{DeliverError, Refusal};
 
@@ -12,7 +10,8 @@ pub(super) fn store(error: &StoreError) -> Completion {
     match error {
         StoreError::Kv(_) => {
             tracing::warn!(%error, "store");
-            Completion::no("The store is not available, try again").with_code(ResponseCode::Unavailable)
+            Completion::no("The store is not available, try again")
+                .with_code(ResponseCode::Unavailable)
         }
         StoreError::Damaged { .. } => {
             tracing::error!(%error, "store");
@@ -27,9 +26,8 @@ pub(super) fn store(error: &StoreError) -> Completion {
 pub(super) fn view(error: &ViewError) -> Completion {
     match error {
         ViewError::NoMailbox(_) => no_mailbox(),
-        ViewError::TooOld(_) => {
-            Completion::no("The mailbox changed too much, try again").with_code(ResponseCode::Unavailable)
-        }
+        ViewError::TooOld(_) => Completion::no("The mailbox changed too much, try again")
+            .with_code(ResponseCode::Unavailable),
         ViewError::PageTooLarge(_) => {
             tracing::error!(%error, "view");
             Completion::no("The mailbox cannot be shown").with_code(ResponseCode::ServerBug)
@@ -49,7 +47,8 @@ pub(super) fn blob(error: &blob::BlobError) -> Completion {
         }
         blob::BlobError::Backend(_) => {
             tracing::warn!(%error, "blob");
-            Completion::no("The store is not available, try again").with_code(ResponseCode::Unavailable)
+            Completion::no("The store is not available, try again")
+                .with_code(ResponseCode::Unavailable)
         }
     }
 }
@@ -81,8 +80,9 @@ pub(super) fn rename(error: &RenameError) -> Completion {
         RenameError::Inbox => {
             Completion::no("INBOX cannot be renamed").with_code(ResponseCode::Cannot)
         }
-        RenameError::Cycle => Completion::no("A mailbox cannot be moved below itself")
-            .with_code(ResponseCode::Cannot),
+        RenameError::Cycle => {
+            Completion::no("A mailbox cannot be moved below itself").with_code(ResponseCode::Cannot)
+        }
         RenameError::TooDeep => Completion::no("Too many levels").with_code(ResponseCode::Limit),
         RenameError::Store(error) => store(error),
     }

@@ -11,8 +11,7 @@ use imap::{
 };
 use mail::{
     Keyword, KeywordChange, KeywordSet, MailboxId, StoreError, StoreRequest, Uid,
-    keys::email::EmailMeta,
-    view::Message,
+    keys::email::EmailMeta, view::Message,
 };
 
 use super::{
@@ -97,15 +96,17 @@ impl Connection {
     }
 
     /// The records of some messages, read together; `None` for those that are gone.
-    pub(super) async fn metas(&self, messages: &[Message]) -> Result<Vec<Option<EmailMeta>>, StoreError> {
+    pub(super) async fn metas(
+        &self,
+        messages: &[Message],
+    ) -> Result<Vec<Option<EmailMeta>>, StoreError> {
         let account = self.account();
         self.services
             .db
             .run(|tx| async move {
                 let tx = &tx;
-                let reads = messages
-                    .iter()
-                    .map(|message| mail::email_meta(tx, account, message.row.email));
+                let reads =
+                    messages.iter().map(|message| mail::email_meta(tx, account, message.row.email));
                 try_join_all(reads).await
             })
             .await
@@ -267,10 +268,8 @@ fn small_item(
     match attr {
         FetchAttr::Uid => uid_item(message),
         FetchAttr::Flags => Some(FetchItem::Flags(flags::to_wire(&row.flags))),
-        FetchAttr::InternalDate => {
-            imap::DateTime::from_unix(row.received_ms.div_euclid(1000), 0)
-                .map(FetchItem::InternalDate)
-        }
+        FetchAttr::InternalDate => imap::DateTime::from_unix(row.received_ms.div_euclid(1000), 0)
+            .map(FetchItem::InternalDate),
         FetchAttr::Rfc822Size => Some(FetchItem::Rfc822Size(row.size)),
         FetchAttr::ModSeq => imap::ModSeq::new(row.modseq.0).map(FetchItem::ModSeq),
         FetchAttr::Envelope => structure()

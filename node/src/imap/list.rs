@@ -189,11 +189,8 @@ impl Connection {
 
     pub(super) async fn namespace(&mut self) -> Result<(), Disconnect> {
         let personal = Namespace { prefix: None, delimiter: Some(delimiter()) };
-        let namespaces = Namespaces {
-            personal: vec![personal],
-            other_users: Vec::new(),
-            shared: Vec::new(),
-        };
+        let namespaces =
+            Namespaces { personal: vec![personal], other_users: Vec::new(), shared: Vec::new() };
         self.reply(Reply::Untagged(Response::Namespace(namespaces))).await?;
         self.done_with_updates(Completion::ok()).await
     }
@@ -202,8 +199,8 @@ impl Connection {
 /// Whether the selection options let a mailbox through (RFC 5258 §3.1).
 fn is_wanted(list: &List, mailbox: &Mailbox) -> bool {
     let subscribed = !list.select.contains(&ListSelect::Subscribed) || mailbox.subscribed;
-    let special = !list.select.contains(&ListSelect::SpecialUse)
-        || mailbox.role.and_then(use_of).is_some();
+    let special =
+        !list.select.contains(&ListSelect::SpecialUse) || mailbox.role.and_then(use_of).is_some();
     subscribed && special
 }
 

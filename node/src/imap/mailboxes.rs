@@ -16,8 +16,7 @@ use crate::{limits, services::Services};
 impl Connection {
     pub(super) async fn create(&mut self, create: &Create) -> Result<(), Disconnect> {
         // RFC 9051 §6.3.4: a trailing delimiter only says that names below are to follow.
-        let path: Vec<&str> =
-            create.mailbox.as_str().trim_end_matches('/').split('/').collect();
+        let path: Vec<&str> = create.mailbox.as_str().trim_end_matches('/').split('/').collect();
         let role = match &create.special_use[..] {
             [] => None,
             [one] if list::role_of(*one).is_some() => list::role_of(*one),
@@ -43,8 +42,7 @@ impl Connection {
             return Err(CreateError::TooMany);
         }
         let env = &self.services.env;
-        let operations: Vec<OperationId> =
-            path.iter().map(|_| OperationId::random(env)).collect();
+        let operations: Vec<OperationId> = path.iter().map(|_| OperationId::random(env)).collect();
         let (account, now, operations) = (self.account(), env.wall(), &operations);
         let made = self
             .services
@@ -188,8 +186,7 @@ impl Connection {
         let db = &self.services.db;
         let tree = self.tree().await.map_err(|error| errors::store(&error))?;
         let inbox = tree.by_role(Role::Inbox).ok_or_else(errors::no_mailbox)?.id;
-        let view =
-            self.services.views.view(account, inbox).await.map_err(|e| errors::view(&e))?;
+        let view = self.services.views.view(account, inbox).await.map_err(|e| errors::view(&e))?;
         let mut walk = Walk::all(&view);
         while let Some(messages) = walk.next(db, &view).await.map_err(|e| errors::view(&e))? {
             for chunk in messages.chunks(limits::EMAILS_PER_TRANSACTION) {

@@ -85,7 +85,9 @@ impl Walk {
                     (messages, covered)
                 }
                 Numbering::Uid => {
-                    let (Some(from), Some(to)) = (Uid::new(first), Uid::new(last)) else { continue };
+                    let (Some(from), Some(to)) = (Uid::new(first), Uid::new(last)) else {
+                        continue;
+                    };
                     let stretch = view.by_uid(db, from, to).await?;
                     (stretch.messages, stretch.covered.number())
                 }

@@ -1,6 +1,5 @@
 //! SEARCH (RFC 9051 §6.4.4): what the view's row decides first, then the record, then the bytes.
 
-
 use imap::{
     Completion, IdSet, MessageSet, Numbering, Reply,
     command::{Search, SearchKey, SearchReturn},
@@ -51,7 +50,9 @@ impl Connection {
             }
             Err(completion) => {
                 // RFC 5182 §2.1: a failed SEARCH that was to save leaves nothing saved.
-                if search.saves() && let Some(selected) = &mut self.selected {
+                if search.saves()
+                    && let Some(selected) = &mut self.selected
+                {
                     selected.saved = IdSet::new();
                 }
                 self.done(completion).await
@@ -86,7 +87,9 @@ impl Connection {
                 }
             }
         }
-        if search.saves() && let Some(selected) = &mut self.selected {
+        if search.saves()
+            && let Some(selected) = &mut self.selected
+        {
             selected.saved = to_save(search, &uids);
         }
         let modseq =
@@ -206,10 +209,14 @@ fn to_save(search: &Search, uids: &IdSet) -> IdSet {
         return uids.clone();
     }
     let mut ends = IdSet::new();
-    if asked(SearchReturn::Min) && let Some(first) = uids.first() {
+    if asked(SearchReturn::Min)
+        && let Some(first) = uids.first()
+    {
         ends.insert(first);
     }
-    if asked(SearchReturn::Max) && let Some(last) = uids.last() {
+    if asked(SearchReturn::Max)
+        && let Some(last) = uids.last()
+    {
         ends.insert(last);
     }
     ends
@@ -228,7 +235,9 @@ fn decide(key: &SearchKey, candidate: &Candidate<'_>) -> Option<bool> {
         SearchKey::Not(key) => decide(key, candidate).map(|found| !found),
         SearchKey::Sequence(set) => Some(match set {
             MessageSet::Saved => candidate.bounds.saved.contains(row.uid.number()),
-            MessageSet::Set(set) => set.contains(candidate.message.sequence, candidate.bounds.exists),
+            MessageSet::Set(set) => {
+                set.contains(candidate.message.sequence, candidate.bounds.exists)
+            }
         }),
         SearchKey::Uid(set) => Some(match set {
             MessageSet::Saved => candidate.bounds.saved.contains(row.uid.number()),

@@ -48,14 +48,10 @@ impl Connection {
         let mut responses = vec![Response::Flags(known), Response::Exists(view.exists())];
         let mut codes = Vec::new();
         codes.extend(unseen.map(ResponseCode::Unseen));
-        codes.extend(
-            imap::UidValidity::new(view.uid_validity().0).map(ResponseCode::UidValidity),
-        );
+        codes.extend(imap::UidValidity::new(view.uid_validity().0).map(ResponseCode::UidValidity));
         codes.extend(imap::Uid::new(view.uid_next().number()).map(ResponseCode::UidNext));
         codes.push(ResponseCode::PermanentFlags { flags: permanent, new_keywords });
-        codes.extend(
-            imap::ModSeq::new(view.highest_modseq().0).map(ResponseCode::HighestModSeq),
-        );
+        codes.extend(imap::ModSeq::new(view.highest_modseq().0).map(ResponseCode::HighestModSeq));
         responses.extend(codes.into_iter().map(|code| Response::Ok(Some(code), Text::new("Ok"))));
         if let Some(found) = tree.by_id(mailbox) {
             responses.extend(list::entry(&tree, found).map(Response::List));

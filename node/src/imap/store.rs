@@ -45,9 +45,8 @@ impl Connection {
     }
 
     async fn store_all(&mut self, store: &Store) -> Result<Stored, Completion> {
-        let wanted = flags::from_wire(&store.flags).map_err(|error| {
-            Completion::no(error.to_string()).with_code(ResponseCode::Cannot)
-        })?;
+        let wanted = flags::from_wire(&store.flags)
+            .map_err(|error| Completion::no(error.to_string()).with_code(ResponseCode::Cannot))?;
         let (mailbox, view, mut walk) = self.walk(store.by, &store.set).await?;
         let request = StoreRequest {
             mailbox,
@@ -153,7 +152,9 @@ impl Connection {
             let message = Message { sequence: known.sequence, row: now.row };
             if let Some(Response::Fetch(mut update)) = flag_update(&message, with_uid) {
                 if store.echo == StoreEcho::Silent {
-                    update.items.retain(|item| !matches!(item, imap::response::FetchItem::Flags(_)));
+                    update
+                        .items
+                        .retain(|item| !matches!(item, imap::response::FetchItem::Flags(_)));
                 }
                 self.reply(Reply::Untagged(Response::Fetch(update))).await?;
             }
@@ -256,8 +257,7 @@ impl Connection {
             .db
             .run(|tx| async move {
                 let mut unit = AccountUnit::new(&tx, account, now);
-                let copied =
-                    mail::copy(&mut unit, mode, from, to, targets, operation).await?;
+                let copied = mail::copy(&mut unit, mode, from, to, targets, operation).await?;
                 unit.finish().await?;
                 Ok::<_, CopyError>(copied)
             })
@@ -335,10 +335,11 @@ impl Connection {
     ) -> Result<(MailboxId, Arc<View>, Walk), Completion> {
         let selected =
             self.selected.as_ref().ok_or_else(|| Completion::bad("No mailbox is selected"))?;
-        let walk = Walk::new(&self.services.db, selected, by, set).await.map_err(|bad| match bad {
-            BadSet::Completion(completion) => completion,
-            BadSet::View(error) => errors::view(&error),
-        })?;
+        let walk =
+            Walk::new(&self.services.db, selected, by, set).await.map_err(|bad| match bad {
+                BadSet::Completion(completion) => completion,
+                BadSet::View(error) => errors::view(&error),
+            })?;
         Ok((selected.mailbox, Arc::clone(&selected.view), walk))
     }
 }

@@ -58,10 +58,9 @@ pub(super) fn body(part: &Part) -> BodyStructure {
             }
         }
         Content::Leaf if content_type.kind == "text" => Media::Text { subtype, lines: part.lines },
-        Content::Leaf => Media::Basic {
-            media_type: WireString::from(content_type.kind.as_str()),
-            subtype,
-        },
+        Content::Leaf => {
+            Media::Basic { media_type: WireString::from(content_type.kind.as_str()), subtype }
+        }
     };
     BodyStructure::Single(Box::new(BodyPart {
         media,

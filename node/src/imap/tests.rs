@@ -41,8 +41,7 @@ impl Server {
         let values = LargeValues::memory(env.clone());
         let blobs = blob::BlobStore::embedded(values, env.clone()).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let config =
-            Config::dev(Some(folder.path().to_owned()), PortBase::default()).unwrap();
+        let config = Config::dev(Some(folder.path().to_owned()), PortBase::default()).unwrap();
         let views = ViewCache::new(db.clone(), env.clone(), 1 << 20);
         let hub = Hub::default();
         let stop = Stop::new();
@@ -101,12 +100,8 @@ impl Server {
         let blob = self.services.blobs.put(&bytes).await.unwrap();
         let mut scanner = message::Scanner::new(message::Limits::default());
         scanner.push(&bytes);
-        let email = NewEmail::from_scan(
-            blob,
-            &scanner.finish(),
-            env.wall(),
-            mail::KeywordSet::default(),
-        );
+        let email =
+            NewEmail::from_scan(blob, &scanner.finish(), env.wall(), mail::KeywordSet::default());
         let request = Request {
             appends: vec![Append {
                 account: self.account,
@@ -114,6 +109,7 @@ impl Server {
                 email: email.into(),
                 operation: OperationId::random(env),
                 recipients: Vec::new(),
+                tell_success: Vec::new(),
             }],
             outbound: None,
             on_failure: OnFailure::Tell,
@@ -180,7 +176,11 @@ impl Client {
             let mut more = [0; 4096];
             let read = tokio::time::timeout(WAIT, self.stream.read(&mut more));
             let read = read.await.expect("the server answers in time").unwrap();
-            assert!(read > 0, "closed in the middle of {:?}", String::from_utf8_lossy(&self.buffer));
+            assert!(
+                read > 0,
+                "closed in the middle of {:?}",
+                String::from_utf8_lossy(&self.buffer)
+            );
             self.buffer.extend_from_slice(&more[..read]);
         }
     }
@@ -366,7 +366,9 @@ async fn mailboxes_are_listed_renamed_and_deleted() {
 async fn searches_by_row_record_and_bytes() {
     let server = Server::new().await;
     server.deliver(HELLO).await;
-    server.deliver("From: carol@example.com\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\n\nnothing\n").await;
+    server
+        .deliver("From: carol@example.com\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\n\nnothing\n")
+        .await;
     let mut client = server.login().await;
     client.ok("SELECT INBOX").await;
     client.ok(r"STORE 1 +FLAGS (\Seen)").await;

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     deliver::{
         Append, OnFailure, Reporting, Request, Target,
-        outbound::{ReturnContent, Submission},
+        outbound::{Body, ReturnContent, Submission},
     },
     limits,
     metrics::{Outcome, Protocol},
@@ -84,9 +84,9 @@ async fn deliver(
     finished: &Finished,
 ) -> Reply {
     let mut delivery = Delivery {
-        appends: appends(services, &envelope, finished),
+        appends: appends(services, role, &envelope, finished),
         outbound: submission(services, &mut envelope, finished),
-        on_failure: on_failure(services, role, &envelope, finished),
+        on_failure: on_failure(services, &envelope, finished),
         served: Served::Nobody,
         done: None,
         results: Results::new(),
@@ -189,7 +189,12 @@ impl Delivery {
         };
         for (append, result) in chunk.iter().zip(delivered.appends.into_iter().skip(carried)) {
             if result.is_ok() {
-                self.done.get_or_insert_with(|| append.clone());
+                // What it has to tell has been told.
+                self.done.get_or_insert_with(|| Append {
+                    recipients: Vec::new(),
+                    tell_success: Vec::new(),
+                    ..append.clone()
+                });
             }
             let result = result.map(drop).map_err(|refusal| errors::delivery(&refusal));
             self.results.insert(append.account, result);
@@ -218,27 +223,43 @@ impl Delivery {
     }
 }
 
-/// One for each account, with the recipients that led there and want to be told of a failure.
-fn appends(services: &Services, envelope: &Envelope, finished: &Finished) -> Vec<Append> {
-    let mut accounts: BTreeMap<AccountId, Vec<String>> = BTreeMap::new();
+/// One for each account, with the recipients that led there and want to be told. LMTP tells
+/// failures in its replies.
+fn appends(
+    services: &Services,
+    role: Role,
+    envelope: &Envelope,
+    finished: &Finished,
+) -> Vec<Append> {
+    let mut accounts: BTreeMap<AccountId, (Vec<String>, Vec<String>)> = BTreeMap::new();
     for recipient in &envelope.recipients {
         for account in &recipient.accounts {
-            let texts = accounts.entry(*account).or_default();
-            if recipient.wants_failures() && !texts.contains(&recipient.text) {
-                texts.push(recipient.text.clone());
+            let (failures, successes) = accounts.entry(*account).or_default();
+            if role != Role::Lmtp && recipient.wants_failures() {
+                push_distinct(failures, &recipient.text);
+            }
+            if recipient.wants_success() {
+                push_distinct(successes, &recipient.text);
             }
         }
     }
     accounts
         .into_iter()
-        .map(|(account, recipients)| Append {
+        .map(|(account, (recipients, tell_success))| Append {
             account,
             target: Target::Inbox,
             email: Arc::clone(&finished.email),
             operation: OperationId::random(&services.env),
             recipients,
+            tell_success,
         })
         .collect()
+}
+
+fn push_distinct(list: &mut Vec<String>, text: &str) {
+    if !list.iter().any(|held| held == text) {
+        list.push(text.to_owned());
+    }
 }
 
 fn submission(
@@ -264,29 +285,24 @@ fn submission(
             Some(Ret::Full) => ReturnContent::Full,
             Some(Ret::Headers) => ReturnContent::Headers,
         },
+        body: match mail.body {
+            smtp::Body::SevenBit => Body::SevenBit,
+            smtp::Body::EightBitMime => Body::EightBitMime,
+            smtp::Body::BinaryMime => Body::BinaryMime,
+        },
         utf8: mail.charset == smtp::Charset::Utf8,
         recipients: std::mem::take(&mut envelope.remote).into_values().collect(),
     })
 }
 
-fn on_failure(
-    services: &Services,
-    role: Role,
-    envelope: &Envelope,
-    finished: &Finished,
-) -> OnFailure {
-    match role {
-        Role::Lmtp => OnFailure::Tell,
-        // RFC 5321 §4.5.5: a null sender is never answered.
-        Role::Exchange | Role::Submission => {
-            OnFailure::Report(envelope.sender.as_ref().map(|sender| Reporting {
-                sender: sender.clone(),
-                hostname: address::hostname(&services.config).to_string(),
-                envelope_id: envelope.mail.envid.as_ref().map(|id| id.as_str().to_owned()),
-                header: finished.header.clone(),
-            }))
-        }
-    }
+/// RFC 5321 §4.5.5: a null sender is never answered.
+fn on_failure(services: &Services, envelope: &Envelope, finished: &Finished) -> OnFailure {
+    OnFailure::Report(envelope.sender.as_ref().map(|sender| Reporting {
+        sender: sender.clone(),
+        hostname: address::hostname(&services.config).to_string(),
+        envelope_id: envelope.mail.envid.as_ref().map(|id| id.as_str().to_owned()),
+        header: finished.header.clone(),
+    }))
 }
 
 /// The one refusal for a message that nobody takes: a passing one, if there is any, so that the

@@ -130,7 +130,7 @@ impl Envelope {
         if too_many && !self.recipients.is_empty() {
             return Err(Refusal::TooManyRecipients);
         }
-        let remote = remote_recipients(&rcpt, &expansion);
+        let remote = remote_recipients(&rcpt, address, &expansion);
         let remote_bytes: usize = remote.iter().map(record_bytes).sum();
         if self.remote_bytes + remote_bytes > limits::REMOTE_RECIPIENT_BYTES_MAX {
             return Err(Refusal::TooManyRecipients);
@@ -161,6 +161,13 @@ impl Envelope {
 }
 
 impl Recipient {
+    /// Whether the sender wants to hear that it was delivered here (RFC 3461 §4.1). Not where
+    /// it goes to several: one's success is not all's.
+    pub(super) fn wants_success(&self) -> bool {
+        let single = self.accounts.len() == 1 && self.destinations_elsewhere == 0;
+        single && matches!(self.notify, Notify::On(on) if on.success)
+    }
+
     /// Whether the sender wants to hear that it failed (RFC 3461 §4.1).
     pub(super) fn wants_failures(&self) -> bool {
         match self.notify {
@@ -245,7 +252,11 @@ fn check_quota(usage: &AccountUsage, declared: Option<u64>) -> Result<(), Refusa
 
 /// What the queue is told (RFC 3461 §5.2). Where an alias has several targets, the original
 /// recipient is none of them, and a success of one is not a success of all.
-fn remote_recipients(rcpt: &RcptTo, expansion: &Expansion) -> Vec<RemoteRecipient> {
+fn remote_recipients(
+    rcpt: &RcptTo,
+    named: &Address,
+    expansion: &Expansion,
+) -> Vec<RemoteRecipient> {
     let is_single = expansion.remote.len() == 1 && expansion.accounts.is_empty();
     let (notify, original) = if is_single {
         (rcpt.notify, rcpt.orcpt.as_ref().map(ToString::to_string))
@@ -255,6 +266,12 @@ fn remote_recipients(rcpt: &RcptTo, expansion: &Expansion) -> Vec<RemoteRecipien
     let parsed = expansion.remote.iter().filter_map(|text| Address::parse(text).ok());
     parsed
         .map(|address| RemoteRecipient {
+            written: match &rcpt.recipient {
+                ForwardPath::Mailbox(mailbox) if address == *named => {
+                    format!("{}@{}", mailbox.local(), named.domain())
+                }
+                _ => address.to_string(),
+            },
             address,
             notify: notify_text(notify),
             original: original.clone(),
@@ -286,7 +303,7 @@ fn notify_text(notify: Notify) -> Option<String> {
 /// What a recipient takes in the queue's record, framing included.
 fn record_bytes(recipient: &RemoteRecipient) -> usize {
     let optional = |text: &Option<String>| text.as_ref().map_or(0, |text| text.len() + 4);
-    recipient.address.as_str().len()
+    recipient.written.len()
         + optional(&recipient.notify)
         + optional(&recipient.original)
         + limits::REMOTE_RECIPIENT_FRAMING_BYTES

@@ -35,7 +35,7 @@ fn check_delivery(seed: u64) -> Vec<Event> {
 
 #[test]
 fn what_is_acknowledged_is_in_the_mailbox_once() {
-    for seed in 1..=5 {
+    for seed in 1..=8 {
         check_delivery(seed);
     }
 }

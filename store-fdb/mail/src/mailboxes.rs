@@ -89,6 +89,8 @@ pub struct Mailbox {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MailboxTree {
     mailboxes: BTreeMap<MailboxId, Mailbox>,
+    /// The same by parent and name, so that a walk over all paths stays linear.
+    by_name: BTreeMap<(Option<MailboxId>, String), MailboxId>,
     deleting: Vec<MailboxId>,
 }
 
@@ -111,8 +113,15 @@ impl MailboxTree {
     /// The child of `parent` with that name. `INBOX` at the top matches in any case (RFC 9051
     /// §5.1).
     pub fn child(&self, parent: Option<MailboxId>, name: &str) -> Option<&Mailbox> {
-        let name = canonical_name(parent, name);
-        self.iter().find(|mailbox| mailbox.parent == parent && mailbox.name == name)
+        let id = self.by_name.get(&(parent, canonical_name(parent, name)))?;
+        self.by_id(*id)
+    }
+
+    /// The mailboxes directly below `parent`, by name; those at the top for `None`.
+    pub fn children(&self, parent: Option<MailboxId>) -> impl Iterator<Item = &Mailbox> {
+        let from = self.by_name.range((parent, String::new())..);
+        from.take_while(move |((held, _), _)| *held == parent)
+            .filter_map(|(_, id)| self.by_id(*id))
     }
 
     /// The mailbox at a path.
@@ -140,7 +149,7 @@ impl MailboxTree {
 
     /// Whether a mailbox has children.
     pub fn has_children(&self, id: MailboxId) -> bool {
-        self.iter().any(|mailbox| mailbox.parent == Some(id))
+        self.children(Some(id)).next().is_some()
     }
 
     /// Mailboxes whose deletion has begun and not ended.
@@ -265,17 +274,16 @@ pub async fn mailbox_tree(tx: &Transaction, account: AccountId) -> Result<Mailbo
             tree.deleting.push(id);
             continue;
         }
-        tree.mailboxes.insert(
+        let mailbox = Mailbox {
             id,
-            Mailbox {
-                id,
-                name: record.name,
-                parent: record.parent.map(MailboxId),
-                role: record.role.as_deref().and_then(Role::parse),
-                uid_validity: UidValidity(record.uid_validity),
-                subscribed: record.subscribed,
-            },
-        );
+            name: record.name,
+            parent: record.parent.map(MailboxId),
+            role: record.role.as_deref().and_then(Role::parse),
+            uid_validity: UidValidity(record.uid_validity),
+            subscribed: record.subscribed,
+        };
+        tree.by_name.insert((mailbox.parent, mailbox.name.clone()), id);
+        tree.mailboxes.insert(id, mailbox);
     }
     Ok(tree)
 }
@@ -548,6 +556,6 @@ fn height(tree: &MailboxTree, mailbox: MailboxId, guard: usize) -> usize {
     if guard > limits::MAILBOX_DEPTH_MAX {
         return guard;
     }
-    let children = tree.iter().filter(|child| child.parent == Some(mailbox));
+    let children = tree.children(Some(mailbox));
     1 + children.map(|child| height(tree, child.id, guard + 1)).max().unwrap_or(0)
 }

@@ -150,6 +150,23 @@ async fn who_fails_among_others_is_reported_to_the_sender() {
 }
 
 #[tokio::test]
+async fn a_success_is_reported_where_it_is_asked_for() {
+    let world = World::new().await;
+    for protocol in [Protocol::Smtp, Protocol::Lmtp] {
+        let mut client = world.connect(protocol).await;
+        client.say("MAIL FROM:<bob@example.org> ENVID=Q1", "250").await;
+        client.say("RCPT TO:<alice@example.org> NOTIFY=SUCCESS,FAILURE", "250").await;
+        client.say("DATA", "354").await;
+        client.say(&format!("{MESSAGE}\r\n."), "250").await;
+    }
+    assert_eq!(world.inbox(world.alice).await.len(), 2);
+    let reports = world.inbox(world.bob).await;
+    assert_eq!(reports.len(), 2, "one for each message");
+    assert!(reports[0].contains("Action: delivered\r\nStatus: 2.0.0\r\n"), "{}", reports[0]);
+    assert!(reports[0].contains("Original-Envelope-Id: Q1\r\n"));
+}
+
+#[tokio::test]
 async fn lmtp_answers_for_each_recipient() {
     let world = World::new().await;
     let small = world.account("small", 100).await;
