@@ -157,10 +157,10 @@ fn modseqs_grow_and_guard() {
     two.ok("NOOP");
     two.ok("UID STORE 1 -FLAGS (kept)");
     let changed = one.ok(&format!("UID FETCH 1:* (UID) (CHANGEDSINCE {now})"));
-    let lines: Vec<&str> = changed.texts().into_iter().filter(|it| it.contains("UID 1 ")).collect();
-    assert!(!lines.is_empty(), "{changed:?}");
-    says_nothing_of(&changed, "UID 2 ");
-    says_nothing_of(&changed, "UID 3 ");
+    let lines = changed.texts().iter().filter(|text| text.starts_with("1 FETCH (")).count();
+    assert!(lines > 0, "{changed:?}");
+    says_nothing_of(&changed, "2 FETCH");
+    says_nothing_of(&changed, "3 FETCH");
     let found = one.ok(&format!("SEARCH MODSEQ {}", now + 1));
     let found = found.find("SEARCH").expect("there is one").text.clone();
     assert!(found.starts_with("SEARCH 1 (MODSEQ "), "{found}");

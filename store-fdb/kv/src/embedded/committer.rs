@@ -163,6 +163,7 @@ impl Committer {
     fn write(&mut self, batch: &Batch) -> Result<Vec<Result<Versionstamp>>, Failure> {
         if batch.requests.is_empty() {
             self.write_changes(None, &Changes::new(), batch)?;
+            self.core.renew(self.storage.snapshot());
             return Ok(Vec::new());
         }
         let (version, snapshot) = self.core.begin_batch().map_err(Failure::Before)?;

@@ -141,6 +141,15 @@ impl Core {
             Published { version, progress: Progress::Idle, snapshot: Some(Arc::new(snapshot)) };
     }
 
+    /// Lets go of the published snapshot for another of the same version. A snapshot keeps every
+    /// memtable since in memory, also those that hold large values alone and are long on disk.
+    pub(super) fn renew(&self, snapshot: Snapshot) {
+        let mut published = self.published();
+        if published.snapshot.is_some() {
+            published.snapshot = Some(Arc::new(snapshot));
+        }
+    }
+
     /// A batch wrote nothing that could be seen.
     pub(super) fn abandon_batch(&self) {
         self.published().progress = Progress::Idle;

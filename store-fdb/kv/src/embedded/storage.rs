@@ -32,6 +32,10 @@ const ROW_TAG: u8 = b'k';
 /// Values below this stay in the tree: reading them elsewhere would cost a second access.
 const SEPARATION_BYTES: u32 = 4096;
 
+/// Memory of the large values' memtable: a chunk lies there only until it is on disk, and the
+/// journal has it already.
+const LARGE_MEMTABLE_BYTES: u64 = 4 * 1024 * 1024;
+
 /// Size of the files that hold large values: the unit in which removed ones are collected.
 const LARGE_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -63,7 +67,7 @@ impl Storage {
             let separation = KvSeparationOptions::default()
                 .separation_threshold(SEPARATION_BYTES)
                 .file_target_size(LARGE_FILE_BYTES);
-            plain().with_kv_separation(Some(separation))
+            plain().max_memtable_size(LARGE_MEMTABLE_BYTES).with_kv_separation(Some(separation))
         };
         let storage = Self {
             rows: database.keyspace("rows", plain).map_err(open_error)?,
