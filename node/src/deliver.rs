@@ -2,7 +2,7 @@
 //!
 //! The blob is put first; then [`Deliverer::submit`] appends to every local mailbox, enqueues
 //! what is remote, and answers when that has committed. Requests for one account that wait at
-//! the same time share a transaction ([`combine`]), so a hot mailbox does not become a storm of
+//! the same time share a transaction ([`Deliverer`]), so a hot mailbox does not become a storm of
 //! conflicts on its UID counter.
 //!
 //! A recipient that fails after acceptance gets a report (RFC 3464) in the very transaction that
@@ -12,6 +12,8 @@ mod batch;
 mod combine;
 pub mod outbound;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

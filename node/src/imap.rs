@@ -196,8 +196,7 @@ impl Connection {
     async fn reply(&mut self, reply: Reply) -> Result<(), Disconnect> {
         // Behind these the session may go on to the client's next command, whose call belongs to
         // the main loop.
-        let goes_on =
-            matches!(reply, Reply::Done(_) | Reply::AppendReady | Reply::Challenge(_));
+        let goes_on = matches!(reply, Reply::Done(_) | Reply::AppendReady | Reply::Challenge(_));
         self.session.handle_reply(reply);
         if !goes_on && self.session.output_len() >= limits::WRITE_BACKLOG_BYTES {
             self.write_pending().await?;
@@ -254,7 +253,7 @@ impl Connection {
     async fn execute(&mut self, call: Call) -> Result<(), Disconnect> {
         let begun = self.services.env.monotonic();
         let name = call_name(&call);
-        let part = is_part(&call);
+        let part = part_of(&call);
         match call {
             Call::Authenticate { mechanism, initial } => {
                 self.authenticate(&mechanism, initial).await?;
@@ -305,7 +304,7 @@ enum Part {
     More,
 }
 
-fn is_part(call: &Call) -> Part {
+fn part_of(call: &Call) -> Part {
     match call {
         Call::AppendBegin(_)
         | Call::AppendData(_)

@@ -27,9 +27,6 @@ pub const HEADER_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of one body that SEARCH BODY and TEXT look through; what lies behind is not searched.
 pub const SEARCH_BODY_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
-/// Bytes that FETCH BINARY decodes in one go.
-pub const BINARY_BYTES_MAX: u64 = 64 * 1024 * 1024;
-
 /// How often an idling session looks at the log even where no wake-up came.
 pub const IDLE_POLL: Duration = Duration::from_secs(30);
 

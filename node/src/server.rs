@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex},
 };
 
@@ -48,15 +48,16 @@ impl Sessions {
     }
 
     fn enter(&self, peer: IpAddr) -> Result<Place, RefusedReason> {
+        let peer = network(peer);
         let mut open = self.shared.lock().expect("no code panics while it counts");
         if open.total >= self.total_max {
             return Err(RefusedReason::NodeLimit);
         }
-        let here = open.by_address.entry(peer).or_insert(0);
-        if *here >= self.per_address_max {
+        let here = open.by_address.get(&peer).copied().unwrap_or(0);
+        if here >= self.per_address_max {
             return Err(RefusedReason::AddressLimit);
         }
-        *here += 1;
+        open.by_address.insert(peer, here + 1);
         open.total += 1;
         Ok(Place { sessions: self.clone(), peer })
     }
@@ -176,4 +177,38 @@ fn refuse(services: &Services, connection: Connection, protocol: Protocol) -> Ta
 /// The client's address; one that was mapped into IPv6 as the IPv4 that it is.
 fn client_address(peer: SocketAddr) -> IpAddr {
     peer.ip().to_canonical()
+}
+
+/// What counts as one address: of IPv6 the first 64 bits, because a client has all that share
+/// them (RFC 4291 §2.5.4).
+fn network(peer: IpAddr) -> IpAddr {
+    match peer {
+        IpAddr::V4(_) => peer,
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sessions(total_max: u64, per_address_max: u64) -> Sessions {
+        Sessions { shared: Arc::default(), total_max, per_address_max }
+    }
+
+    #[test]
+    fn places_are_bounded_and_come_back() {
+        let sessions = sessions(3, 2);
+        let enter = |peer: &str| sessions.enter(peer.parse().unwrap());
+        let first = enter("2001:db8::1").unwrap();
+        let _second = enter("2001:db8::2").unwrap();
+        assert!(matches!(enter("2001:db8::3"), Err(RefusedReason::AddressLimit)));
+        let _third = enter("192.0.2.1").unwrap();
+        assert!(matches!(enter("192.0.2.2"), Err(RefusedReason::NodeLimit)));
+        drop(first);
+        assert!(enter("2001:db8::3").is_ok());
+    }
 }

@@ -16,7 +16,9 @@ use mail::{
 
 use super::{
     Connection, Disconnect, errors, flags,
+    messages::renewed,
     section::{Opened, Pieces, Source},
+    selected::Told,
     store::targets,
     structure,
 };
@@ -27,7 +29,7 @@ pub(super) const MESSAGES_PER_READ: usize = 50;
 /// What a FETCH has come to.
 struct Progress {
     /// Messages whose new flags the client has been told.
-    told: BTreeSet<Uid>,
+    told: Told,
     /// How the command ends.
     completion: Completion,
 }
@@ -38,7 +40,7 @@ impl Connection {
             Ok(found) => found,
             Err(completion) => return self.done(completion).await,
         };
-        let mut progress = Progress { told: BTreeSet::new(), completion: Completion::ok() };
+        let mut progress = Progress { told: Told::default(), completion: Completion::ok() };
         loop {
             let mut messages = match walk.next(&self.services.db, &view).await {
                 Ok(Some(messages)) => messages,
@@ -64,8 +66,12 @@ impl Connection {
     ) -> Result<(), Disconnect> {
         let sets_seen = fetch.items.iter().any(FetchAttr::sets_seen)
             && self.session.phase() == Phase::Selected(imap::Access::ReadWrite);
-        if sets_seen && let Err(completion) = self.set_seen(mailbox, messages, progress).await {
-            progress.completion = completion;
+        let mut marked = BTreeSet::new();
+        if sets_seen {
+            match self.set_seen(mailbox, messages, progress).await {
+                Ok(uids) => marked = uids,
+                Err(completion) => progress.completion = completion,
+            }
         }
         let needs_record = fetch.items.iter().any(needs_record);
         let metas = if needs_record {
@@ -81,11 +87,14 @@ impl Connection {
         };
         for (message, meta) in messages.iter().zip(metas) {
             if needs_record && meta.is_none() {
-                // RFC 2180 §4.1.2: gone, and this client does not know yet.
-                progress.completion = errors::expunged();
+                // RFC 2180 §4.1.2: gone, and this client does not know yet. RFC 9051 §6.4.9: a
+                // UID that does not exist is no error.
+                if fetch.by == Numbering::Sequence {
+                    progress.completion = errors::expunged();
+                }
                 continue;
             }
-            let tell_flags = progress.told.contains(&message.row.uid);
+            let tell_flags = marked.contains(&message.row.uid);
             let with_uid = fetch.by == Numbering::Uid;
             let one = One { message, meta: meta.as_ref(), tell_flags, with_uid };
             if let Some(completion) = self.fetch_one(fetch, &one).await? {
@@ -112,37 +121,44 @@ impl Connection {
             .await
     }
 
-    /// Sets `\Seen` where it is missing (RFC 9051 §6.4.5: fetching a body does).
+    /// Sets `\Seen` where it is missing (RFC 9051 §6.4.5: fetching a body does), and takes up the
+    /// flags and the MODSEQ that came of it. Returns whose flags are to be told.
     async fn set_seen(
         &self,
         mailbox: MailboxId,
         messages: &mut [Message],
         progress: &mut Progress,
-    ) -> Result<(), Completion> {
+    ) -> Result<BTreeSet<Uid>, Completion> {
         let unseen: Vec<Message> = messages
             .iter()
             .filter(|message| !message.row.flags.keywords.is_seen())
             .cloned()
             .collect();
         if unseen.is_empty() {
-            return Ok(());
+            return Ok(BTreeSet::new());
         }
         let seen: KeywordSet = Keyword::new(Keyword::SEEN).into_iter().collect();
         let request = StoreRequest {
             mailbox,
             change: KeywordChange::Add,
-            keywords: seen.clone(),
+            keywords: seen,
             deleted: None,
             unchanged_since: None,
         };
-        let outcome = self.store_targets(&request, &targets(&unseen)).await?;
-        progress.told.extend(outcome.stored);
+        self.store_targets(&request, &targets(&unseen)).await?;
+        let newest = self.services.views.view(self.account(), mailbox).await;
+        let newest = newest.map_err(|error| errors::view(&error))?;
+        let now = renewed(&self.services.db, &newest, &unseen).await;
+        let mut now = now.map_err(|error| errors::view(&error))?.into_iter().peekable();
+        let mut marked = BTreeSet::new();
         for message in messages {
-            if progress.told.contains(&message.row.uid) {
-                message.row.flags.keywords = message.row.flags.keywords.union(&seen);
+            if let Some(held) = now.next_if(|held| held.row.uid == message.row.uid) {
+                *message = held;
+                progress.told.note(message);
+                marked.insert(message.row.uid);
             }
         }
-        Ok(())
+        Ok(marked)
     }
 
     /// One FETCH response. Returns how the command ends where something is amiss.
@@ -177,8 +193,11 @@ impl Connection {
             let told = FetchItem::Flags(flags::to_wire(&one.message.row.flags));
             self.reply(Reply::FetchItem(told)).await?;
         }
-        if fetch.changed_since.is_some() && !fetch.items.contains(&FetchAttr::ModSeq) {
-            // RFC 7162 §3.1.4.1: CHANGEDSINCE asks for MODSEQ as well.
+        if (one.tell_flags || fetch.changed_since.is_some())
+            && !fetch.items.contains(&FetchAttr::ModSeq)
+        {
+            // RFC 7162 §3.1.4.1: CHANGEDSINCE asks for MODSEQ as well. §3.2: flags that changed
+            // come with it; the session leaves it out for clients that did not enable CONDSTORE.
             self.fetch_item(small_item(&FetchAttr::ModSeq, one.message, None)).await?;
         }
         self.reply(Reply::FetchEnd).await?;

@@ -1,7 +1,8 @@
 //! LIST, LSUB, STATUS and NAMESPACE (RFC 9051 §6.3.9 to §6.3.11; RFC 3501 §6.3.9; RFC 5258).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::future::try_join_all;
 use imap::{
     Completion, Delimiter, MailboxName, Reply, Response, SpecialUse,
     command::{List, ListReturn, ListSelect, Lsub, StatusCommand, StatusItem},
@@ -9,12 +10,21 @@ use imap::{
         ChildInfo, ListAttribute, ListEntry, MailboxStatus, Namespace, Namespaces, StatusValue,
     },
 };
-use mail::{Mailbox, MailboxId, MailboxTree, Role, StoreError, view::ViewError};
+use mail::{
+    Mailbox, MailboxCounts, MailboxId, MailboxTree, Role, StoreError, UidValidity,
+    limits::MAILBOX_DEPTH_MAX, view::ViewError,
+};
 
 use super::{Connection, Disconnect, errors};
 
 /// What separates the levels of a name.
 const DELIMITER: char = '/';
+
+/// Mailboxes whose counters one transaction reads for LIST's STATUS.
+const MAILBOXES_PER_STATUS: usize = 100;
+
+/// Mailboxes that are matched before other tasks get their turn.
+const MAILBOXES_PER_TURN: usize = 64;
 
 pub(super) fn delimiter() -> Delimiter {
     Delimiter::new(DELIMITER).expect("a slash is a delimiter")
@@ -85,15 +95,13 @@ impl Connection {
             Ok(tree) => tree,
             Err(error) => return self.done(errors::store(&error)).await,
         };
-        for mailbox in tree.iter() {
+        let shown = shown(list, &tree).await;
+        let below = wanted_below(list, &tree, &shown);
+        let mut asked = Vec::new();
+        for mailbox in tree.iter().filter(|mailbox| shown.contains_key(&mailbox.id)) {
             let Some(mut entry) = entry(&tree, mailbox) else { continue };
-            if !list.matches(&entry.mailbox, delimiter()) {
-                continue;
-            }
             let selected = is_wanted(list, mailbox);
-            if list.select.contains(&ListSelect::RecursiveMatch) {
-                entry.child_info = wanted_below(list, &tree, mailbox.id);
-            }
+            entry.child_info = below.get(&mailbox.id).cloned().unwrap_or_default();
             if !selected && entry.child_info.is_empty() {
                 continue;
             }
@@ -101,18 +109,45 @@ impl Connection {
             let name = entry.mailbox.clone();
             self.reply(Reply::Untagged(Response::List(entry))).await?;
             if !list.status.is_empty() && selected {
-                match self.status_values(mailbox.id, &list.status).await {
-                    Ok(values) => {
-                        let status = MailboxStatus { mailbox: name, values };
-                        self.reply(Reply::Untagged(Response::Status(status))).await?;
-                    }
-                    // Deleted since the tree was read: no STATUS for it (RFC 5819 §2).
-                    Err(ViewError::NoMailbox(_)) => {}
-                    Err(error) => return self.fail_view(&error).await,
+                asked.push((mailbox.id, name));
+            }
+            if asked.len() == MAILBOXES_PER_STATUS {
+                let told = self.list_status(list, std::mem::take(&mut asked)).await?;
+                if let Err(error) = told {
+                    return self.fail_view(&error).await;
                 }
             }
         }
-        self.done_with_updates(Completion::ok()).await
+        match self.list_status(list, asked).await? {
+            Ok(()) => self.done_with_updates(Completion::ok()).await,
+            Err(error) => self.fail_view(&error).await,
+        }
+    }
+
+    /// The STATUS responses of LIST (RFC 5819).
+    async fn list_status(
+        &mut self,
+        list: &List,
+        asked: Vec<(MailboxId, MailboxName)>,
+    ) -> Result<Result<(), ViewError>, Disconnect> {
+        let ids: Vec<MailboxId> = asked.iter().map(|(id, _)| *id).collect();
+        let counted = match self.counted(&ids).await {
+            Ok(counted) => counted,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        for ((id, mailbox), counted) in asked.into_iter().zip(counted) {
+            // Deleted since the tree was read: no STATUS for it (RFC 5819 §2).
+            let Some(counted) = counted else { continue };
+            match self.status_values(id, counted, &list.status).await {
+                Ok(values) => {
+                    let status = MailboxStatus { mailbox, values };
+                    self.reply(Reply::Untagged(Response::Status(status))).await?;
+                }
+                Err(ViewError::NoMailbox(_)) => {}
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        Ok(Ok(()))
     }
 
     pub(super) async fn lsub(&mut self, lsub: &Lsub) -> Result<(), Disconnect> {
@@ -120,12 +155,26 @@ impl Connection {
             Ok(tree) => tree,
             Err(error) => return self.done(errors::store(&error)).await,
         };
+        let matches = |name: &MailboxName| lsub.pattern.matches(&lsub.reference, name, delimiter());
+        let mut above = BTreeSet::new();
         for mailbox in tree.iter().filter(|mailbox| mailbox.subscribed) {
             let Some(mut entry) = entry(&tree, mailbox) else { continue };
-            if lsub.pattern.matches(&lsub.reference, &entry.mailbox, delimiter()) {
+            if matches(&entry.mailbox) {
                 entry.attributes.remove(&ListAttribute::Subscribed);
                 self.reply(Reply::Untagged(Response::Lsub(entry))).await?;
+            } else if lsub.pattern.as_str().contains('%') {
+                let unsubscribed = ancestors(&tree, mailbox).filter(|held| !held.subscribed);
+                above.extend(unsubscribed.map(|held| held.id));
             }
+        }
+        // RFC 3501 §6.3.9: `%` shows the way down to what is subscribed below.
+        for mailbox in above.iter().filter_map(|id| tree.by_id(*id)) {
+            let Some(mut entry) = entry(&tree, mailbox).filter(|entry| matches(&entry.mailbox))
+            else {
+                continue;
+            };
+            entry.attributes.insert(ListAttribute::NoSelect);
+            self.reply(Reply::Untagged(Response::Lsub(entry))).await?;
         }
         self.done_with_updates(Completion::ok()).await
     }
@@ -138,7 +187,12 @@ impl Connection {
         let Some(mailbox) = tree.by_path(path(&status.mailbox)).map(|found| found.id) else {
             return self.done(errors::no_mailbox()).await;
         };
-        match self.status_values(mailbox, &status.items).await {
+        let values = match self.counted(&[mailbox]).await.map(|mut counted| counted.pop()) {
+            Ok(Some(Some(counted))) => self.status_values(mailbox, counted, &status.items).await,
+            Ok(_) => Err(ViewError::NoMailbox(mailbox)),
+            Err(error) => Err(error.into()),
+        };
+        match values {
             Ok(values) => {
                 let status = MailboxStatus { mailbox: status.mailbox.clone(), values };
                 self.reply(Reply::Untagged(Response::Status(status))).await?;
@@ -148,23 +202,37 @@ impl Connection {
         }
     }
 
+    /// Counters of some mailboxes, as one transaction sees them; `None` for those that are gone.
+    async fn counted(
+        &self,
+        mailboxes: &[MailboxId],
+    ) -> Result<Vec<Option<(UidValidity, MailboxCounts)>>, StoreError> {
+        let account = self.account();
+        if mailboxes.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.services
+            .db
+            .run(|tx| async move {
+                let (tx, tree) = (&tx, &mail::mailbox_tree(&tx, account).await?);
+                try_join_all(mailboxes.iter().map(|id| async move {
+                    let Some(found) = tree.by_id(*id) else { return Ok(None) };
+                    let counts = mail::mailbox_counts(tx, account, *id).await?;
+                    Ok::<_, StoreError>(Some((found.uid_validity, counts)))
+                }))
+                .await
+            })
+            .await
+    }
+
     /// STATUS's numbers: counters, and the view only for HIGHESTMODSEQ.
     async fn status_values(
         &self,
         mailbox: MailboxId,
+        (validity, counts): (UidValidity, MailboxCounts),
         items: &[StatusItem],
     ) -> Result<Vec<StatusValue>, ViewError> {
         let account = self.account();
-        let (validity, counts) = self
-            .services
-            .db
-            .run(|tx| async move {
-                let tree = mail::mailbox_tree(&tx, account).await?;
-                let found = tree.by_id(mailbox).ok_or(ViewError::NoMailbox(mailbox))?;
-                let counts = mail::mailbox_counts(&tx, account, mailbox).await?;
-                Ok::<_, ViewError>((found.uid_validity, counts))
-            })
-            .await?;
         let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
         let mut values = Vec::with_capacity(items.len());
         for item in items {
@@ -204,23 +272,51 @@ fn is_wanted(list: &List, mailbox: &Mailbox) -> bool {
     subscribed && special
 }
 
-/// RFC 5258 §3.5: which selection options mailboxes below this one meet, that do not match the
-/// pattern themselves.
-fn wanted_below(list: &List, tree: &MailboxTree, mailbox: MailboxId) -> BTreeSet<ChildInfo> {
-    let mut found = BTreeSet::new();
-    for child in tree.iter().filter(|child| child.parent == Some(mailbox)) {
-        let shown = name_of(tree, child.id).is_some_and(|name| list.matches(&name, delimiter()));
-        if !shown && is_wanted(list, child) {
-            if list.select.contains(&ListSelect::Subscribed) {
-                found.insert(ChildInfo::Subscribed);
-            }
-            if list.select.contains(&ListSelect::SpecialUse) {
-                found.insert(ChildInfo::SpecialUse);
-            }
+/// The mailboxes that match the patterns, by name.
+async fn shown(list: &List, tree: &MailboxTree) -> BTreeMap<MailboxId, MailboxName> {
+    let mut shown = BTreeMap::new();
+    for (index, mailbox) in tree.iter().enumerate() {
+        // Long patterns over long names take their time: others get their turn.
+        if index % MAILBOXES_PER_TURN == 0 {
+            tokio::task::yield_now().await;
         }
-        found.extend(wanted_below(list, tree, child.id));
+        let name = name_of(tree, mailbox.id).filter(|name| list.matches(name, delimiter()));
+        shown.extend(name.map(|name| (mailbox.id, name)));
+    }
+    shown
+}
+
+/// RFC 5258 §3.5: which selection options mailboxes below another meet, that do not match the
+/// pattern themselves.
+fn wanted_below(
+    list: &List,
+    tree: &MailboxTree,
+    shown: &BTreeMap<MailboxId, MailboxName>,
+) -> BTreeMap<MailboxId, BTreeSet<ChildInfo>> {
+    let mut found: BTreeMap<MailboxId, BTreeSet<ChildInfo>> = BTreeMap::new();
+    if !list.select.contains(&ListSelect::RecursiveMatch) {
+        return found;
+    }
+    let mut met = BTreeSet::new();
+    if list.select.contains(&ListSelect::Subscribed) {
+        met.insert(ChildInfo::Subscribed);
+    }
+    if list.select.contains(&ListSelect::SpecialUse) {
+        met.insert(ChildInfo::SpecialUse);
+    }
+    let hidden = |child: &&Mailbox| !shown.contains_key(&child.id) && is_wanted(list, child);
+    for child in tree.iter().filter(hidden) {
+        for above in ancestors(tree, child) {
+            found.entry(above.id).or_default().extend(&met);
+        }
     }
     found
+}
+
+/// What stands above a mailbox, from its parent up.
+fn ancestors<'a>(tree: &'a MailboxTree, mailbox: &'a Mailbox) -> impl Iterator<Item = &'a Mailbox> {
+    let parent = |mailbox: &&'a Mailbox| mailbox.parent.and_then(|id| tree.by_id(id));
+    std::iter::successors(parent(&mailbox), parent).take(MAILBOX_DEPTH_MAX)
 }
 
 /// Leaves the attributes that were asked for. CHILDREN and SPECIAL-USE are told unasked as well

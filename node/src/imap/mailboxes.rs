@@ -41,8 +41,12 @@ impl Connection {
         if path.len() > MAILBOX_DEPTH_MAX {
             return Err(CreateError::TooMany);
         }
+        let Some((&name, above)) = path.split_last() else {
+            return Err(CreateError::BadName("a mailbox name is not empty"));
+        };
         let env = &self.services.env;
-        let operations: Vec<OperationId> = path.iter().map(|_| OperationId::random(env)).collect();
+        let operation = OperationId::random(env);
+        let operations: Vec<OperationId> = above.iter().map(|_| OperationId::random(env)).collect();
         let (account, now, operations) = (self.account(), env.wall(), &operations);
         let made = self
             .services
@@ -50,24 +54,11 @@ impl Connection {
             .run(|tx| async move {
                 let mut unit = AccountUnit::new(&tx, account, now);
                 let tree = mail::mailbox_tree(&tx, account).await?;
-                let mut parent: Option<MailboxId> = None;
-                for (level, (name, operation)) in path.iter().zip(operations).enumerate() {
-                    let last = level + 1 == path.len();
-                    if let (Some(held), false) = (tree.child(parent, name), last) {
-                        parent = Some(held.id);
-                        continue;
-                    }
-                    let new = NewMailbox {
-                        name: (*name).to_owned(),
-                        parent,
-                        role: role.filter(|_| last),
-                        subscribed: false,
-                    };
-                    let id = mail::create_mailbox(&mut unit, &new, *operation).await?;
-                    parent = Some(id);
-                }
+                let parent = ensure_levels(&mut unit, &tree, above, operations).await?;
+                let new = NewMailbox { name: name.to_owned(), parent, role, subscribed: false };
+                let made = mail::create_mailbox(&mut unit, &new, operation).await?;
                 unit.finish().await?;
-                parent.ok_or(CreateError::BadName("a mailbox name is not empty"))
+                Ok::<_, CreateError>(made)
             })
             .await?;
         self.services.hub.ring(account);
@@ -122,29 +113,30 @@ impl Connection {
         let Some((name, above)) = path.split_last() else {
             return self.done(errors::no_mailbox()).await;
         };
-        // RFC 9051 §6.3.6: missing levels above the new name are made.
-        if !above.is_empty()
-            && let Err(error) = self.ensure_path(above).await
-        {
-            return self.done(errors::create(&error)).await;
+        if path.len() > MAILBOX_DEPTH_MAX {
+            return self.done(errors::rename(&RenameError::TooDeep)).await;
         }
         let account = self.account();
-        let operation = OperationId::random(&self.services.env);
-        let now = self.services.env.wall();
+        let env = &self.services.env;
+        let operation = OperationId::random(env);
+        let levels: Vec<OperationId> = above.iter().map(|_| OperationId::random(env)).collect();
+        let (now, levels) = (env.wall(), &levels);
         let renamed = self
             .services
             .db
             .run(|tx| async move {
                 let mut unit = AccountUnit::new(&tx, account, now);
-                if unit.outcome(operation).await?.is_some() {
+                if unit.outcome(operation).await.map_err(RenameError::from)?.is_some() {
                     return Ok(());
                 }
-                let tree = mail::mailbox_tree(&tx, account).await?;
+                let tree = mail::mailbox_tree(&tx, account).await.map_err(RenameError::from)?;
                 let mailbox =
                     tree.by_path(list::path(&rename.from)).ok_or(RenameError::NoMailbox)?.id;
-                let parent = parent_of(&tree, above)?;
+                // RFC 9051 §6.3.6: missing levels above the new name are made; here, so that a
+                // RENAME that fails leaves none.
+                let parent = ensure_levels(&mut unit, &tree, above, levels).await?;
                 mail::rename_mailbox(&mut unit, mailbox, parent, name, operation).await?;
-                Ok::<_, RenameError>(unit.finish().await?)
+                Ok::<_, RenameFailure>(unit.finish().await.map_err(RenameError::from)?)
             })
             .await;
         match renamed {
@@ -153,18 +145,8 @@ impl Connection {
                 self.services.views.note_commit(account);
                 self.done_with_updates(Completion::ok()).await
             }
-            Err(error) => self.done(errors::rename(&error)).await,
-        }
-    }
-
-    async fn ensure_path(&self, path: &[&str]) -> Result<(), CreateError> {
-        let tree = self.tree().await?;
-        if tree.by_path(path.iter().copied()).is_some() {
-            return Ok(());
-        }
-        match self.create_path(path, None).await {
-            Ok(_) | Err(CreateError::Exists) => Ok(()),
-            Err(error) => Err(error),
+            Err(RenameFailure::Level(error)) => self.done(errors::create(&error)).await,
+            Err(RenameFailure::Rename(error)) => self.done(errors::rename(&error)).await,
         }
     }
 
@@ -238,12 +220,52 @@ impl Connection {
     }
 }
 
-fn parent_of(tree: &MailboxTree, above: &[&str]) -> Result<Option<MailboxId>, RenameError> {
-    if above.is_empty() {
-        return Ok(None);
+/// Why a RENAME did nothing.
+#[derive(Debug, thiserror::Error)]
+enum RenameFailure {
+    /// A level above the new name cannot be made.
+    #[error(transparent)]
+    Level(#[from] CreateError),
+    /// The mailbox cannot be renamed.
+    #[error(transparent)]
+    Rename(#[from] RenameError),
+}
+
+impl From<kv::Error> for RenameFailure {
+    fn from(error: kv::Error) -> Self {
+        Self::Rename(error.into())
     }
-    let parent = tree.by_path(above.iter().copied()).ok_or(RenameError::NoParent)?;
-    Ok(Some(parent.id))
+}
+
+impl kv::AsKvError for RenameFailure {
+    fn as_kv_error(&self) -> Option<&kv::Error> {
+        match self {
+            Self::Level(error) => error.as_kv_error(),
+            Self::Rename(error) => error.as_kv_error(),
+        }
+    }
+}
+
+/// The mailbox at `path`; levels that are missing are made. One operation for each level.
+async fn ensure_levels(
+    unit: &mut AccountUnit,
+    tree: &MailboxTree,
+    path: &[&str],
+    operations: &[OperationId],
+) -> Result<Option<MailboxId>, CreateError> {
+    let mut parent = None;
+    for (name, operation) in path.iter().zip(operations) {
+        let held = tree.child(parent, name).map(|held| held.id);
+        parent = match held {
+            Some(held) => Some(held),
+            None => {
+                let new =
+                    NewMailbox { name: (*name).to_owned(), parent, role: None, subscribed: false };
+                Some(mail::create_mailbox(unit, &new, *operation).await?)
+            }
+        };
+    }
+    Ok(parent)
 }
 
 /// Takes the contents out of every mailbox of the account whose deletion has begun, in bounded

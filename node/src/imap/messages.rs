@@ -10,8 +10,9 @@ use mail::{
 };
 
 use super::selected::Selected;
+use crate::limits;
 
-/// The messages that a set names, in order, without ever holding more than a page of them.
+/// The messages that a set names, in order, without ever holding more than two pages of them.
 pub(super) struct Walk {
     by: Numbering,
     ranges: std::vec::IntoIter<RangeInclusive<u32>>,
@@ -62,21 +63,24 @@ impl Walk {
         Self::over(Numbering::Sequence, &ids)
     }
 
-    fn over(by: Numbering, ids: &IdSet) -> Self {
+    /// The messages with these numbers.
+    pub(super) fn over(by: Numbering, ids: &IdSet) -> Self {
         let ranges: Vec<_> = ids.ranges().collect();
         Self { by, ranges: ranges.into_iter(), current: None }
     }
 
-    /// The next messages, at most a page's; `None` at the end.
+    /// The next messages: what many small ranges name comes together, so that a client that
+    /// lists its messages one by one does not cost a transaction each. `None` at the end.
     pub(super) async fn next(
         &mut self,
         db: &Database,
         view: &View,
     ) -> Result<Option<Vec<Message>>, ViewError> {
-        loop {
-            let Some(range) = self.current.take().or_else(|| self.ranges.next()) else {
-                return Ok(None);
-            };
+        // Pages that are in memory never make this task wait: others get their turn here.
+        tokio::task::yield_now().await;
+        let mut gathered = Vec::new();
+        while gathered.len() < limits::EMAILS_PER_TRANSACTION {
+            let Some(range) = self.current.take().or_else(|| self.ranges.next()) else { break };
             let (first, last) = range.into_inner();
             let (messages, covered) = match self.by {
                 Numbering::Sequence => {
@@ -95,9 +99,34 @@ impl Walk {
             if covered < last {
                 self.current = Some(covered + 1..=last);
             }
-            if !messages.is_empty() {
-                return Ok(Some(messages));
+            gathered.extend(messages);
+        }
+        Ok((!gathered.is_empty()).then_some(gathered))
+    }
+}
+
+/// Messages of an older view as a newer one has them, under the numbers that the client knows;
+/// without those that are gone. `known` is in the order of UIDs.
+pub(super) async fn renewed(
+    db: &Database,
+    newest: &View,
+    known: &[Message],
+) -> Result<Vec<Message>, ViewError> {
+    let mut found = Vec::with_capacity(known.len());
+    let mut rest = known;
+    while let (Some(first), Some(last)) = (rest.first(), rest.last()) {
+        let stretch = newest.by_uid(db, first.row.uid, last.row.uid).await?;
+        let here = rest.partition_point(|message| message.row.uid <= stretch.covered);
+        // A stretch begins at its first UID, so it covers one message at least.
+        let (covered, behind) = rest.split_at(here.max(1));
+        let mut rows = stretch.messages.into_iter().peekable();
+        for message in covered {
+            while rows.next_if(|held| held.row.uid < message.row.uid).is_some() {}
+            if let Some(held) = rows.next_if(|held| held.row.uid == message.row.uid) {
+                found.push(Message { sequence: message.sequence, row: held.row });
             }
         }
+        rest = behind;
     }
+    Ok(found)
 }

@@ -49,8 +49,9 @@ impl Connection {
                 self.done_with_updates(Completion::ok()).await
             }
             Err(completion) => {
-                // RFC 5182 §2.1: a failed SEARCH that was to save leaves nothing saved.
+                // RFC 5182 §2.1: NO leaves nothing saved, BAD what was saved before.
                 if search.saves()
+                    && completion.outcome == imap::Outcome::No
                     && let Some(selected) = &mut self.selected
                 {
                     selected.saved = IdSet::new();
@@ -71,8 +72,8 @@ impl Connection {
         let last_uid = last_uid.map_or(0, mail::Uid::number);
         let mut matches = IdSet::new();
         let mut uids = IdSet::new();
-        let mut highest = 0;
-        let mut walk = Walk::all(&view);
+        let mut modseqs = ModSeqs::default();
+        let mut walk = walk_for(&search.key, &view, last_uid, &saved);
         while let Some(messages) = walk.next(&db, &view).await.map_err(|e| errors::view(&e))? {
             let bounds = Bounds { exists: view.exists(), last_uid, saved: &saved };
             for chunk in messages.chunks(MESSAGES_PER_READ) {
@@ -83,7 +84,7 @@ impl Connection {
                         Numbering::Uid => uid,
                         Numbering::Sequence => found.sequence,
                     });
-                    highest = highest.max(found.row.modseq.0);
+                    modseqs.note(found.row.modseq.0);
                 }
             }
         }
@@ -92,8 +93,8 @@ impl Connection {
         {
             selected.saved = to_save(search, &uids);
         }
-        let modseq =
-            imap::ModSeq::new(highest).filter(|_| search.key.uses_modseq() && !matches.is_empty());
+        let modseq = imap::ModSeq::new(modseqs.told(search))
+            .filter(|_| search.key.uses_modseq() && !matches.is_empty());
         Ok(SearchOutcome { matches, modseq })
     }
 
@@ -187,6 +188,66 @@ impl Connection {
     }
 }
 
+/// The mod-sequences of what was found.
+#[derive(Default)]
+struct ModSeqs {
+    first: u64,
+    last: u64,
+    highest: u64,
+}
+
+impl ModSeqs {
+    fn note(&mut self, modseq: u64) {
+        if self.first == 0 {
+            self.first = modseq;
+        }
+        self.last = modseq;
+        self.highest = self.highest.max(modseq);
+    }
+
+    /// RFC 4731 §3.2: of the messages that the client is told of.
+    fn told(&self, search: &Search) -> u64 {
+        let asked = |what| search.returns.as_ref().is_some_and(|asked| asked.contains(&what));
+        match (asked(SearchReturn::Min), asked(SearchReturn::Max)) {
+            _ if !only_ends(search) => self.highest,
+            (true, false) => self.first,
+            (false, _) => self.last,
+            (true, true) => self.first.max(self.last),
+        }
+    }
+}
+
+/// Whether MIN or MAX is asked for, and neither ALL nor COUNT.
+fn only_ends(search: &Search) -> bool {
+    search.returns.as_ref().is_some_and(|returns| {
+        let asked = |what| returns.contains(&what);
+        (asked(SearchReturn::Min) || asked(SearchReturn::Max))
+            && !asked(SearchReturn::All)
+            && !asked(SearchReturn::Count)
+    })
+}
+
+/// The messages to look at: where the key names a set that all must be in, only these.
+fn walk_for(key: &SearchKey, view: &View, last_uid: u32, saved: &IdSet) -> Walk {
+    let outermost = match key {
+        SearchKey::And(keys) => &keys[..],
+        key => std::slice::from_ref(key),
+    };
+    let set = outermost.iter().find_map(|key| match key {
+        SearchKey::Uid(MessageSet::Saved) | SearchKey::Sequence(MessageSet::Saved) => {
+            Some(Walk::over(Numbering::Uid, saved))
+        }
+        SearchKey::Uid(MessageSet::Set(set)) => {
+            Some(Walk::over(Numbering::Uid, &set.resolve(last_uid)))
+        }
+        SearchKey::Sequence(MessageSet::Set(set)) => {
+            Some(Walk::over(Numbering::Sequence, &set.resolve(view.exists())))
+        }
+        _ => None,
+    });
+    set.unwrap_or_else(|| Walk::all(view))
+}
+
 /// Sequence numbers beyond the mailbox are the client's error (RFC 9051 §2.3.1.2).
 fn check_sequences(key: &SearchKey, view: &View) -> Result<(), Completion> {
     let beyond = |key: &SearchKey| match key {
@@ -202,10 +263,7 @@ fn check_sequences(key: &SearchKey, view: &View) -> Result<(), Completion> {
 fn to_save(search: &Search, uids: &IdSet) -> IdSet {
     let Some(returns) = &search.returns else { return uids.clone() };
     let asked = |what| returns.contains(&what);
-    let only_ends = (asked(SearchReturn::Min) || asked(SearchReturn::Max))
-        && !asked(SearchReturn::All)
-        && !asked(SearchReturn::Count);
-    if !only_ends {
+    if !only_ends(search) {
         return uids.clone();
     }
     let mut ends = IdSet::new();
@@ -291,7 +349,19 @@ fn received_day(ms: i64) -> i64 {
 
 fn sent(candidate: &Candidate<'_>, wanted: impl Fn(i64) -> bool) -> Option<bool> {
     let meta = candidate.meta?;
-    Some(meta.sent_seconds.is_some_and(|seconds| wanted(seconds.div_euclid(86_400))))
+    let seconds = sent_where_it_was(meta).or(meta.sent_seconds);
+    Some(seconds.is_some_and(|seconds| wanted(seconds.div_euclid(86_400))))
+}
+
+/// RFC 9051 §6.4.4: the Date field counts as it stands, whatever zone it names.
+fn sent_where_it_was(meta: &EmailMeta) -> Option<i64> {
+    let field = meta.headers.iter().find(|field| field.name.eq_ignore_ascii_case("date"))?;
+    let raw = field.raw.as_ref()?;
+    let colon = raw.iter().position(|byte| *byte == b':')?;
+    let text = message::unfold(&raw[colon + 1..]);
+    let clock = text.find(':')?;
+    let zone = text[clock..].find(char::is_whitespace).map_or(text.len(), |at| clock + at);
+    message::parse_date(format!("{} +0000", &text[..zone]).as_bytes())
 }
 
 /// Whether a header field contains the value: from the record where it has the fields whole.

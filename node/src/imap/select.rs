@@ -66,6 +66,8 @@ impl Connection {
     pub(super) async fn close(&mut self, mode: CloseMode) -> Result<(), Disconnect> {
         if mode == CloseMode::Expunge
             && let Err(completion) = self.expunge_deleted(None).await
+            // A mailbox that somebody deleted can be left all the same.
+            && completion.code != Some(ResponseCode::NonExistent)
         {
             return self.done(completion).await;
         }

@@ -1,13 +1,13 @@
 //! The selected mailbox: what the client has been shown, and how it is told what changed.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use imap::{
     Completion, Reply, Response,
     response::{FetchItem, FetchUpdate},
 };
 use mail::{
-    MailboxId, Uid,
+    MailboxId, ModSeq,
     view::{self, Message, View, ViewChange, ViewError},
 };
 
@@ -22,43 +22,68 @@ pub(super) struct Selected {
     pub(super) saved: imap::IdSet,
 }
 
+/// Messages whose flags the client has been told, as of which change: what came later is still
+/// to be told. Ranges, because a STORE may name a whole mailbox.
+#[derive(Default)]
+pub(super) struct Told {
+    /// First and last UID, and the MODSEQ of them all, in the order of UIDs.
+    runs: Vec<(u32, u32, ModSeq)>,
+}
+
+impl Told {
+    /// Adds a message; to be called in the order of UIDs.
+    pub(super) fn note(&mut self, message: &Message) {
+        let (uid, modseq) = (message.row.uid.number(), message.row.modseq);
+        match self.runs.last_mut() {
+            Some((_, last, held)) if *held == modseq && last.checked_add(1) == Some(uid) => {
+                *last = uid;
+            }
+            _ => self.runs.push((uid, uid, modseq)),
+        }
+    }
+
+    fn holds(&self, message: &Message) -> bool {
+        let uid = message.row.uid.number();
+        let at = self.runs.partition_point(|(_, last, _)| *last < uid);
+        let run = self.runs.get(at);
+        run.is_some_and(|(first, _, modseq)| *first <= uid && *modseq == message.row.modseq)
+    }
+}
+
 impl Connection {
     /// What changed since the client was last told, as responses, and the session's view moved
     /// on; nothing, and the view left, where the change cannot be told now. Messages in `told`
     /// have been answered for already.
-    pub(super) async fn updates(
-        &mut self,
-        told: &BTreeSet<Uid>,
-    ) -> Result<Vec<Response>, ViewError> {
+    pub(super) async fn updates(&mut self, told: &Told) -> Result<Vec<Response>, ViewError> {
         let Some(selected) = &self.selected else { return Ok(Vec::new()) };
         let newer = self.services.views.view(self.account(), selected.mailbox).await?;
         let change = view::diff(&self.services.db, &selected.view, &newer).await?;
         if !change.expunged.is_empty() && !self.session.may_expunge() {
             return Ok(Vec::new());
         }
-        let responses = self.to_responses(&change, told);
+        let responses = self.to_responses(change, told);
         if let Some(selected) = &mut self.selected {
             selected.view = newer;
         }
         Ok(responses)
     }
 
-    fn to_responses(&self, change: &ViewChange, told: &BTreeSet<Uid>) -> Vec<Response> {
+    fn to_responses(&self, change: ViewChange, told: &Told) -> Vec<Response> {
         let mut responses = Vec::new();
         for (sequence, _) in &change.expunged {
             responses.extend(imap::SeqNo::new(*sequence).map(Response::Expunge));
         }
         responses.extend(change.exists.map(Response::Exists));
-        for message in change.changed.iter().filter(|message| !told.contains(&message.row.uid)) {
+        for message in change.changed.into_iter().filter(|message| !told.holds(message)) {
             let uid = if self.session.rev2_enabled() { WithUid::Yes } else { WithUid::No };
-            responses.extend(flag_update(message, uid));
+            responses.extend(flag_update(&message, uid));
         }
         responses
     }
 
     /// Tells an idling client what changed.
     pub(super) async fn tell_idle(&mut self) {
-        match self.updates(&BTreeSet::new()).await {
+        match self.updates(&Told::default()).await {
             Ok(responses) if responses.is_empty() => {}
             Ok(responses) => {
                 if self.session.handle_event(responses).is_err() {
@@ -80,14 +105,14 @@ impl Connection {
         &mut self,
         completion: Completion,
     ) -> Result<(), Disconnect> {
-        self.done_after(completion, &BTreeSet::new()).await
+        self.done_after(completion, &Told::default()).await
     }
 
     /// Ends a call, after telling what changed but for the messages in `told`.
     pub(super) async fn done_after(
         &mut self,
         completion: Completion,
-        told: &BTreeSet<Uid>,
+        told: &Told,
     ) -> Result<(), Disconnect> {
         match self.updates(told).await {
             Ok(responses) => {

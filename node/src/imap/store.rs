@@ -1,39 +1,80 @@
 //! STORE, COPY, MOVE and EXPUNGE (RFC 9051 §6.4.3, §6.4.6 to §6.4.8; RFC 7162 §3.1.3).
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use imap::{
     Completion, IdSet, MessageSet, Numbering, Reply, Response, ResponseCode, SequenceSet,
     command::{Copy, Expunge, Store, StoreEcho, StoreMode},
+    response::FetchItem,
 };
 use mail::{
     AccountUnit, CopyError, CopyMode, Deleted, ExpungeMode, KeywordChange, MailboxId, ModSeq,
     OperationId, StoreError, StoreOutcome, StoreRequest, StoreTarget, Uid,
-    view::{Message, View},
+    view::{Flags, Message, View, ViewError},
 };
 
 use super::{
     Connection, Disconnect, errors, flags,
-    messages::{BadSet, Walk},
-    selected::{WithUid, flag_update},
+    messages::{BadSet, Walk, renewed},
+    selected::{Told, WithUid, flag_update},
 };
 use crate::limits;
 
 /// UIDs that a STORE changed, and those that it did not.
-#[derive(Default)]
 struct Stored {
-    stored: BTreeSet<Uid>,
-    modified: BTreeSet<Uid>,
+    request: StoreRequest,
+    stored: IdSet,
+    modified: IdSet,
     lost: Loss,
     refused: bool,
 }
 
 /// Whether messages were gone that the client still believes in.
-#[derive(Default, PartialEq, Eq, Clone, Copy)]
+#[derive(PartialEq, Eq, Clone, Copy)]
 enum Loss {
-    #[default]
     None,
     Some,
+}
+
+/// From where to where.
+struct Ways {
+    mode: CopyMode,
+    mailbox: MailboxId,
+    target: MailboxId,
+}
+
+/// How far a COPY or MOVE came. Both sets ascend together: a walk does, and new UIDs do.
+struct Copies {
+    validity: Option<imap::UidValidity>,
+    source: IdSet,
+    destination: IdSet,
+    lost: Loss,
+    failure: Option<Completion>,
+}
+
+impl Default for Copies {
+    fn default() -> Self {
+        Self {
+            validity: None,
+            source: IdSet::new(),
+            destination: IdSet::new(),
+            lost: Loss::None,
+            failure: None,
+        }
+    }
+}
+
+impl Copies {
+    fn add(&mut self, copied: mail::Copied) {
+        self.validity = imap::UidValidity::new(copied.uid_validity.0);
+        if !copied.gone.is_empty() {
+            self.lost = Loss::Some;
+        }
+        for (from, to) in copied.pairs {
+            self.source.insert(from.number());
+            self.destination.insert(to.number());
+        }
+    }
 }
 
 impl Connection {
@@ -59,16 +100,23 @@ impl Connection {
             deleted: wanted.deleted.then_some(Deleted),
             unchanged_since: store.unchanged_since.map(|since| ModSeq(since.get())),
         };
-        let mut all = Stored::default();
+        let mut all = Stored {
+            request: request.clone(),
+            stored: IdSet::new(),
+            modified: IdSet::new(),
+            lost: Loss::None,
+            refused: false,
+        };
         while let Some(messages) =
             walk.next(&self.services.db, &view).await.map_err(|error| errors::view(&error))?
         {
             for chunk in messages.chunks(limits::EMAILS_PER_TRANSACTION) {
                 let outcome = self.store_targets(&request, &targets(chunk)).await?;
-                all.stored.extend(outcome.stored);
-                all.modified.extend(outcome.modified);
+                all.stored.extend(outcome.stored.into_iter().map(Uid::number));
+                all.modified.extend(outcome.modified.into_iter().map(Uid::number));
                 all.refused |= !outcome.refused.is_empty();
-                if !outcome.gone.is_empty() {
+                // RFC 9051 §6.4.9: a UID that does not exist is no error.
+                if !outcome.gone.is_empty() && store.by == Numbering::Sequence {
                     all.lost = Loss::Some;
                 }
             }
@@ -100,61 +148,90 @@ impl Connection {
         Ok(outcome)
     }
 
-    /// Tells the new flags of what was stored, as of now: they may hold other clients' changes
-    /// too (RFC 9051 §6.4.6).
+    /// Tells what came of a STORE, then what else changed.
     async fn store_done(&mut self, store: &Store, stored: Stored) -> Result<(), Disconnect> {
-        let Stored { stored, modified, lost, refused } = stored;
-        let responses = match self.updates(&stored).await {
-            Ok(responses) => responses,
-            Err(error) => return self.fail_view(&error).await,
-        };
-        for response in responses {
-            self.reply(Reply::Untagged(response)).await?;
-        }
-        let silent = store.echo == StoreEcho::Silent;
-        if !silent || self.session.condstore_enabled() {
-            self.echo(store, &stored).await?;
-        }
-        let completion = if refused {
+        let told = self.echo(store, &stored).await?;
+        let completion = if stored.refused {
             Completion::no("A message would have too many keywords").with_code(ResponseCode::Limit)
-        } else if lost == Loss::Some {
+        } else if stored.lost == Loss::Some {
             errors::expunged()
         } else {
             Completion::ok()
         };
-        let modified = self.as_named(store.by, &modified).await;
-        match SequenceSet::from_ids(modified) {
-            Some(set) => self.done(completion.with_code(ResponseCode::Modified(set))).await,
-            None => self.done(completion).await,
+        let modified = match self.as_named(store.by, stored.modified).await {
+            Ok(modified) => SequenceSet::from_ids(modified),
+            Err(error) => return self.fail_view(&error).await,
+        };
+        let completion = match modified {
+            Some(set) => completion.with_code(ResponseCode::Modified(set)),
+            None => completion,
+        };
+        self.done_after(completion, &told).await
+    }
+
+    /// Tells the flags of what was stored as of now: they may hold other clients' changes too,
+    /// which are told even where the client wants to hear nothing of its own (RFC 9051 §6.4.6).
+    async fn echo(&mut self, store: &Store, stored: &Stored) -> Result<Told, Disconnect> {
+        let mut told = Told::default();
+        let Some(selected) = &self.selected else { return Ok(told) };
+        let (mailbox, view) = (selected.mailbox, Arc::clone(&selected.view));
+        let db = self.services.db.clone();
+        let newest = match self.services.views.view(self.account(), mailbox).await {
+            Ok(newest) => newest,
+            Err(error) => {
+                // What is not told here is told with the next command.
+                tracing::debug!(%error, "no echo");
+                return Ok(told);
+            }
+        };
+        let mut walk = Walk::over(Numbering::Uid, &stored.stored);
+        loop {
+            let stretch = async {
+                let Some(known) = walk.next(&db, &view).await? else { return Ok(None) };
+                let now = renewed(&db, &newest, &known).await?;
+                Ok::<_, ViewError>(Some((known, now)))
+            };
+            match stretch.await {
+                Ok(Some((known, now))) => {
+                    self.echo_stretch(store, &stored.request, &known, now, &mut told).await?;
+                }
+                Ok(None) => return Ok(told),
+                Err(error) => {
+                    tracing::debug!(%error, "no echo");
+                    return Ok(told);
+                }
+            }
         }
     }
 
-    async fn echo(&mut self, store: &Store, stored: &BTreeSet<Uid>) -> Result<(), Disconnect> {
-        let Some(selected) = &self.selected else { return Ok(()) };
-        let view = Arc::clone(&selected.view);
-        // The newest rows: where messages vanished meanwhile the client's view had to stay.
-        let newest = match self.services.views.view(self.account(), selected.mailbox).await {
-            Ok(newest) => newest,
-            Err(error) => {
-                tracing::debug!(%error, "no echo");
-                return Ok(());
-            }
-        };
+    /// The echo of some messages: as the client knows them, and as they are now.
+    async fn echo_stretch(
+        &mut self,
+        store: &Store,
+        request: &StoreRequest,
+        known: &[Message],
+        now: Vec<Message>,
+        told: &mut Told,
+    ) -> Result<(), Disconnect> {
         let with_uid = if store.by == Numbering::Uid || self.session.rev2_enabled() {
             WithUid::Yes
         } else {
             WithUid::No
         };
-        for uid in stored {
-            let now = one(&self.services.db, &newest, *uid).await;
-            let known = one(&self.services.db, &view, *uid).await;
-            let (Some(now), Some(known)) = (now, known) else { continue };
-            let message = Message { sequence: known.sequence, row: now.row };
+        let mut known = known.iter();
+        for message in now {
+            let before = known.find(|known| known.row.uid == message.row.uid);
+            let as_wanted = before
+                .is_some_and(|before| changed(&before.row.flags, request) == message.row.flags);
+            told.note(&message);
+            let quiet = store.echo == StoreEcho::Silent && as_wanted;
+            // RFC 7162 §3.1.3: `.SILENT` does not silence MODSEQ.
+            if quiet && !self.session.condstore_enabled() {
+                continue;
+            }
             if let Some(Response::Fetch(mut update)) = flag_update(&message, with_uid) {
-                if store.echo == StoreEcho::Silent {
-                    update
-                        .items
-                        .retain(|item| !matches!(item, imap::response::FetchItem::Flags(_)));
+                if quiet {
+                    update.items.retain(|item| !matches!(item, FetchItem::Flags(_)));
                 }
                 self.reply(Reply::Untagged(Response::Fetch(update))).await?;
             }
@@ -163,83 +240,118 @@ impl Connection {
     }
 
     /// UIDs as the command's own numbers.
-    async fn as_named(&self, by: Numbering, uids: &BTreeSet<Uid>) -> IdSet {
+    async fn as_named(&self, by: Numbering, uids: IdSet) -> Result<IdSet, ViewError> {
+        let (Numbering::Sequence, Some(selected)) = (by, &self.selected) else { return Ok(uids) };
         let mut named = IdSet::new();
-        for uid in uids {
-            match (by, &self.selected) {
-                (Numbering::Uid, _) => named.insert(uid.number()),
-                (Numbering::Sequence, Some(selected)) => {
-                    if let Some(known) = one(&self.services.db, &selected.view, *uid).await {
-                        named.insert(known.sequence);
-                    }
-                }
-                (Numbering::Sequence, None) => {}
-            }
+        let mut walk = Walk::over(Numbering::Uid, &uids);
+        while let Some(messages) = walk.next(&self.services.db, &selected.view).await? {
+            named.extend(messages.into_iter().map(|message| message.sequence));
         }
-        named
+        Ok(named)
     }
 
     pub(super) async fn copy(&mut self, copy: &Copy, mode: CopyMode) -> Result<(), Disconnect> {
-        match self.copy_all(copy, mode).await {
-            Ok((code, Loss::None)) => self.copy_done(Completion::ok(), code, mode).await,
-            Ok((code, Loss::Some)) => self.copy_done(errors::expunged(), code, mode).await,
-            Err(completion) => self.done_with_updates(completion).await,
-        }
-    }
-
-    async fn copy_done(
-        &mut self,
-        completion: Completion,
-        code: Option<imap::response::CopyUid>,
-        mode: CopyMode,
-    ) -> Result<(), Disconnect> {
-        let Some(code) = code.map(ResponseCode::CopyUid) else {
-            return self.done_with_updates(completion).await;
+        let target = match self.tree().await {
+            Ok(tree) => tree.by_path(super::list::path(&copy.mailbox)).map(|found| found.id),
+            Err(error) => return self.done(errors::store(&error)).await,
         };
-        match mode {
-            // RFC 6851 §4.3: COPYUID comes before the EXPUNGE responses.
-            CopyMode::Move => {
-                let told = Response::Ok(Some(code), imap::Text::new("Moved"));
-                self.reply(Reply::Untagged(told)).await?;
-                self.done_with_updates(completion).await
-            }
-            CopyMode::Copy if completion == Completion::ok() => {
-                self.done_with_updates(completion.with_code(code)).await
-            }
-            CopyMode::Copy => self.done_with_updates(completion).await,
-        }
-    }
-
-    async fn copy_all(
-        &mut self,
-        copy: &Copy,
-        mode: CopyMode,
-    ) -> Result<(Option<imap::response::CopyUid>, Loss), Completion> {
-        let tree = self.tree().await.map_err(|error| errors::store(&error))?;
-        let target = tree.by_path(super::list::path(&copy.mailbox));
-        let target = target.ok_or_else(errors::try_create)?.id;
-        let (mailbox, view, mut walk) = self.walk(copy.by, &copy.set).await?;
-        let (mut source, mut destination) = (IdSet::new(), IdSet::new());
-        let mut validity = None;
-        let mut lost = Loss::None;
-        while let Some(messages) =
-            walk.next(&self.services.db, &view).await.map_err(|error| errors::view(&error))?
+        let Some(target) = target else { return self.done(errors::try_create()).await };
+        let (mailbox, view, walk) = match self.walk(copy.by, &copy.set).await {
+            Ok(found) => found,
+            Err(completion) => return self.done(completion).await,
+        };
+        let ways = Ways { mode, mailbox, target };
+        let copies = self.copy_all(&ways, &view, walk).await;
+        let failure = match (copies.failure, copies.lost) {
+            // RFC 9051 §6.4.9: a UID that does not exist is no error.
+            (None, Loss::Some) if copy.by == Numbering::Sequence => Some(errors::expunged()),
+            (failure, _) => failure,
+        };
+        let (validity, source, destination) = (copies.validity, copies.source, copies.destination);
+        if mode == CopyMode::Copy
+            && let Some(failure) = failure
         {
-            for chunk in messages.chunks(limits::EMAILS_PER_TRANSACTION) {
-                let copied = self.copy_targets(mode, mailbox, target, &targets(chunk)).await?;
-                validity = imap::UidValidity::new(copied.uid_validity.0);
-                if !copied.gone.is_empty() {
-                    lost = Loss::Some;
-                }
-                for (from, to) in copied.pairs {
-                    source.insert(from.number());
-                    destination.insert(to.number());
-                }
-            }
+            self.undo_copy(target, &destination).await;
+            return self.done_with_updates(failure).await;
         }
         let code = validity
-            .and_then(|validity| imap::response::CopyUid::new(validity, source, destination));
-        Ok((code, lost))
+            .and_then(|validity| imap::response::CopyUid::new(validity, source, destination))
+            .map(ResponseCode::CopyUid);
+        match (mode, code) {
+            // RFC 6851 §4.3: COPYUID comes before the EXPUNGE responses, and where a MOVE stops
+            // half way it is still true of what was moved (§3.3).
+            (CopyMode::Move, Some(code)) => {
+                let told = Response::Ok(Some(code), imap::Text::new("Moved"));
+                self.reply(Reply::Untagged(told)).await?;
+                self.done_with_updates(failure.unwrap_or_else(Completion::ok)).await
+            }
+            (CopyMode::Copy, Some(code)) => {
+                self.done_with_updates(Completion::ok().with_code(code)).await
+            }
+            (_, None) => self.done_with_updates(failure.unwrap_or_else(Completion::ok)).await,
+        }
+    }
+
+    /// Copies or moves what the walk names, as far as it goes.
+    async fn copy_all(&self, ways: &Ways, view: &View, mut walk: Walk) -> Copies {
+        let mut copies = Copies::default();
+        loop {
+            let messages = match walk.next(&self.services.db, view).await {
+                Ok(Some(messages)) => messages,
+                Ok(None) => return copies,
+                Err(error) => return Copies { failure: Some(errors::view(&error)), ..copies },
+            };
+            for chunk in messages.chunks(limits::EMAILS_PER_TRANSACTION) {
+                let Ways { mode, mailbox, target } = *ways;
+                match self.copy_targets(mode, mailbox, target, &targets(chunk)).await {
+                    Ok(copied) => copies.add(copied),
+                    Err(failure) => return Copies { failure: Some(failure), ..copies },
+                }
+            }
+        }
+    }
+
+    /// Takes back what a COPY has done (RFC 9051 §6.4.7: it does all or nothing).
+    async fn undo_copy(&self, target: MailboxId, copies: &IdSet) {
+        if copies.is_empty() {
+            return;
+        }
+        let (account, now) = (self.account(), self.services.env.wall());
+        let undone = async {
+            let view = self.services.views.view(account, target).await?;
+            let mut walk = Walk::over(Numbering::Uid, copies);
+            while let Some(messages) = walk.next(&self.services.db, &view).await? {
+                for chunk in messages.chunks(limits::EMAILS_PER_TRANSACTION) {
+                    self.expunge_targets(target, ExpungeMode::All, &targets(chunk), now).await?;
+                }
+            }
+            Ok::<_, ViewError>(())
+        };
+        if let Err(error) = undone.await {
+            tracing::warn!(%error, "a part of a copy stays");
+        }
+    }
+
+    /// One transaction of an EXPUNGE.
+    async fn expunge_targets(
+        &self,
+        mailbox: MailboxId,
+        mode: ExpungeMode,
+        targets: &[StoreTarget],
+        now: env::Timestamp,
+    ) -> Result<(), StoreError> {
+        let account = self.account();
+        self.services
+            .db
+            .run(|tx| async move {
+                let mut unit = AccountUnit::new(&tx, account, now);
+                mail::expunge(&mut unit, mailbox, mode, targets).await?;
+                unit.finish().await
+            })
+            .await?;
+        self.services.hub.ring(account);
+        self.services.views.note_commit(account);
+        Ok(())
     }
 
     /// One transaction of a COPY or MOVE.
@@ -290,6 +402,12 @@ impl Connection {
             }
         };
         let (account, now) = (self.account(), self.services.env.wall());
+        let db = &self.services.db;
+        // Most often nothing is, and a large mailbox need not be looked through.
+        let counts = db.run(|tx| async move { mail::mailbox_counts(&tx, account, mailbox).await });
+        if counts.await.map_err(|error| errors::store(&error))?.deleted == 0 {
+            return Ok(());
+        }
         // The newest rows say what is deleted; the client's may be older than its own STORE.
         let newest = self
             .services
@@ -297,31 +415,13 @@ impl Connection {
             .view(account, mailbox)
             .await
             .map_err(|error| errors::view(&error))?;
-        let db = &self.services.db;
         while let Some(messages) = walk.next(db, &view).await.map_err(|e| errors::view(&e))? {
-            let (Some(first), Some(last)) = (messages.first(), messages.last()) else { continue };
-            let stretch = newest
-                .by_uid(db, first.row.uid, last.row.uid)
-                .await
-                .map_err(|error| errors::view(&error))?;
-            let known: BTreeSet<Uid> = messages.iter().map(|message| message.row.uid).collect();
-            let doomed: Vec<Message> = stretch
-                .messages
-                .into_iter()
-                .filter(|message| message.row.flags.deleted && known.contains(&message.row.uid))
-                .collect();
+            let mut doomed = renewed(db, &newest, &messages).await.map_err(|e| errors::view(&e))?;
+            doomed.retain(|message| message.row.flags.deleted);
             for chunk in doomed.chunks(limits::EMAILS_PER_TRANSACTION) {
-                let targets = targets(chunk);
-                let targets = &targets[..];
-                db.run(|tx| async move {
-                    let mut unit = AccountUnit::new(&tx, account, now);
-                    mail::expunge(&mut unit, mailbox, ExpungeMode::Deleted, targets).await?;
-                    unit.finish().await
-                })
-                .await
-                .map_err(|error| errors::store(&error))?;
-                self.services.hub.ring(account);
-                self.services.views.note_commit(account);
+                self.expunge_targets(mailbox, ExpungeMode::Deleted, &targets(chunk), now)
+                    .await
+                    .map_err(|error| errors::store(&error))?;
             }
         }
         Ok(())
@@ -351,13 +451,18 @@ pub(super) fn targets(messages: &[Message]) -> Vec<StoreTarget> {
         .collect()
 }
 
-/// One message by its UID.
-async fn one(db: &kv::Database, view: &View, uid: Uid) -> Option<Message> {
-    match view.by_uid(db, uid, uid).await {
-        Ok(stretch) => stretch.messages.into_iter().next(),
-        Err(error) => {
-            tracing::debug!(%error, "a page cannot be read");
-            None
-        }
-    }
+/// A message's flags once the request has been done.
+fn changed(before: &Flags, request: &StoreRequest) -> Flags {
+    let keywords = match request.change {
+        KeywordChange::Replace => request.keywords.clone(),
+        KeywordChange::Add => before.keywords.union(&request.keywords),
+        KeywordChange::Remove => before.keywords.difference(&request.keywords),
+    };
+    let deleted = match (request.change, request.deleted) {
+        (KeywordChange::Replace, deleted) => deleted.is_some(),
+        (KeywordChange::Add, Some(Deleted)) => true,
+        (KeywordChange::Remove, Some(Deleted)) => false,
+        (_, None) => before.deleted,
+    };
+    Flags { keywords, deleted }
 }

@@ -1,5 +1,9 @@
 //! Dialogues over a memory store: the driver, the session and the transactions together.
 
+mod changes;
+mod messages;
+mod names;
+
 use std::time::Duration;
 
 use env::Env;
@@ -28,6 +32,7 @@ struct Server {
 }
 
 struct Client {
+    env: Env,
     stream: DuplexStream,
     buffer: Vec<u8>,
     next_tag: u32,
@@ -83,7 +88,8 @@ impl Server {
             end_point: None,
         });
         let task = env.spawn("imap", serve(self.services.clone(), transport, Protocol::Imap));
-        let mut client = Client { stream: ours, buffer: Vec::new(), next_tag: 0, _task: task };
+        let mut client =
+            Client { env: env.clone(), stream: ours, buffer: Vec::new(), next_tag: 0, _task: task };
         assert!(client.line().await.starts_with("* OK"), "greeting");
         client
     }
@@ -160,7 +166,8 @@ impl Client {
     async fn line(&mut self) -> String {
         let mut end = 0;
         loop {
-            if let Some(at) = self.buffer[end..].windows(2).position(|two| two == b"\r\n") {
+            let rest = self.buffer.get(end..).unwrap_or_default();
+            if let Some(at) = rest.windows(2).position(|two| two == b"\r\n") {
                 let line_end = end + at + 2;
                 match literal(&self.buffer[end..line_end]) {
                     Some(len) => end = line_end + len,
@@ -174,7 +181,7 @@ impl Client {
                 }
             }
             let mut more = [0; 4096];
-            let read = tokio::time::timeout(WAIT, self.stream.read(&mut more));
+            let read = self.env.timeout(WAIT, self.stream.read(&mut more));
             let read = read.await.expect("the server answers in time").unwrap();
             assert!(
                 read > 0,
@@ -204,6 +211,20 @@ impl Client {
         let (untagged, done) = self.command(command).await;
         assert!(done.starts_with("OK"), "{command}: {untagged:?} {done}");
         untagged
+    }
+
+    /// APPENDs to INBOX and returns the tagged line.
+    async fn append(&mut self, message: &[u8]) -> String {
+        self.send(format!("p APPEND INBOX {{{}}}\r\n", message.len()).as_bytes()).await;
+        assert!(self.line().await.starts_with('+'));
+        self.send(message).await;
+        self.send(b"\r\n").await;
+        loop {
+            let line = self.line().await;
+            if let Some(done) = line.strip_prefix("p ") {
+                return done.to_owned();
+            }
+        }
     }
 
     async fn no(&mut self, command: &str) -> String {

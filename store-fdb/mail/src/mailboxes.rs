@@ -120,8 +120,7 @@ impl MailboxTree {
     /// The mailboxes directly below `parent`, by name; those at the top for `None`.
     pub fn children(&self, parent: Option<MailboxId>) -> impl Iterator<Item = &Mailbox> {
         let from = self.by_name.range((parent, String::new())..);
-        from.take_while(move |((held, _), _)| *held == parent)
-            .filter_map(|(_, id)| self.by_id(*id))
+        from.take_while(move |((held, _), _)| *held == parent).filter_map(|(_, id)| self.by_id(*id))
     }
 
     /// The mailbox at a path.
