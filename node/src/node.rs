@@ -8,22 +8,18 @@ use kv::{
     Database,
     embedded::{Embedded, EmbeddedOptions},
 };
-use mail::view::ViewCache;
 
 use crate::{
     admin::{
         Admin, endpoint,
         token::{AdminToken, TokenError},
     },
-    auth::Authenticator,
     config::Config,
-    deliver::Deliverer,
     http::{self, HttpParts, Phase, Readiness},
-    hub::Hub,
     limits,
-    metrics::{Metrics, Protocol, Sources},
+    metrics::Protocol,
     server::{self, Sessions},
-    services::{Parts, Services},
+    services::Services,
     stop::Stop,
     tls::{Tls, TlsError},
 };
@@ -109,7 +105,6 @@ impl Node {
     /// # Errors
     /// [`StartError`].
     pub async fn start_on(stores: Stores, config: Config, env: Env) -> Result<Self, StartError> {
-        let Stores { db, blobs } = stores;
         let tls = match &config.tls {
             Some(files) => Tls::from_files(&env, &files.certificate, &files.key)?,
             None => {
@@ -122,40 +117,13 @@ impl Node {
         };
         let token = AdminToken::load_or_create(&config.data, &env)?;
         let stop = Stop::new();
-        let metrics = Metrics::new(env.clone());
-        let cache_bytes = usize::try_from(config.limits.view_cache_bytes).unwrap_or(usize::MAX);
-        let views = ViewCache::new(db.clone(), env.clone(), cache_bytes);
-        let hub = Hub::default();
-        metrics.watch(Sources {
-            db: db.clone(),
-            blobs: Some(blobs.clone()),
-            views: Some(views.clone()),
-        });
-        let services = Services::new(Parts {
-            deliverer: Deliverer::new(
-                db.clone(),
-                blobs.clone(),
-                env.clone(),
-                hub.clone(),
-                views.clone(),
-            ),
-            auth: Authenticator::new(db.clone(), env.clone()),
-            stopping: stop.listen(),
-            env: env.clone(),
-            config,
-            db: db.clone(),
-            blobs,
-            views,
-            hub,
-            metrics: metrics.clone(),
-            tls,
-        });
+        let services = Services::new(stores, config, env.clone(), tls, stop.listen());
         let readiness = Readiness::new();
         let parts = HttpParts {
             env: env.clone(),
-            metrics,
+            metrics: services.metrics.clone(),
             readiness: readiness.clone(),
-            admin: Admin { db, env: env.clone() },
+            admin: Admin { db: services.db.clone(), env: env.clone() },
             token,
         };
         let mut node = Self {

@@ -12,7 +12,8 @@ use crate::{
     config::Config,
     deliver::Deliverer,
     hub::Hub,
-    metrics::{AuthOutcome, Metrics},
+    metrics::{AuthOutcome, Metrics, Sources},
+    node::Stores,
     stop::Stopping,
     tls::Tls,
 };
@@ -38,7 +39,43 @@ pub(crate) struct Parts {
 }
 
 impl Services {
-    pub(crate) fn new(parts: Parts) -> Self {
+    /// A node's parts over its stores.
+    pub(crate) fn new(
+        stores: Stores,
+        config: Config,
+        env: Env,
+        tls: Tls,
+        stopping: Stopping,
+    ) -> Self {
+        let Stores { db, blobs } = stores;
+        let cache_bytes = usize::try_from(config.limits.view_cache_bytes).unwrap_or(usize::MAX);
+        let views = ViewCache::new(db.clone(), env.clone(), cache_bytes);
+        let hub = Hub::default();
+        let metrics = Metrics::new(env.clone());
+        metrics.watch(Sources {
+            db: db.clone(),
+            blobs: Some(blobs.clone()),
+            views: Some(views.clone()),
+        });
+        let parts = Parts {
+            deliverer: Deliverer::new(
+                db.clone(),
+                blobs.clone(),
+                env.clone(),
+                hub.clone(),
+                views.clone(),
+            ),
+            auth: Authenticator::new(db.clone(), env.clone()),
+            stopping,
+            config,
+            blobs,
+            views,
+            hub,
+            metrics,
+            tls,
+            db,
+            env,
+        };
         Self { parts: Arc::new(parts) }
     }
 }

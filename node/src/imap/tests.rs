@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use env::Env;
 use kv::{Database, LargeValues};
-use mail::{AccountId, NewEmail, OperationId, directory::Address, view::ViewCache};
+use mail::{AccountId, NewEmail, OperationId, directory::Address};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::serve;
 use crate::{
-    auth::{Authenticator, new_credential},
+    auth::new_credential,
     config::{Config, PortBase},
-    deliver::{Append, Deliverer, OnFailure, Request, Target},
-    hub::Hub,
-    metrics::{Metrics, Protocol},
-    services::{Parts, Services},
+    deliver::{Append, OnFailure, Request, Target},
+    metrics::Protocol,
+    node::Stores,
+    services::Services,
     stop::Stop,
     tls::{Tls, TlsInfo},
     transport::Transport,
@@ -47,29 +47,9 @@ impl Server {
         let blobs = blob::BlobStore::embedded(values, env.clone()).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let config = Config::dev(Some(folder.path().to_owned()), PortBase::default()).unwrap();
-        let views = ViewCache::new(db.clone(), env.clone(), 1 << 20);
-        let hub = Hub::default();
         let stop = Stop::new();
-        let names = ["localhost".to_owned()];
-        let services = Services::new(Parts {
-            deliverer: Deliverer::new(
-                db.clone(),
-                blobs.clone(),
-                env.clone(),
-                hub.clone(),
-                views.clone(),
-            ),
-            auth: Authenticator::new(db.clone(), env.clone()),
-            metrics: Metrics::new(env.clone()),
-            tls: Tls::self_signed(&env, folder.path(), &names).unwrap(),
-            stopping: stop.listen(),
-            env: env.clone(),
-            config,
-            db: db.clone(),
-            blobs,
-            views,
-            hub,
-        });
+        let tls = Tls::self_signed(&env, folder.path(), &["localhost".to_owned()]).unwrap();
+        let services = Services::new(Stores { db, blobs }, config, env, tls, stop.listen());
         let account = add_account(&services).await;
         Self { services, account, stop, _folder: folder }
     }

@@ -13,7 +13,6 @@ use mail::{
     AccountId, NewAccount, OperationId, StoreError,
     directory::{self, Address, ListKind},
     keys::account::Credential,
-    view::ViewCache,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -23,12 +22,11 @@ use tokio::{
 
 use super::serve;
 use crate::{
-    auth::{Authenticator, new_credential},
+    auth::new_credential,
     config::{Config, PortBase},
-    deliver::Deliverer,
-    hub::Hub,
-    metrics::{Metrics, Protocol},
-    services::{Parts, Services},
+    metrics::Protocol,
+    node::Stores,
+    services::Services,
     stop::Stop,
     tls::{Tls, TlsInfo},
     transport::Transport,
@@ -69,25 +67,13 @@ impl World {
         let db = Database::memory(env.clone());
         let values = kv::LargeValues::memory(env.clone());
         let blobs = BlobStore::embedded(values, env.clone()).await.unwrap();
-        let views = ViewCache::new(db.clone(), env.clone(), 1 << 20);
-        let hub = Hub::default();
         let stop = Stop::new();
-        let parts = Parts {
-            config,
-            blobs: blobs.clone(),
-            views: views.clone(),
-            hub: hub.clone(),
-            deliverer: Deliverer::new(db.clone(), blobs, env.clone(), hub, views),
-            auth: Authenticator::new(db.clone(), env.clone()),
-            metrics: Metrics::new(env.clone()),
-            tls: Tls::self_signed(&env, folder.path(), &["localhost".to_owned()]).unwrap(),
-            stopping: stop.listen(),
-            db: db.clone(),
-            env: env.clone(),
-        };
+        let tls = Tls::self_signed(&env, folder.path(), &["localhost".to_owned()]).unwrap();
+        let stores = Stores { db: db.clone(), blobs };
+        let services = Services::new(stores, config, env.clone(), tls, stop.listen());
         let mut world = Self {
             env: env.clone(),
-            services: Services::new(parts),
+            services,
             stop,
             alice: AccountId(0),
             bob: AccountId(0),
