@@ -106,7 +106,8 @@ fn config(services: &Services, transport: &Transport) -> Config {
         Some(info) => imap::TlsState::Active(tls_info(info)),
         None => imap::TlsState::Available,
     };
-    // The session offers of these what fits the connection at the time: none in clear.
+    // The session offers of these what fits the connection at the time: in clear SCRAM alone,
+    // which shows no password.
     let binding = auth::ChannelBinding::Tls { exporter: Some([0; 32]), end_point: None };
     Config {
         tls,

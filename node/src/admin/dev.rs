@@ -1,6 +1,8 @@
 //! What a development node starts with.
 
-use super::{Admin, AdminError, Password, accounts, domains};
+use mail::directory::ListKind;
+
+use super::{Admin, AdminError, Password, accounts, domains, lists};
 
 /// The domain of a development node.
 pub const DOMAIN: &str = "example.org";
@@ -19,7 +21,7 @@ pub enum DevPassword {
     New(Password, Vec<&'static str>),
 }
 
-/// Makes the domain and the accounts that are missing. With `given` all accounts get it; without,
+/// Makes the domain, the accounts and the postmaster that are missing. With `given` all accounts get it; without,
 /// new ones get a random one.
 ///
 /// # Errors
@@ -47,6 +49,13 @@ pub async fn ensure(admin: &Admin, given: Option<&Password>) -> Result<DevPasswo
             }
             Err(error) => return Err(error),
         }
+    }
+    // RFC 5321 §4.5.1: every domain has one.
+    let postmaster = format!("postmaster@{DOMAIN}");
+    let target = [ACCOUNTS[0].to_owned()];
+    match lists::add(admin, ListKind::Alias, &postmaster, &target).await {
+        Ok(_) | Err(AdminError::Exists(_)) => {}
+        Err(error) => return Err(error),
     }
     Ok(match (given, made.is_empty()) {
         (Some(_), _) => DevPassword::Given,

@@ -13,6 +13,7 @@ use env::Env;
 use kv::Database;
 use mail::{AccountId, view::ViewCache};
 use tokio::sync::{oneshot, watch};
+use tracing::Instrument;
 
 use super::{DeliverError, Delivered, Request, batch};
 use crate::{hub::Hub, limits};
@@ -74,7 +75,9 @@ impl Deliverer {
         };
         if let Some(first) = start {
             let runner = Runner::new(&self.shared, account);
-            self.shared.env.spawn("deliver", runner.run(first)).detach();
+            // Its lines carry the id of the session whose message came first.
+            let running = runner.run(first).instrument(tracing::Span::current());
+            self.shared.env.spawn("deliver", running).detach();
         }
         result.await.unwrap_or(Err(DeliverError::Stopping))
     }

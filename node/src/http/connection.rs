@@ -8,6 +8,7 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use hyper::server::conn::http1;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::sync::watch;
+use tracing::Instrument;
 
 use super::timer::EnvTimer;
 use crate::limits::{
@@ -36,7 +37,13 @@ pub async fn serve(env: Env, listener: Listener, router: Router, stop: impl Futu
                 Ok(connection) => {
                     let service = router.clone();
                     let served = one(env.clone(), connection, service, timer.clone(), stopping.subscribe());
-                    open.push(env.spawn("http connection", served));
+                    let id = u64::from_le_bytes(env.random_array());
+                    let span = tracing::info_span!(
+                        "session",
+                        id = %format_args!("{id:016x}"),
+                        protocol = "http"
+                    );
+                    open.push(env.spawn("http connection", served.instrument(span)));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept an HTTP connection");

@@ -107,9 +107,18 @@ mod server {
 
     struct Server {
         cluster: PathBuf,
-        _directory: tempfile::TempDir,
-        _process: Child,
+        /// Ends the server when this process is gone, however it went.
+        _keeper: Child,
     }
+
+    /// Runs a server until standard input is closed, then takes its folder away.
+    const KEEPER: &str = r#"
+        folder=$1; shift
+        "$@" & server=$!
+        cat >/dev/null
+        kill $server; wait $server
+        rm -rf "$folder"
+    "#;
 
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
 
@@ -144,18 +153,22 @@ mod server {
 
     fn start() -> Option<Server> {
         let (fdbserver, fdbcli) = (program("fdbserver")?, program("fdbcli")?);
-        let directory = tempfile::tempdir().unwrap();
-        let cluster = directory.path().join("fdb.cluster");
+        let folder = tempfile::tempdir().unwrap().keep();
+        let cluster = folder.join("fdb.cluster");
         let address = format!("127.0.0.1:{}", free_port());
         std::fs::write(&cluster, format!("kvtest:kvtest@{address}")).unwrap();
-        let mut process = Command::new(fdbserver)
+        let mut process = Command::new("sh")
+            .args(["-c", KEEPER, "keeper"])
+            .arg(&folder)
+            .arg(fdbserver)
             .arg("--cluster-file")
             .arg(&cluster)
             .args(["--public-address", &address, "--listen-address", "public"])
             .arg("--datadir")
-            .arg(directory.path().join("data"))
+            .arg(folder.join("data"))
             .arg("--logdir")
-            .arg(directory.path())
+            .arg(&folder)
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -167,9 +180,9 @@ mod server {
             .output()
             .unwrap();
         if !configured.status.success() {
-            process.kill().unwrap();
+            drop(process.stdin.take());
             panic!("fdbcli: {}", String::from_utf8_lossy(&configured.stdout));
         }
-        Some(Server { cluster, _directory: directory, _process: process })
+        Some(Server { cluster, _keeper: process })
     }
 }

@@ -114,7 +114,8 @@ pub(crate) async fn old_transactions_are_refused(store: Store) {
     writes.set(&store.key("c"), b"never");
     let over = TRANSACTION_LIFE + TRANSACTION_LIFE / 4;
     env::Env::system().sleep(over).await;
-    assert_eq!(reads_again.get(&store.key("a")).await, Err(Error::TooOld));
+    // Another key than before: FoundationDB's client may answer from what it has read.
+    assert_eq!(reads_again.get(&store.key("z")).await, Err(Error::TooOld));
     assert_eq!(reads_again.range(store.all()).collect().await, Err(Error::TooOld));
     assert_eq!(writes.commit().await.map(drop), Err(Error::TooOld));
     only_read.commit().await.unwrap();
