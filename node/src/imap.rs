@@ -235,17 +235,11 @@ impl Connection {
                 _ => std::future::pending().await,
             }
         };
-        let timer = async {
-            match deadline {
-                Some(deadline) => env.sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-        };
         // In order, and with no draw of Tokio's own, so that a simulation can replay it.
         tokio::select! {
             biased;
             () = stopping.requested() => Ok(Woken::Stop),
-            () = timer => Ok(Woken::Timer),
+            () = env.sleep_until_any(deadline) => Ok(Woken::Timer),
             () = changed => Ok(Woken::Changed),
             input = self.transport.read(), if wants_input => Ok(Woken::Input(input?)),
         }

@@ -263,17 +263,11 @@ impl Connection {
                 None => std::future::pending().await,
             }
         };
-        let timer = async {
-            match deadline {
-                Some(deadline) => env.sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-        };
         // In order, and with no draw of Tokio's own, so that a simulation can replay it.
         tokio::select! {
             biased;
             () = stop => Ok(Woken::Stop),
-            () = timer => Ok(Woken::Timer),
+            () = env.sleep_until_any(deadline) => Ok(Woken::Timer),
             input = self.transport.read(), if reads => Ok(Woken::Input(input?)),
         }
     }

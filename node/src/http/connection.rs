@@ -1,6 +1,6 @@
 //! Connections: accepted through [`Env`], served by hyper, bounded.
 
-use std::{future::Future, pin::pin, time::Duration};
+use std::{future::Future, pin::pin};
 
 use axum::Router;
 use env::{Connection, Env, Listener, Task};
@@ -12,12 +12,9 @@ use tracing::Instrument;
 
 use super::timer::EnvTimer;
 use crate::limits::{
-    HTTP_CONNECTION_TIME, HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_TIMEOUT,
-    HTTP_HEADERS_MAX, HTTP_REQUEST_TIMEOUT,
+    ACCEPT_PAUSE, HTTP_CONNECTION_TIME, HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX,
+    HTTP_HEAD_TIMEOUT, HTTP_HEADERS_MAX, HTTP_REQUEST_TIMEOUT,
 };
-
-/// Pause after a failed accept: the usual cause, no descriptors left, passes by itself.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves connections until `stop` completes, then finishes the requests in flight.
 ///

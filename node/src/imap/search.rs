@@ -12,8 +12,11 @@ use mail::{
 use message::{Content, Part, TransferDecoder};
 
 use super::{
-    Connection, Disconnect, errors, fetch::MESSAGES_PER_READ, flags, messages::Walk,
-    section::Opened,
+    Connection, Disconnect, errors,
+    fetch::MESSAGES_PER_READ,
+    flags,
+    messages::Walk,
+    section::{Opened, to_u64},
 };
 use crate::limits;
 
@@ -417,8 +420,4 @@ fn decode(part: &Part, bytes: &[u8]) -> String {
         None => decoded.extend_from_slice(bytes),
     }
     message::charset_text(part.content_type.param("charset").unwrap_or("us-ascii"), &decoded)
-}
-
-fn to_u64(len: usize) -> u64 {
-    u64::try_from(len).expect("a usize fits 64 bits")
 }

@@ -198,9 +198,9 @@ impl Pieces {
                 },
                 (Some(_), None) => return Ok(None),
             }
-            let skip = decoding.skip.min(len(&decoded));
+            let skip = decoding.skip.min(to_u64(decoded.len()));
             decoding.skip -= skip;
-            let take = decoding.left.min(len(&decoded) - skip);
+            let take = decoding.left.min(to_u64(decoded.len()) - skip);
             decoding.left -= take;
             if take > 0 {
                 let start = usize::try_from(skip).expect("within a buffer");
@@ -212,12 +212,12 @@ impl Pieces {
     }
 }
 
-fn len(bytes: &[u8]) -> u64 {
-    u64::try_from(bytes.len()).expect("a usize fits 64 bits")
+pub(super) fn to_u64(len: usize) -> u64 {
+    u64::try_from(len).expect("a usize fits 64 bits")
 }
 
 fn capped(range: std::ops::Range<u64>) -> std::ops::Range<u64> {
-    let max = u64::try_from(limits::HEADER_BYTES_MAX).expect("a usize fits 64 bits");
+    let max = to_u64(limits::HEADER_BYTES_MAX);
     range.start..range.end.min(range.start + max)
 }
 

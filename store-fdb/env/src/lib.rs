@@ -89,6 +89,14 @@ impl Env {
         self.sleep(deadline.saturating_since(self.monotonic())).await;
     }
 
+    /// Completes at `deadline`; never where there is none.
+    pub async fn sleep_until_any(&self, deadline: Option<Monotonic>) {
+        match deadline {
+            Some(deadline) => self.sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Awaits `future` for at most `duration`.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::first_uid_of;
+use super::{first_uid_of, to_index};
 use crate::{
     EmailId, KeywordSet, MailboxId, ModSeq, StoreError, ThreadId, Uid,
     keys::{
@@ -160,7 +160,7 @@ impl Page {
             return u16::try_from(i).expect("bounded below");
         }
         // Sets that no row uses any more are dropped before the index could outgrow its type.
-        if self.flag_sets.len() >= 2 * to_usize(limits::UIDS_PER_PAGE) {
+        if self.flag_sets.len() >= 2 * to_index(limits::UIDS_PER_PAGE) {
             self.compact();
         }
         self.flag_sets.push(flags.clone());
@@ -215,7 +215,7 @@ impl Page {
         let ascending = record.uid_offsets.is_sorted_by(|a, b| a < b);
         let in_page = record.uid_offsets.last().is_none_or(|last| *last < limits::UIDS_PER_PAGE);
         let sets = record.flag_sets.len();
-        let known = record.flags.iter().all(|set| to_usize(*set) < sets);
+        let known = record.flags.iter().all(|set| to_index(*set) < sets);
         if even.iter().any(|len| *len != rows) || !ascending || !in_page || !known {
             return Err(StoreError::damaged("view page", "its columns do not fit each other"));
         }
@@ -262,10 +262,6 @@ fn deltas(values: impl Iterator<Item = i64>) -> Vec<i64> {
             delta
         })
         .collect()
-}
-
-fn to_usize(number: u32) -> usize {
-    usize::try_from(number).expect("32 bits fit a usize on every machine we run on")
 }
 
 /// What one email's change means to one mailbox: rows that go and rows that come (or change).
