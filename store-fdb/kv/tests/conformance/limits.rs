@@ -116,14 +116,15 @@ pub(crate) async fn old_transactions_are_refused(store: Store) {
     env::Env::system().sleep(over).await;
     // Other keys than before: FoundationDB's client may answer from what it has read. Its storage
     // forgets old versions in its own time, some moments after the transaction's life is over.
-    let mut read = Ok(None);
-    for attempt in 0..30 {
-        read = reads_again.get(&store.key(&format!("z{attempt}"))).await;
-        if read.is_err() {
-            break;
+    let mut attempts = 0;
+    let read = loop {
+        attempts += 1;
+        let read = reads_again.get(&store.key(format!("z{attempts}"))).await;
+        if read.is_err() || attempts == 30 {
+            break read;
         }
         env::Env::system().sleep(TRANSACTION_LIFE / 50).await;
-    }
+    };
     assert_eq!(read, Err(Error::TooOld));
     assert_eq!(reads_again.range(store.all()).collect().await, Err(Error::TooOld));
     assert_eq!(writes.commit().await.map(drop), Err(Error::TooOld));
