@@ -144,7 +144,9 @@ impl From<StoreError> for AdminError {
         match error {
             StoreError::Kv(error) => Self::Unavailable(error),
             StoreError::NoAccount(_) => Self::Missing("the account".to_owned()),
-            damaged @ StoreError::Damaged { .. } => Self::Internal(damaged.to_string()),
+            other @ (StoreError::Damaged { .. } | StoreError::BlobGone(_)) => {
+                Self::Internal(other.to_string())
+            }
         }
     }
 }

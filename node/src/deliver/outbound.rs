@@ -12,7 +12,7 @@ use blob::BlobId;
 use cluster::work::{self, Kind};
 use env::Timestamp;
 use kv::{Subspace, Transaction, tuple::pack};
-use mail::AccountId;
+use mail::{AccountId, StoreError};
 use prost::Message;
 
 /// A message for other servers.
@@ -83,7 +83,7 @@ pub struct RemoteRecipient {
 /// What the queue keeps of a message.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SubmissionRecord {
-    /// BLAKE3-256 of the message.
+    /// [`BlobId`] of the message.
     #[prost(bytes = "vec", tag = "1")]
     pub blob: Vec<u8>,
     /// Its bytes.
@@ -149,7 +149,10 @@ pub fn submission_key(id: &[u8; 16]) -> Vec<u8> {
 }
 
 /// Puts a message into the queue. A second run writes the same keys again.
-pub(super) async fn enqueue(tx: &Transaction, submission: &Submission) -> Result<(), kv::Error> {
+///
+/// # Errors
+/// [`StoreError`]; [`StoreError::BlobGone`] where the message was put too long ago.
+pub(super) async fn enqueue(tx: &Transaction, submission: &Submission) -> Result<(), StoreError> {
     let mut domains: BTreeMap<&str, Vec<OutboundRecipient>> = BTreeMap::new();
     for recipient in &submission.recipients {
         domains.entry(recipient.address.domain()).or_default().push(OutboundRecipient {
@@ -159,7 +162,7 @@ pub(super) async fn enqueue(tx: &Transaction, submission: &Submission) -> Result
         });
     }
     let record = SubmissionRecord {
-        blob: submission.blob.as_bytes().to_vec(),
+        blob: submission.blob.to_bytes(),
         size: submission.size,
         skip: submission.skip,
         sender: submission.sender.clone(),
@@ -180,7 +183,8 @@ pub(super) async fn enqueue(tx: &Transaction, submission: &Submission) -> Result
         domains_left: u32::try_from(domains.len()).unwrap_or(u32::MAX),
     };
     tx.set(&submission_key(&submission.id), &record.encode_to_vec());
-    blob::references::add(tx, submission.blob, &blob::Owner::Submission(submission.id));
+    let owner = blob::Owner::Submission(submission.id);
+    blob::references::adopt(tx, submission.blob, &owner, submission.received_at).await?;
     for (domain, recipients) in domains {
         let item = OutboundItem { submission: submission.id.to_vec(), recipients };
         let item = item.encode_to_vec();

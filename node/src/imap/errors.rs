@@ -8,7 +8,7 @@ use crate::deliver::{DeliverError, Refusal};
 /// A failure of the store: passing, or damage.
 pub(super) fn store(error: &StoreError) -> Completion {
     match error {
-        StoreError::Kv(_) => {
+        StoreError::Kv(_) | StoreError::BlobGone(_) => {
             tracing::warn!(%error, "store");
             Completion::no("The store is not available, try again")
                 .with_code(ResponseCode::Unavailable)

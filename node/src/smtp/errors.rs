@@ -14,7 +14,7 @@ use crate::{
 /// A failure of the store: passing, or damage that somebody will repair.
 pub(super) fn store(error: &StoreError) -> Refusal {
     match error {
-        StoreError::Kv(_) => {
+        StoreError::Kv(_) | StoreError::BlobGone(_) => {
             tracing::warn!(%error, "store");
             Refusal::TemporaryFailure
         }

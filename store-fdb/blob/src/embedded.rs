@@ -2,17 +2,16 @@
 //!
 //! | key | value | lifecycle |
 //! |---|---|---|
-//! | `h` id | `0` and the bytes, for up to one chunk; else `1` and [`HeaderRecord`] | written by `finish`, cleared by the sweeper |
+//! | `h` object hash, or `h` hash in a store of schema 0 | `0` and the bytes, for up to one chunk; else `1` and [`HeaderRecord`] | written by `finish`, cleared by the sweeper |
 //! | `d` object, n (u32 BE) | chunk n | written as the bytes come, cleared with the header |
 //! | `s` object | empty; the id once it is known | from the first chunk until the header stands, and again while chunks are removed: what a crash cut off is found by it |
 
 use bytes::Bytes;
 use kv::LargeValues;
 use prost::Message;
-use tokio::sync::Mutex;
 
 use crate::{
-    BlobId,
+    BlobHash, BlobId, ObjectId,
     limits::CHUNK_BYTES,
     store::to_u64,
     tree::{self, ChainingValue},
@@ -26,9 +25,6 @@ const SCAN_KEYS: usize = 1_000;
 
 pub(crate) struct Embedded {
     values: LargeValues,
-    /// Held while a large blob's name is given or taken away: of two that write the same blob at
-    /// once, one takes its object back.
-    naming: Mutex<()>,
 }
 
 /// What stands under a blob's name.
@@ -39,7 +35,7 @@ pub(crate) enum Stored {
 
 /// A large blob's header.
 pub(crate) struct Header {
-    pub(crate) object: [u8; 16],
+    pub(crate) object: ObjectId,
     pub(crate) size: u64,
     pub(crate) chunks: Vec<ChainingValue>,
 }
@@ -56,7 +52,7 @@ struct HeaderRecord {
 }
 
 impl Header {
-    pub(crate) fn root(&self) -> Option<BlobId> {
+    pub(crate) fn root(&self) -> Option<BlobHash> {
         let chunks = self.size.div_ceil(to_u64(CHUNK_BYTES));
         (to_u64(self.chunks.len()) == chunks).then(|| tree::root(&self.chunks)).flatten()
     }
@@ -66,14 +62,14 @@ impl Header {
         if !rest.is_empty() {
             return None;
         }
-        let object = record.object[..].try_into().ok()?;
+        let object = ObjectId::from_bytes(record.object[..].try_into().ok()?);
         Some(Self { object, size: record.size, chunks: chunks.to_vec() })
     }
 }
 
 impl Embedded {
     pub(crate) async fn open(values: LargeValues) -> Result<Self, kv::Error> {
-        let store = Self { values, naming: Mutex::default() };
+        let store = Self { values };
         store.clear_leftovers().await?;
         Ok(store)
     }
@@ -82,7 +78,8 @@ impl Embedded {
     /// empty blob, whose hash the caller finds to be another.
     pub(crate) async fn stored(&self, id: BlobId) -> Result<Option<Stored>, kv::Error> {
         let Some(value) = self.values.get(&header_key(id)).await? else { return Ok(None) };
-        let damaged = Stored::Chunked(Header { object: [0; 16], size: 0, chunks: Vec::new() });
+        let nowhere = ObjectId::from_bytes([0; 16]);
+        let damaged = Stored::Chunked(Header { object: nowhere, size: 0, chunks: Vec::new() });
         Ok(Some(match value.first() {
             Some(&WHOLE) => Stored::Whole(value.slice(1..)),
             Some(&CHUNKED) => HeaderRecord::decode(&value[1..])
@@ -95,7 +92,7 @@ impl Embedded {
 
     pub(crate) async fn chunk(
         &self,
-        object: [u8; 16],
+        object: ObjectId,
         number: u32,
     ) -> Result<Option<Bytes>, kv::Error> {
         self.values.get(&chunk_key(object, number)).await
@@ -110,7 +107,7 @@ impl Embedded {
 
     pub(crate) async fn put_chunk(
         &self,
-        object: [u8; 16],
+        object: ObjectId,
         number: u32,
         chunk: Bytes,
     ) -> Result<(), kv::Error> {
@@ -120,24 +117,17 @@ impl Embedded {
         self.values.put(&chunk_key(object, number), chunk).await
     }
 
-    /// Names the object. Where the blob is there already, the object is taken back instead; what
-    /// is there damaged is replaced.
+    /// Names the object whose chunks have been put.
     pub(crate) async fn put_header(
         &self,
         id: BlobId,
-        object: [u8; 16],
+        object: ObjectId,
         size: u64,
         chunks: &[ChainingValue],
     ) -> Result<(), kv::Error> {
-        let _naming = self.naming.lock().await;
-        match self.stored(id).await? {
-            Some(Stored::Chunked(header)) if header.root() == Some(id) => {
-                return self.abandon(object, chunks.len()).await;
-            }
-            Some(_) | None => {}
-        }
-        self.values.put(&upload_key(object), Bytes::copy_from_slice(id.as_bytes())).await?;
-        let record = HeaderRecord { object: object.to_vec(), size, chunks: chunks.concat() };
+        self.values.put(&upload_key(object), id.to_bytes().into()).await?;
+        let record =
+            HeaderRecord { object: object.as_bytes().to_vec(), size, chunks: chunks.concat() };
         let mut value = vec![CHUNKED];
         record.encode(&mut value).expect("a Vec grows as needed");
         self.values.put(&header_key(id), value.into()).await?;
@@ -145,12 +135,10 @@ impl Embedded {
     }
 
     pub(crate) async fn remove(&self, id: BlobId) -> Result<(), kv::Error> {
-        let _naming = self.naming.lock().await;
         match self.stored(id).await? {
             Some(Stored::Chunked(header)) => {
                 // Found again after a crash; kept while the header still stands.
-                let name = Bytes::copy_from_slice(id.as_bytes());
-                self.values.put(&upload_key(header.object), name).await?;
+                self.values.put(&upload_key(header.object), id.to_bytes().into()).await?;
                 self.values.remove(&header_key(id)).await?;
                 self.remove_chunks(header.object).await?;
                 self.values.remove(&upload_key(header.object)).await
@@ -161,16 +149,16 @@ impl Embedded {
     }
 
     /// Takes back the first `chunks` chunks of an upload that has no header.
-    pub(crate) async fn abandon(&self, object: [u8; 16], chunks: usize) -> Result<(), kv::Error> {
+    pub(crate) async fn abandon(&self, object: ObjectId, chunks: usize) -> Result<(), kv::Error> {
         for number in (0..).take(chunks) {
             self.values.remove(&chunk_key(object, number)).await?;
         }
         self.values.remove(&upload_key(object)).await
     }
 
-    async fn remove_chunks(&self, object: [u8; 16]) -> Result<(), kv::Error> {
+    async fn remove_chunks(&self, object: ObjectId) -> Result<(), kv::Error> {
         let mut prefix = vec![b'd'];
-        prefix.extend_from_slice(&object);
+        prefix.extend_from_slice(object.as_bytes());
         loop {
             let keys = self.values.scan_prefix(&prefix, None, SCAN_KEYS).await?;
             if keys.is_empty() {
@@ -191,7 +179,7 @@ impl Embedded {
             for key in uploads {
                 let named = self.values.get(&key).await?;
                 let object = key.get(1..).and_then(|object| object.try_into().ok());
-                if let Some(object) = object {
+                if let Some(object) = object.map(ObjectId::from_bytes) {
                     let id = named.and_then(|id| BlobId::from_slice(&id));
                     if !self.is_object_of(id, object).await? {
                         self.remove_chunks(object).await?;
@@ -202,7 +190,7 @@ impl Embedded {
         }
     }
 
-    async fn is_object_of(&self, id: Option<BlobId>, object: [u8; 16]) -> Result<bool, kv::Error> {
+    async fn is_object_of(&self, id: Option<BlobId>, object: ObjectId) -> Result<bool, kv::Error> {
         let Some(id) = id else { return Ok(false) };
         let stored = self.stored(id).await?;
         Ok(matches!(stored, Some(Stored::Chunked(header)) if header.object == object))
@@ -211,19 +199,19 @@ impl Embedded {
 
 fn header_key(id: BlobId) -> Vec<u8> {
     let mut key = vec![b'h'];
-    key.extend_from_slice(id.as_bytes());
+    key.extend_from_slice(&id.to_bytes());
     key
 }
 
-fn chunk_key(object: [u8; 16], number: u32) -> Vec<u8> {
+fn chunk_key(object: ObjectId, number: u32) -> Vec<u8> {
     let mut key = vec![b'd'];
-    key.extend_from_slice(&object);
+    key.extend_from_slice(object.as_bytes());
     key.extend_from_slice(&number.to_be_bytes());
     key
 }
 
-fn upload_key(object: [u8; 16]) -> Vec<u8> {
+fn upload_key(object: ObjectId) -> Vec<u8> {
     let mut key = vec![b's'];
-    key.extend_from_slice(&object);
+    key.extend_from_slice(object.as_bytes());
     key
 }

@@ -1,4 +1,4 @@
-//! Message bytes, addressed by their BLAKE3-256 hash.
+//! Message bytes, named by the object that holds them and checked by their BLAKE3-256 hash.
 //!
 //! `put` first, then the transaction that references: a blob that nothing references is swept
 //! after a grace time, so a crash between the two leaves no damage. Reads are ranged, and every
@@ -16,6 +16,6 @@ pub mod references;
 mod store;
 mod tree;
 
-pub use id::BlobId;
+pub use id::{BlobHash, BlobId, ObjectId};
 pub use references::Owner;
 pub use store::{BlobCounts, BlobError, BlobReader, BlobStore, BlobWriter};

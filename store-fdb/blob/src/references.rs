@@ -4,12 +4,16 @@
 //! |---|---|---|
 //! | (BlobReference, id, owner…) | empty | written by the transaction that needs the blob, cleared by the one that needs it no more |
 //! | (BlobDue, due ms, id) | empty | written whenever a reference goes; the sweeper looks at the blob when it is due, and clears it |
+//! | (BlobDying, id) | empty | written by the sweeper when it has found no reference, cleared when the bytes are gone |
 //!
 //! Dropping a reference always writes the due entry and reads nothing, so two owners that let go
 //! at once do not conflict; the sweeper finds out whether anybody is left.
+//!
+//! A first reference ([`adopt`]) reads the dying mark, so it and the sweeper's finding conflict. It
+//! also refuses a blob that was put long ago: such a blob may have been swept and its mark be gone.
 
 use env::Timestamp;
-use kv::{Subspace, Transaction, tuple::pack};
+use kv::{AsKvError, Subspace, Transaction, tuple::pack};
 
 use crate::{BlobId, limits};
 
@@ -22,8 +26,47 @@ pub enum Owner {
     Submission([u8; 16]),
 }
 
-/// Adds a reference.
-pub fn add(tx: &Transaction, blob: BlobId, owner: &Owner) {
+/// Why a first reference was not added.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AdoptError {
+    /// The blob was swept, or may have been: its bytes have to be put again.
+    #[error("blob {0} has waited too long for its first reference")]
+    Gone(BlobId),
+    /// The store failed.
+    #[error(transparent)]
+    Kv(#[from] kv::Error),
+}
+
+impl AsKvError for AdoptError {
+    fn as_kv_error(&self) -> Option<&kv::Error> {
+        match self {
+            Self::Gone(_) => None,
+            Self::Kv(error) => Some(error),
+        }
+    }
+}
+
+/// Adds the first reference to a blob that was put.
+///
+/// # Errors
+/// [`AdoptError::Gone`] where the sweeper has begun with the blob, or it was put more than
+/// [`limits::ADOPT_WITHIN_MS`] before `now`.
+pub async fn adopt(
+    tx: &Transaction,
+    blob: BlobId,
+    owner: &Owner,
+    now: Timestamp,
+) -> Result<(), AdoptError> {
+    let age_ms = blob.object().map_or(0, |o| now.unix_ms().saturating_sub(o.put_at().unix_ms()));
+    if age_ms > limits::ADOPT_WITHIN_MS || tx.get(&dying_key(blob)).await?.is_some() {
+        return Err(AdoptError::Gone(blob));
+    }
+    share(tx, blob, owner);
+    Ok(())
+}
+
+/// Adds a further reference, in a transaction that has read one that stands.
+pub fn share(tx: &Transaction, blob: BlobId, owner: &Owner) {
     tx.set(&key(blob, owner), &[]);
 }
 
@@ -31,7 +74,7 @@ pub fn add(tx: &Transaction, blob: BlobId, owner: &Owner) {
 pub fn remove(tx: &Transaction, blob: BlobId, owner: &Owner, now: Timestamp) {
     tx.clear(&key(blob, owner));
     let due = now.unix_ms().saturating_add(limits::GRACE_MS);
-    tx.set(&pack(&(Subspace::BlobDue as u64, due, &blob.as_bytes()[..])), &[]);
+    tx.set(&pack(&(Subspace::BlobDue as u64, due, &blob.to_bytes()[..])), &[]);
 }
 
 /// Whether `owner` has a reference.
@@ -42,8 +85,12 @@ pub async fn exists(tx: &Transaction, blob: BlobId, owner: &Owner) -> Result<boo
     Ok(tx.get(&key(blob, owner)).await?.is_some())
 }
 
+pub(crate) fn dying_key(blob: BlobId) -> Vec<u8> {
+    pack(&(Subspace::BlobDying as u64, &blob.to_bytes()[..]))
+}
+
 fn key(blob: BlobId, owner: &Owner) -> Vec<u8> {
-    let id = &blob.as_bytes()[..];
+    let id = &blob.to_bytes()[..];
     match owner {
         Owner::Email(account, email) => {
             pack(&(Subspace::BlobReference as u64, id, "e", *account, *email))

@@ -13,7 +13,7 @@ use env::Env;
 use kv::LargeValues;
 
 use crate::{
-    BlobId,
+    BlobHash, BlobId, ObjectId,
     embedded::{Embedded, Stored},
     limits::{BLOB_BYTES_MAX, CHUNK_BYTES},
     tree::{self, ChainingValue},
@@ -90,7 +90,7 @@ impl BlobStore {
     pub fn writer(&self) -> BlobWriter {
         BlobWriter {
             store: self.clone(),
-            object: self.env.random_array(),
+            object: ObjectId::draw(&self.env),
             buffer: BytesMut::new(),
             chunks: Vec::new(),
             size: 0,
@@ -107,8 +107,8 @@ impl BlobStore {
         self.counters.reads.fetch_add(1, Ordering::Relaxed);
         // Whole small blobs and the hash tree of large ones are checked here, once a read.
         let end = match &stored {
-            Stored::Whole(bytes) if BlobId::of(bytes) == id => to_u64(bytes.len()),
-            Stored::Chunked(header) if header.root() == Some(id) => header.size,
+            Stored::Whole(bytes) if BlobHash::of(bytes) == id.hash() => to_u64(bytes.len()),
+            Stored::Chunked(header) if header.root() == Some(id.hash()) => header.size,
             Stored::Whole(_) | Stored::Chunked(_) => return Err(BlobError::Damaged(id)),
         };
         let next = range.start.min(end);
@@ -161,7 +161,7 @@ impl BlobStore {
 /// what it has stored.
 pub struct BlobWriter {
     store: BlobStore,
-    object: [u8; 16],
+    object: ObjectId,
     buffer: BytesMut,
     chunks: Vec<ChainingValue>,
     size: u64,
@@ -202,7 +202,7 @@ impl BlobWriter {
     pub async fn finish(mut self) -> Result<BlobId, BlobError> {
         let (counters, size) = (Arc::clone(&self.store.counters), self.size);
         let id = if self.chunks.is_empty() {
-            let id = BlobId::of(&self.buffer);
+            let id = BlobId::new(self.object, BlobHash::of(&self.buffer));
             self.store.backend.put_whole(id, &self.buffer).await?;
             id
         } else {
@@ -217,7 +217,8 @@ impl BlobWriter {
     /// Gives the chunks their name, in a task of its own: a caller that stops waiting must not
     /// leave it half done, with a header over chunks that the writer's drop takes back.
     async fn name_object(mut self) -> Result<BlobId, BlobError> {
-        let id = tree::root(&self.chunks).expect("two chunks at least were stored");
+        let hash = tree::root(&self.chunks).expect("two chunks at least were stored");
+        let id = BlobId::new(self.object, hash);
         let (backend, object, size) = (Arc::clone(&self.store.backend), self.object, self.size);
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let env = self.store.env.clone();

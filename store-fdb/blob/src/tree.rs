@@ -1,14 +1,14 @@
 //! BLAKE3's tree over our chunks.
 //!
 //! A chunk's chaining value and the values of all the others give the root, which is the blob's
-//! name; so one chunk can be checked against the name without reading the rest.
+//! hash; so one chunk can be checked against it without reading the rest.
 
 use blake3::{
     Hasher,
     hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root},
 };
 
-use crate::{BlobId, limits::CHUNK_BYTES};
+use crate::{BlobHash, limits::CHUNK_BYTES};
 
 /// A subtree's hash that is not the root.
 pub(crate) type ChainingValue = [u8; 32];
@@ -19,15 +19,15 @@ pub(crate) fn chunk_value(offset: u64, bytes: &[u8]) -> ChainingValue {
     Hasher::new().set_input_offset(offset).update(bytes).finalize_non_root()
 }
 
-/// The name of the blob with these chunks; `None` for fewer than two, where the only chunk is
+/// The hash of the blob with these chunks; `None` for fewer than two, where the only chunk is
 /// the root itself and has no chaining value.
-pub(crate) fn root(chunks: &[ChainingValue]) -> Option<BlobId> {
+pub(crate) fn root(chunks: &[ChainingValue]) -> Option<BlobHash> {
     if chunks.len() < 2 {
         return None;
     }
     let (left, right) = split(chunks);
     let hash = merge_subtrees_root(&subtree(left), &subtree(right), Mode::Hash);
-    Some(BlobId::from_bytes(*hash.as_bytes()))
+    Some(BlobHash::from_bytes(*hash.as_bytes()))
 }
 
 fn subtree(chunks: &[ChainingValue]) -> ChainingValue {
@@ -60,7 +60,7 @@ mod tests {
                     .enumerate()
                     .map(|(i, chunk)| chunk_value((i * CHUNK_BYTES) as u64, chunk))
                     .collect();
-                assert_eq!(root(&values), Some(BlobId::of(&bytes)), "{chunks} chunks, {last}");
+                assert_eq!(root(&values), Some(BlobHash::of(&bytes)), "{chunks} chunks, {last}");
             }
         }
         assert_eq!(root(&[[0; 32]]), None);

@@ -52,6 +52,8 @@ pub enum Subspace {
     RateCounter = 22,
     /// Nodes' registrations.
     Node = 23,
+    /// Blobs whose bytes are being removed.
+    BlobDying = 24,
 }
 
 impl Subspace {

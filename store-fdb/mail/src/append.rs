@@ -125,12 +125,11 @@ pub async fn append(
     // Protobuf: concatenated messages are merged, so the shared bytes are encoded only once.
     let mut meta = email.meta.to_vec();
     own.encode(&mut meta).expect("a Vec grows as needed");
-    write_immutable(
-        unit,
-        id,
-        thread,
-        &Immutable { meta: &meta, blob: email.blob, thread_keys: &email.thread_keys },
-    );
+    write_immutable(unit, id, thread, &Immutable { meta: &meta, thread_keys: &email.thread_keys });
+    let owner = blob::Owner::Email(unit.account.0, id.0);
+    blob::references::adopt(&unit.tx, email.blob, &owner, unit.now)
+        .await
+        .map_err(StoreError::from)?;
     let row = OutcomeRow { email: id.0, thread: thread.0, from_uid: 0, to_uid: uid };
     unit.record(
         operation,
@@ -144,11 +143,10 @@ pub async fn append(
 pub(crate) struct Immutable<'a> {
     /// The encoded [`EmailMeta`], complete.
     pub(crate) meta: &'a [u8],
-    pub(crate) blob: BlobId,
     pub(crate) thread_keys: &'a [u64],
 }
 
-/// Meta, thread keys and the blob's reference.
+/// Meta and thread keys.
 pub(crate) fn write_immutable(
     unit: &AccountUnit,
     id: EmailId,
@@ -160,7 +158,6 @@ pub(crate) fn write_immutable(
         unit.tx.set(&keys::thread::key(unit.account, *hash, id), &thread.0.to_le_bytes());
     }
     unit.tx.set(&keys::thread::member_key(unit.account, thread, id), &[]);
-    blob::references::add(&unit.tx, email.blob, &blob::Owner::Email(unit.account.0, id.0));
 }
 
 /// The thread of the first of the email's message ids that is known in the account.

@@ -147,8 +147,10 @@ async fn duplicate(
         return Err(CopyError::OverQuota);
     }
     let id = unit.assign_email().await?;
-    let immutable = Immutable { meta: &value, blob, thread_keys: &meta.thread_keys };
+    let immutable = Immutable { meta: &value, thread_keys: &meta.thread_keys };
     write_immutable(unit, id, ThreadId(state.thread), &immutable);
+    // The source's reference stands: its state was read.
+    blob::references::share(&unit.tx, blob, &blob::Owner::Email(unit.account.0, id.0));
     unit.create_email(id, EmailState { memberships: vec![place], ..state.clone() });
     Ok(())
 }

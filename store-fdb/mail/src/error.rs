@@ -1,5 +1,6 @@
 //! What can go wrong below every operation.
 
+use blob::{BlobId, references::AdoptError};
 use kv::AsKvError;
 
 use crate::AccountId;
@@ -18,6 +19,9 @@ pub enum StoreError {
         /// What does not decode.
         detail: String,
     },
+    /// The message's bytes were put too long ago and may have been swept: they have to be put again.
+    #[error("blob {0} has waited too long for its first reference")]
+    BlobGone(BlobId),
     /// The account does not exist (any more).
     #[error("account {0} does not exist")]
     NoAccount(AccountId),
@@ -29,11 +33,20 @@ impl StoreError {
     }
 }
 
+impl From<AdoptError> for StoreError {
+    fn from(error: AdoptError) -> Self {
+        match error {
+            AdoptError::Gone(blob) => Self::BlobGone(blob),
+            AdoptError::Kv(error) => Self::Kv(error),
+        }
+    }
+}
+
 impl AsKvError for StoreError {
     fn as_kv_error(&self) -> Option<&kv::Error> {
         match self {
             Self::Kv(error) => Some(error),
-            Self::Damaged { .. } | Self::NoAccount(_) => None,
+            Self::Damaged { .. } | Self::BlobGone(_) | Self::NoAccount(_) => None,
         }
     }
 }

@@ -57,7 +57,7 @@ impl NewEmail {
     ) -> Self {
         let (thread_lookups, thread_keys) = thread_hashes(scanned);
         let mut meta = EmailMeta {
-            blob: blob.as_bytes().to_vec(),
+            blob: blob.to_bytes(),
             size: scanned.size,
             sent_seconds: scanned.sent_at,
             envelope: Some(envelope(&scanned.structure.envelope)),

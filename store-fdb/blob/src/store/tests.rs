@@ -25,6 +25,11 @@ const LENGTHS: [usize; 8] = [
     5 * CHUNK_BYTES - 3,
 ];
 
+/// A name for bytes that were not put.
+fn name(bytes: &[u8]) -> BlobId {
+    BlobId::new(ObjectId::draw(&Env::system()), BlobHash::of(bytes))
+}
+
 async fn keys(values: &LargeValues, prefix: &[u8]) -> Vec<Bytes> {
     values.scan_prefix(prefix, None, 1_000).await.unwrap()
 }
@@ -43,7 +48,7 @@ async fn every_range_of_every_length_comes_back() {
     for len in LENGTHS {
         let whole = bytes(len);
         let id = store.put(&whole).await.unwrap();
-        assert_eq!(id, BlobId::of(&whole));
+        assert_eq!(id.hash(), BlobHash::of(&whole));
         let edges = [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, len / 2, len, len + 9];
         for start in edges {
             for end in edges.into_iter().chain([usize::MAX]) {
@@ -71,7 +76,7 @@ async fn the_way_the_bytes_come_does_not_matter() {
             assert!(writer.buffer.len() <= CHUNK_BYTES, "one chunk of memory at most");
         }
         assert_eq!(writer.size(), to_u64(whole.len()));
-        assert_eq!(writer.finish().await.unwrap(), BlobId::of(&whole), "{step}");
+        assert_eq!(writer.finish().await.unwrap().hash(), BlobHash::of(&whole), "{step}");
     }
 }
 
@@ -97,7 +102,7 @@ async fn a_reader_holds_one_chunk_and_counts_add_up() {
     assert_eq!(store.counts(), expected);
     let refused = store.read_to_vec(id, 0..100, 99).await;
     assert!(matches!(refused, Err(BlobError::TooLarge)));
-    let missing = BlobId::of(b"never put");
+    let missing = name(b"never put");
     assert!(
         matches!(read(&store, missing, 0..1).await, Err(BlobError::Missing(id)) if id == missing)
     );
@@ -162,40 +167,40 @@ async fn any_changed_or_lost_byte_is_reported_and_never_served() {
 }
 
 #[tokio::test]
-async fn a_blob_that_is_put_twice_is_there_once_and_a_damaged_one_is_replaced() {
+async fn the_same_bytes_put_twice_are_two_blobs() {
     let (store, values) = store().await;
     for len in [10, 2 * CHUNK_BYTES + 9] {
         let whole = bytes(len);
-        let id = store.put(&whole).await.unwrap();
-        let before = all_keys(&values).await;
-        assert_eq!(store.put(&whole).await.unwrap(), id);
-        assert_eq!(all_keys(&values).await, before, "{len}");
-        let mut key = vec![b'h'];
-        key.extend_from_slice(id.as_bytes());
-        for damaged in [&b""[..], b"\x07", b"\x01\xff", b"\x00other"] {
-            values.put(&key, Bytes::from_static(damaged)).await.unwrap();
-            assert!(matches!(read(&store, id, 0..1).await, Err(BlobError::Damaged(_))));
-            store.put(&whole).await.unwrap();
-            assert_eq!(read(&store, id, 0..u64::MAX).await.unwrap(), whole, "{len}");
-        }
+        let (first, second) = (store.put(&whole).await.unwrap(), store.put(&whole).await.unwrap());
+        assert!(first != second && first.hash() == second.hash());
+        store.remove(first).await.unwrap();
+        store.remove(first).await.unwrap();
+        assert!(matches!(read(&store, first, 0..1).await, Err(BlobError::Missing(_))));
+        assert_eq!(read(&store, second, 0..u64::MAX).await.unwrap(), whole, "{len}");
+        store.remove(second).await.unwrap();
+        assert_eq!(all_keys(&values).await, 0);
     }
 }
 
 #[tokio::test]
-async fn of_two_that_write_the_same_blob_at_once_one_object_stays() {
+async fn blobs_of_schema_0_are_read_and_removed() {
     let (store, values) = store().await;
-    let whole = bytes(2 * CHUNK_BYTES);
-    let id = BlobId::of(&whole);
-    let (mut first, mut second) = (store.writer(), store.writer());
-    first.write(&whole).await.unwrap();
-    second.write(&whole).await.unwrap();
-    let (a, b) = tokio::join!(first.finish(), second.finish());
-    assert_eq!((a.unwrap(), b.unwrap()), (id, id));
-    assert_eq!(all_keys(&values).await, 3, "a header and two chunks");
-    assert_eq!(read(&store, id, 0..u64::MAX).await.unwrap(), whole);
-    store.remove(id).await.unwrap();
+    let (small, large) = (bytes(10), bytes(CHUNK_BYTES + 1));
+    let hash = BlobHash::of(&small);
+    let key = [&b"h"[..], hash.as_bytes()].concat();
+    values.put(&key, [&b"\0"[..], &small].concat().into()).await.unwrap();
+    let chunked = store.put(&large).await.unwrap();
+    let new_key = [&b"h"[..], &chunked.to_bytes()].concat();
+    let header = values.get(&new_key).await.unwrap().unwrap();
+    values.remove(&new_key).await.unwrap();
+    let old_key = [&b"h"[..], chunked.hash().as_bytes()].concat();
+    values.put(&old_key, header).await.unwrap();
+    for (hash, whole) in [(hash, small), (chunked.hash(), large)] {
+        let id = BlobId::of_schema_0(hash);
+        assert_eq!(read(&store, id, 0..u64::MAX).await.unwrap(), whole);
+        store.remove(id).await.unwrap();
+    }
     assert_eq!(all_keys(&values).await, 0);
-    store.remove(id).await.unwrap();
 }
 
 /// Lets the tasks behind the store get done.
@@ -251,12 +256,13 @@ async fn a_put_that_nobody_waits_for_any_more_leaves_a_whole_blob_or_nothing() {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
-        match read(&store, BlobId::of(&whole), 0..u64::MAX).await {
-            Ok(found) => assert_eq!((found == whole, all_keys(&values).await), (true, 4)),
-            Err(error) => {
-                assert!(matches!(error, BlobError::Missing(_)), "{polls}: {error}");
-                assert_eq!(all_keys(&values).await, 0, "{polls}");
+        match &keys(&values, b"h").await[..] {
+            [key] => {
+                let id = BlobId::from_slice(&key[1..]).unwrap();
+                let found = read(&store, id, 0..u64::MAX).await.unwrap();
+                assert_eq!((found == whole, all_keys(&values).await), (true, 4));
             }
+            found => assert_eq!((found.len(), all_keys(&values).await), (0, 0), "{polls}"),
         }
         if done {
             return;
@@ -271,15 +277,15 @@ async fn opening_clears_what_a_crash_left_and_nothing_else() {
     let (original, values) = store().await;
     let kept = original.put(&bytes(CHUNK_BYTES + 7)).await.unwrap();
     let whole = bytes(2 * CHUNK_BYTES + 1);
-    let id = BlobId::of(&whole);
-    let object = [7; 16];
+    let object = ObjectId::from_bytes([7; 16]);
+    let id = BlobId::new(object, BlobHash::of(&whole));
     let chunks: Vec<ChainingValue> = whole
         .chunks(CHUNK_BYTES)
         .enumerate()
         .map(|(i, chunk)| tree::chunk_value(to_u64(i * CHUNK_BYTES), chunk))
         .collect();
     let stand = all_keys(&values).await;
-    let upload = [&b"s"[..], &object].concat();
+    let upload = [&b"s"[..], object.as_bytes()].concat();
     // Cut off while the chunks came.
     for stored in 1..=chunks.len() {
         for (number, chunk) in (0..).zip(whole.chunks(CHUNK_BYTES).take(stored)) {
@@ -300,8 +306,7 @@ async fn opening_clears_what_a_crash_left_and_nothing_else() {
             let size = to_u64(whole.len());
             original.backend.put_header(id, object, size, &chunks).await.unwrap();
         }
-        let name = Bytes::copy_from_slice(id.as_bytes());
-        values.put(&upload, name).await.unwrap();
+        values.put(&upload, id.to_bytes().into()).await.unwrap();
         let store = BlobStore::embedded(values.clone(), Env::system()).await.unwrap();
         assert_eq!(keys(&values, b"s").await.len(), 0);
         if header {
@@ -311,8 +316,8 @@ async fn opening_clears_what_a_crash_left_and_nothing_else() {
         }
     }
     // Cut off in the middle of a removal: the header is gone, the chunks are not yet.
-    let key = [&b"h"[..], id.as_bytes()].concat();
-    values.put(&upload, Bytes::copy_from_slice(id.as_bytes())).await.unwrap();
+    let key = [&b"h"[..], &id.to_bytes()].concat();
+    values.put(&upload, id.to_bytes().into()).await.unwrap();
     values.remove(&key).await.unwrap();
     BlobStore::embedded(values.clone(), Env::system()).await.unwrap();
     assert_eq!(all_keys(&values).await, stand);
@@ -325,12 +330,18 @@ async fn opening_clears_what_a_crash_left_and_nothing_else() {
 
 #[tokio::test]
 async fn references_are_added_and_dropped_with_a_due_time() {
-    use crate::{Owner, limits::GRACE_MS, references};
+    use crate::{
+        Owner,
+        limits::{ADOPT_WITHIN_MS, GRACE_MS},
+        references::{self, AdoptError},
+    };
     let db = kv::Database::memory(Env::system());
-    let id = BlobId::of(b"x");
+    let id = name(b"x");
+    let put_at = id.object().unwrap().put_at();
     let owners = [Owner::Email(1, 2), Owner::Email(1, 3), Owner::Submission([9; 16])];
     let tx = db.begin();
-    owners.iter().for_each(|owner| references::add(&tx, id, owner));
+    references::adopt(&tx, id, &owners[0], put_at).await.unwrap();
+    owners[1..].iter().for_each(|owner| references::share(&tx, id, owner));
     tx.commit().await.unwrap();
     let now = env::Timestamp::from_unix_ms(5);
     let tx = db.begin();
@@ -345,4 +356,11 @@ async fn references_are_added_and_dropped_with_a_due_time() {
     let (_, at, name): (i64, i64, kv::tuple::Bytes<'_>) = kv::tuple::unpack(&due[0].key).unwrap();
     assert_eq!((due.len(), at), (1, 5 + GRACE_MS));
     assert_eq!(BlobId::from_slice(&name), Some(id));
+
+    let late = env::Timestamp::from_unix_ms(put_at.unix_ms() + ADOPT_WITHIN_MS + 1);
+    let refused = references::adopt(&tx, id, &owners[0], late).await;
+    assert_eq!(refused, Err(AdoptError::Gone(id)));
+    tx.set(&references::dying_key(id), &[]);
+    let refused = references::adopt(&tx, id, &owners[0], put_at).await;
+    assert_eq!(refused, Err(AdoptError::Gone(id)));
 }

@@ -12,7 +12,7 @@ use crate::{AccountId, EmailId, StoreError};
 /// The immutable part. FETCH of envelope and structure reads this and no blob.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct EmailMeta {
-    /// BLAKE3-256 of the message.
+    /// [`blob::BlobId`] of the message.
     #[prost(bytes = "vec", tag = "1")]
     pub blob: Vec<u8>,
     /// Bytes of the message.

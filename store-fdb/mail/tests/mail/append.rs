@@ -195,7 +195,7 @@ async fn the_meta_record_holds_what_fetch_needs() {
     let done = fixture.append(trash, &new).await;
     let meta = mail::email_meta(&fixture.db.begin(), fixture.account, done.email).await;
     let meta = meta.unwrap().unwrap();
-    assert_eq!(meta.blob, blob::BlobId::of(text.as_bytes()).as_bytes());
+    assert_eq!(meta.blob, crate::fixture::blob_of(text).to_bytes());
     assert_eq!((meta.size, meta.thread), (text.len() as u64, done.thread.0));
     assert_eq!(meta.received_ms, new.received_at.unix_ms());
     assert_eq!(meta.preview, "body text");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use blob::BlobId;
+use blob::{BlobHash, BlobId, ObjectId};
 use env::{Env, Timestamp};
 use kv::{Database, RangeQuery};
 use mail::{
@@ -253,7 +253,7 @@ pub(crate) fn set(keywords: &[&str]) -> KeywordSet {
 pub(crate) fn email(text: &str, keywords: &[&str]) -> NewEmail {
     let mut scanner = message::Scanner::new(message::Limits::default());
     scanner.push(text.as_bytes());
-    NewEmail::from_scan(BlobId::of(text.as_bytes()), &scanner.finish(), NOW, set(keywords))
+    NewEmail::from_scan(blob_of(text), &scanner.finish(), NOW, set(keywords))
 }
 
 pub(crate) fn target(appended: &Appended) -> StoreTarget {
@@ -353,4 +353,11 @@ impl Client {
 /// A unit outside the macro, for tests that look at one transaction.
 pub(crate) fn unit_of(fixture: &Fixture, tx: &kv::Transaction) -> AccountUnit {
     AccountUnit::new(tx, fixture.account, NOW)
+}
+
+/// The name of a blob that was put at [`NOW`]; its bytes are nowhere.
+pub(crate) fn blob_of(text: &str) -> BlobId {
+    let mut object = [0; 16];
+    object[10..].copy_from_slice(&NOW.unix_ms().to_be_bytes()[2..]);
+    BlobId::new(ObjectId::from_bytes(object), BlobHash::of(text.as_bytes()))
 }

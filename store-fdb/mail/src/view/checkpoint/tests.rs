@@ -1,6 +1,6 @@
 use std::{future::Future, pin::Pin, task::Poll};
 
-use blob::BlobId;
+use blob::{BlobHash, BlobId};
 use env::{Env, Timestamp};
 use kv::RangeQuery;
 
@@ -39,8 +39,12 @@ impl World {
     async fn append(&self, page: u32) -> StoreTarget {
         let mut scanner = message::Scanner::new(message::Limits::default());
         scanner.push(b"\r\n");
-        let email =
-            NewEmail::from_scan(BlobId::of(b"\r\n"), &scanner.finish(), NOW, KeywordSet::default());
+        let email = NewEmail::from_scan(
+            BlobId::of_schema_0(BlobHash::of(b"\r\n")),
+            &scanner.finish(),
+            NOW,
+            KeywordSet::default(),
+        );
         let tx = self.db.begin();
         let next = keys::mailbox::next_uid_key(ACCOUNT, self.mailbox);
         let at = crate::unit::read_u32(&tx, &next).await.unwrap().unwrap_or(1);
