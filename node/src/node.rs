@@ -53,6 +53,9 @@ pub enum StartError {
     /// The store does not open.
     #[error(transparent)]
     Store(#[from] kv::OpenError),
+    /// The store belongs to a newer release.
+    #[error(transparent)]
+    Schema(#[from] mail::schema::SchemaError),
     /// The blobs do not open.
     #[error(transparent)]
     Blobs(#[from] BlobError),
@@ -105,6 +108,7 @@ impl Node {
     /// # Errors
     /// [`StartError`].
     pub async fn start_on(stores: Stores, config: Config, env: Env) -> Result<Self, StartError> {
+        mail::schema::open(&stores.db).await?;
         let tls = match &config.tls {
             Some(files) => Tls::from_files(&env, &files.certificate, &files.key)?,
             None => {

@@ -160,10 +160,29 @@ impl Server {
         Self::start_kind(Kind::Configured)
     }
 
-    fn start_kind(kind: Kind) -> Self {
+    /// Starts a development server on a packed data folder: a tar archive whose only entry is a
+    /// folder `store`, which becomes [`Server::data`].
+    ///
+    /// # Panics
+    /// Where the archive cannot be unpacked, or the server does not get ready.
+    pub fn start_on(archive: &Path) -> Self {
+        let mut server = Self::new(Kind::Development);
+        let mut unpack = Command::new("tar");
+        unpack.arg("-xf").arg(archive).arg("-C").arg(server.folder.path());
+        program::succeed(&mut unpack, b"");
+        std::fs::rename(server.folder.path().join("store"), server.data())
+            .expect("the archive holds a folder `store`");
+        server.run();
+        server
+    }
+
+    fn new(kind: Kind) -> Self {
         let folder = TempDir::new().expect("the temporary folder is writable");
-        let mut server =
-            Self { ports: Ports::new(BASE_MIN), kind, folder, process: None, log: Log::default() };
+        Self { ports: Ports::new(BASE_MIN), kind, folder, process: None, log: Log::default() }
+    }
+
+    fn start_kind(kind: Kind) -> Self {
+        let mut server = Self::new(kind);
         if kind == Kind::Configured {
             std::fs::create_dir(server.data()).expect("the folder is writable");
             server.cli(&["domain", "add", "example.org"]);

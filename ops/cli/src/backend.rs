@@ -45,6 +45,7 @@ impl Direct {
             let _entered = runtime.enter();
             Embedded::open(folder, env.clone(), EmbeddedOptions::default())?
         };
+        runtime.block_on(mail::schema::open(&store.database()))?;
         let admin = Admin { db: store.database(), env };
         Ok(Self { runtime, store, admin })
     }

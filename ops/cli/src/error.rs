@@ -24,6 +24,9 @@ pub(crate) enum CliError {
     /// The store cannot be opened.
     #[error(transparent)]
     Open(#[from] kv::OpenError),
+    /// The store belongs to a newer release.
+    #[error(transparent)]
+    Schema(#[from] mail::schema::SchemaError),
     /// The store cannot be closed in order.
     #[error("the store did not close in order: {0}")]
     Close(kv::Error),
@@ -74,6 +77,7 @@ impl CliError {
             Self::Admin(_)
             | Self::Remote(_)
             | Self::Open(_)
+            | Self::Schema(_)
             | Self::Close(_)
             | Self::File { .. }
             | Self::Token(_)

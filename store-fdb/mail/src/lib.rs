@@ -17,6 +17,7 @@ pub mod directory;
 pub mod fold;
 pub mod keys;
 pub mod limits;
+pub mod schema;
 pub mod view;
 
 mod account;
