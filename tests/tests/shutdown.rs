@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use blackbox::{
-    Deadline, Stopwatch, message, report,
+    Deadline, Stopwatch,
+    http::{Http, get},
+    message, report,
     server::{ALICE, BOB, Server},
     smtp::{Smtp, stuffed},
     wire::Wire,
@@ -11,54 +13,6 @@ use blackbox::{
 
 /// The bound for the way out.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(30);
-
-/// One HTTP connection that is kept.
-struct Http {
-    wire: Wire,
-}
-
-struct Response {
-    status: u16,
-    content_type: String,
-    body: String,
-}
-
-impl Http {
-    fn connect(server: &Server) -> Self {
-        Self { wire: Wire::connect(server.ports.http).expect("the server accepts") }
-    }
-
-    fn get(&mut self, path: &str) -> std::io::Result<Response> {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        self.wire.try_send(request.as_bytes())?;
-        let status = self.wire.try_line()?;
-        let status = status.split(' ').nth(1).and_then(|code| code.parse().ok());
-        let mut response = Response {
-            status: status.expect("a status"),
-            content_type: String::new(),
-            body: String::new(),
-        };
-        let mut length = 0;
-        loop {
-            let line = self.wire.try_line()?.to_ascii_lowercase();
-            if line.is_empty() {
-                break;
-            }
-            if let Some(value) = line.strip_prefix("content-length: ") {
-                length = value.parse().expect("a number");
-            }
-            if let Some(value) = line.strip_prefix("content-type: ") {
-                response.content_type = value.to_owned();
-            }
-        }
-        response.body = String::from_utf8(self.wire.bytes(length)).expect("it is text");
-        Ok(response)
-    }
-}
-
-fn get(server: &Server, path: &str) -> Response {
-    Http::connect(server).get(path).expect("the server answers")
-}
 
 #[test]
 fn sigterm_lets_what_is_in_flight_finish() {
