@@ -45,7 +45,9 @@ pub(super) fn blob(error: &blob::BlobError) -> Completion {
         blob::BlobError::TooLarge => {
             Completion::no("The message is too large").with_code(ResponseCode::TooBig)
         }
-        blob::BlobError::Backend(_) => {
+        blob::BlobError::Backend(_)
+        | blob::BlobError::Unavailable { .. }
+        | blob::BlobError::Refused { .. } => {
             tracing::warn!(%error, "blob");
             Completion::no("The store is not available, try again")
                 .with_code(ResponseCode::Unavailable)

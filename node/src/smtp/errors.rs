@@ -47,7 +47,7 @@ pub(super) fn blob(error: &BlobError) -> Refusal {
             tracing::error!(%error, "blob");
             Refusal::TemporaryFailure
         }
-        BlobError::Backend(_) => {
+        BlobError::Backend(_) | BlobError::Unavailable { .. } | BlobError::Refused { .. } => {
             tracing::warn!(%error, "blob");
             Refusal::TemporaryFailure
         }

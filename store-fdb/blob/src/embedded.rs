@@ -11,7 +11,7 @@ use kv::LargeValues;
 use prost::Message;
 
 use crate::{
-    BlobHash, BlobId, ObjectId,
+    BlobHash, BlobId, BlobName, ListCursor, ListPage, ObjectId,
     limits::CHUNK_BYTES,
     store::to_u64,
     tree::{self, ChainingValue},
@@ -22,6 +22,12 @@ const CHUNKED: u8 = 1;
 
 /// Keys looked at in one go while leftovers are cleared.
 const SCAN_KEYS: usize = 1_000;
+
+/// Names in one page of a listing.
+const LIST_KEYS_MAX: usize = 1_000;
+
+/// Bytes of the longest id.
+const NAME_BYTES_MAX: usize = 48;
 
 pub(crate) struct Embedded {
     values: LargeValues,
@@ -134,7 +140,42 @@ impl Embedded {
         self.values.remove(&upload_key(object)).await
     }
 
-    pub(crate) async fn remove(&self, id: BlobId) -> Result<(), kv::Error> {
+    /// At most `limit` names after `after`.
+    pub(crate) async fn list(
+        &self,
+        after: Option<&ListCursor>,
+        limit: usize,
+    ) -> Result<ListPage, kv::Error> {
+        let after = after.map(|cursor| [b"h", cursor.as_bytes()].concat());
+        // The store's own bound, so that a short page is the last.
+        let limit = limit.clamp(1, LIST_KEYS_MAX);
+        let keys = self.values.scan_prefix(b"h", after.as_deref(), limit).await?;
+        let last = keys.last().filter(|_| keys.len() == limit).map(|key| key.slice(1..));
+        let names = keys.iter().filter_map(|key| Some(BlobName::of(&id_of(key)?))).collect();
+        Ok(ListPage { names, next: last.map(ListCursor::from_bytes) })
+    }
+
+    /// The greatest key before all that begin with the name: nothing is between a key and the
+    /// same key with its last byte one less and as many 0xff as no key has.
+    pub(crate) fn cursor_before(name: &BlobName) -> Option<ListCursor> {
+        let mut before = name.as_bytes().to_vec();
+        let above_zero = before.iter().rposition(|byte| *byte != 0)?;
+        before.truncate(above_zero + 1);
+        before[above_zero] -= 1;
+        before.resize(before.len() + NAME_BYTES_MAX, 0xff);
+        Some(ListCursor::from_bytes(before.into()))
+    }
+
+    /// The key that names the bytes.
+    pub(crate) async fn header_key_of(&self, name: &BlobName) -> Result<Option<Bytes>, kv::Error> {
+        let prefix = [b"h", name.as_bytes()].concat();
+        let keys = self.values.scan_prefix(&prefix, None, 2).await?;
+        Ok(keys.into_iter().find(|key| id_of(key).is_some_and(|id| name.holds(&id))))
+    }
+
+    pub(crate) async fn remove(&self, name: &BlobName) -> Result<(), kv::Error> {
+        let Some(key) = self.header_key_of(name).await? else { return Ok(()) };
+        let Some(id) = id_of(&key) else { return Ok(()) };
         match self.stored(id).await? {
             Some(Stored::Chunked(header)) => {
                 // Found again after a crash; kept while the header still stands.
@@ -195,6 +236,10 @@ impl Embedded {
         let stored = self.stored(id).await?;
         Ok(matches!(stored, Some(Stored::Chunked(header)) if header.object == object))
     }
+}
+
+fn id_of(key: &[u8]) -> Option<BlobId> {
+    BlobId::from_slice(key.get(1..)?)
 }
 
 fn header_key(id: BlobId) -> Vec<u8> {

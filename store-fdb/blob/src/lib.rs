@@ -9,13 +9,20 @@
 //!
 //! Deliberately absent: any knowledge of what the bytes mean.
 
+mod backend;
 mod embedded;
+mod error;
+mod faults;
 mod id;
 pub mod limits;
+mod name;
 pub mod references;
 mod store;
 mod tree;
 
+pub use error::BlobError;
+pub use faults::{BlobFaultHandle, BlobFaults};
 pub use id::{BlobHash, BlobId, ObjectId};
+pub use name::{BlobName, ListCursor, ListPage};
 pub use references::Owner;
-pub use store::{BlobCounts, BlobError, BlobReader, BlobStore, BlobWriter};
+pub use store::{BlobCounts, BlobReader, BlobStore, BlobWriter};

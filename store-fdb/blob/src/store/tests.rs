@@ -1,6 +1,13 @@
 use std::{future::Future, pin::pin, task::Poll};
 
+use bytes::Bytes;
+
 use super::*;
+use crate::{
+    BlobFaults, BlobHash, ObjectId,
+    limits::{BLOB_BYTES_MAX, CHUNK_BYTES},
+    tree::{self, ChainingValue},
+};
 
 /// A store over a map in memory, and the map.
 async fn store() -> (BlobStore, LargeValues) {
@@ -173,11 +180,11 @@ async fn the_same_bytes_put_twice_are_two_blobs() {
         let whole = bytes(len);
         let (first, second) = (store.put(&whole).await.unwrap(), store.put(&whole).await.unwrap());
         assert!(first != second && first.hash() == second.hash());
-        store.remove(first).await.unwrap();
-        store.remove(first).await.unwrap();
+        store.remove(&BlobName::of(&first)).await.unwrap();
+        store.remove(&BlobName::of(&first)).await.unwrap();
         assert!(matches!(read(&store, first, 0..1).await, Err(BlobError::Missing(_))));
         assert_eq!(read(&store, second, 0..u64::MAX).await.unwrap(), whole, "{len}");
-        store.remove(second).await.unwrap();
+        store.remove(&BlobName::of(&second)).await.unwrap();
         assert_eq!(all_keys(&values).await, 0);
     }
 }
@@ -198,7 +205,7 @@ async fn blobs_of_schema_0_are_read_and_removed() {
     for (hash, whole) in [(hash, small), (chunked.hash(), large)] {
         let id = BlobId::of_schema_0(hash);
         assert_eq!(read(&store, id, 0..u64::MAX).await.unwrap(), whole);
-        store.remove(id).await.unwrap();
+        store.remove(&BlobName::of(&id)).await.unwrap();
     }
     assert_eq!(all_keys(&values).await, 0);
 }
@@ -278,6 +285,7 @@ async fn opening_clears_what_a_crash_left_and_nothing_else() {
     let kept = original.put(&bytes(CHUNK_BYTES + 7)).await.unwrap();
     let whole = bytes(2 * CHUNK_BYTES + 1);
     let object = ObjectId::from_bytes([7; 16]);
+    let Backend::Embedded(embedded) = &*original.backend;
     let id = BlobId::new(object, BlobHash::of(&whole));
     let chunks: Vec<ChainingValue> = whole
         .chunks(CHUNK_BYTES)
@@ -290,7 +298,7 @@ async fn opening_clears_what_a_crash_left_and_nothing_else() {
     for stored in 1..=chunks.len() {
         for (number, chunk) in (0..).zip(whole.chunks(CHUNK_BYTES).take(stored)) {
             let chunk = Bytes::copy_from_slice(chunk);
-            original.backend.put_chunk(object, number, chunk).await.unwrap();
+            embedded.put_chunk(object, number, chunk).await.unwrap();
         }
         let store = BlobStore::embedded(values.clone(), Env::system()).await.unwrap();
         assert_eq!(all_keys(&values).await, stand, "{stored} chunks");
@@ -300,11 +308,11 @@ async fn opening_clears_what_a_crash_left_and_nothing_else() {
     for header in [false, true] {
         for (number, chunk) in (0..).zip(whole.chunks(CHUNK_BYTES)) {
             let chunk = Bytes::copy_from_slice(chunk);
-            original.backend.put_chunk(object, number, chunk).await.unwrap();
+            embedded.put_chunk(object, number, chunk).await.unwrap();
         }
         if header {
             let size = to_u64(whole.len());
-            original.backend.put_header(id, object, size, &chunks).await.unwrap();
+            embedded.put_header(id, object, size, &chunks).await.unwrap();
         }
         values.put(&upload, id.to_bytes().into()).await.unwrap();
         let store = BlobStore::embedded(values.clone(), Env::system()).await.unwrap();
@@ -363,4 +371,78 @@ async fn references_are_added_and_dropped_with_a_due_time() {
     tx.set(&references::dying_key(id), &[]);
     let refused = references::adopt(&tx, id, &owners[0], put_at).await;
     assert_eq!(refused, Err(AdoptError::Gone(id)));
+}
+
+#[tokio::test]
+async fn a_listing_tells_every_name_once_in_order_and_from_anywhere() {
+    let (store, values) = store().await;
+    let mut names = Vec::new();
+    for len in [0, 1, CHUNK_BYTES + 1, 5, 6, 7] {
+        names.push(BlobName::of(&store.put(&bytes(len)).await.unwrap()));
+    }
+    let old = BlobName::Hash(BlobHash::of(b"old"));
+    values.put(&[b"h", old.as_bytes()].concat(), b"\0old".as_slice().into()).await.unwrap();
+    names.push(old);
+    // What is no name is left out.
+    values.put(b"hother", Bytes::new()).await.unwrap();
+    names.sort_unstable();
+    for limit in [1, 2, 3, 7, 8, 100] {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.list(after.as_ref(), limit).await.unwrap();
+            assert!(page.names.len() <= limit);
+            found.extend(page.names);
+            let Some(next) = page.next else { break };
+            after = Some(ListCursor::from_bytes(Bytes::copy_from_slice(next.as_bytes())));
+        }
+        assert_eq!(found, names, "{limit}");
+    }
+    for (index, name) in names.iter().enumerate() {
+        let page = store.list(store.cursor_before(name).as_ref(), 100).await.unwrap();
+        assert_eq!(page.names, names[index..]);
+        assert!(store.exists(name).await.unwrap());
+        store.remove(name).await.unwrap();
+        assert!(!store.exists(name).await.unwrap());
+    }
+    assert_eq!(store.abort_uploads(Timestamp::from_unix_ms(i64::MAX)).await.unwrap(), 0);
+    assert_eq!(store.cursor_before(&BlobName::Object(ObjectId::from_bytes([0; 16]))), None);
+}
+
+#[tokio::test]
+async fn verifying_reads_every_byte() {
+    let (store, values) = store().await;
+    let id = store.put(&bytes(2 * CHUNK_BYTES + 9)).await.unwrap();
+    assert_eq!(store.verify(id).await.unwrap(), to_u64(2 * CHUNK_BYTES + 9));
+    let key = keys(&values, b"d").await.pop().unwrap();
+    values.remove(&key).await.unwrap();
+    assert!(matches!(store.verify(id).await, Err(BlobError::Damaged(it)) if it == id));
+    assert!(matches!(store.verify(name(b"x")).await, Err(BlobError::Missing(_))));
+}
+
+#[tokio::test]
+async fn faults_reach_every_call_and_no_other_handle() {
+    let (store, values) = store().await;
+    let id = store.put(b"x").await.unwrap();
+    let other = store.handle(Env::system());
+    store.faults().set(BlobFaults { refused: BlobFaults::ALWAYS, ..BlobFaults::default() });
+    let failed = |result: Result<(), BlobError>| {
+        assert!(matches!(result, Err(BlobError::Unavailable { .. })), "{result:?}");
+    };
+    let it = BlobName::of(&id);
+    failed(store.put(b"y").await.map(drop));
+    failed(store.put(&bytes(CHUNK_BYTES + 1)).await.map(drop));
+    failed(store.read(id, 0..1).await.map(drop));
+    failed(store.list(None, 1).await.map(drop));
+    failed(store.exists(&it).await.map(drop));
+    failed(store.remove(&it).await);
+    failed(store.abort_uploads(Timestamp::default()).await.map(drop));
+    assert_eq!(read(&other, id, 0..9).await.unwrap(), b"x");
+    store.faults().set(BlobFaults { reply_lost: BlobFaults::ALWAYS, ..BlobFaults::default() });
+    failed(store.remove(&it).await);
+    assert!(!other.exists(&it).await.unwrap(), "it was done");
+    store.faults().set(BlobFaults { stalled: BlobFaults::ALWAYS, ..BlobFaults::default() });
+    assert!(!cut_off(store.list(None, 1), 100).await);
+    store.faults().set(BlobFaults::default());
+    assert_eq!(store.list(None, 1).await.unwrap().names, []);
+    until_keys(&values, 0).await;
 }
