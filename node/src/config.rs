@@ -267,6 +267,11 @@ impl Config {
     pub fn store_folder(&self) -> PathBuf {
         self.data.join("store")
     }
+
+    /// The folder of large blobs' files.
+    pub fn blob_folder(&self) -> PathBuf {
+        self.data.join("blobs")
+    }
 }
 
 fn loopback(port: u16) -> Vec<SocketAddr> {

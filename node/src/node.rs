@@ -96,7 +96,12 @@ impl Node {
         std::fs::create_dir_all(&folder)
             .map_err(|source| StartError::Data { path: folder.clone(), source })?;
         let embedded = Embedded::open(&folder, env.clone(), EmbeddedOptions::default())?;
-        let blobs = BlobStore::embedded(embedded.large_values(), env.clone()).await?;
+        let blobs = BlobStore::embedded_with_files(
+            embedded.large_values(),
+            &config.blob_folder(),
+            env.clone(),
+        )
+        .await?;
         let stores = Stores { db: embedded.database(), blobs };
         let mut node = Self::start_on(stores, config, env).await?;
         node.embedded = Some(embedded);

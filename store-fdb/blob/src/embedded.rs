@@ -3,7 +3,7 @@
 //! | key | value | lifecycle |
 //! |---|---|---|
 //! | `h` object hash, or `h` hash in a store of schema 0 | `0` and the bytes, for up to one chunk; else `1` and [`HeaderRecord`] | written by `finish`, cleared by the sweeper |
-//! | `d` object, n (u32 BE) | chunk n | written as the bytes come, cleared with the header |
+//! | `d` object, n (u32 BE) | chunk n, where there is no [`Folder`] or was none | written as the bytes come, cleared with the header |
 //! | `s` object | empty; the id once it is known | from the first chunk until the header stands, and again while chunks are removed: what a crash cut off is found by it |
 
 use bytes::Bytes;
@@ -11,7 +11,8 @@ use kv::LargeValues;
 use prost::Message;
 
 use crate::{
-    BlobHash, BlobId, BlobName, ListCursor, ListPage, ObjectId,
+    BlobError, BlobHash, BlobId, BlobName, ListCursor, ListPage, ObjectId,
+    folder::Folder,
     limits::CHUNK_BYTES,
     store::to_u64,
     tree::{self, ChainingValue},
@@ -31,6 +32,8 @@ const NAME_BYTES_MAX: usize = 48;
 
 pub(crate) struct Embedded {
     values: LargeValues,
+    /// Where large blobs' chunks go; without it, into the values. Read from both.
+    folder: Option<Folder>,
 }
 
 /// What stands under a blob's name.
@@ -74,8 +77,11 @@ impl Header {
 }
 
 impl Embedded {
-    pub(crate) async fn open(values: LargeValues) -> Result<Self, kv::Error> {
-        let store = Self { values };
+    pub(crate) async fn open(
+        values: LargeValues,
+        folder: Option<Folder>,
+    ) -> Result<Self, BlobError> {
+        let store = Self { values, folder };
         store.clear_leftovers().await?;
         Ok(store)
     }
@@ -100,8 +106,13 @@ impl Embedded {
         &self,
         object: ObjectId,
         number: u32,
-    ) -> Result<Option<Bytes>, kv::Error> {
-        self.values.get(&chunk_key(object, number)).await
+    ) -> Result<Option<Bytes>, BlobError> {
+        if let Some(folder) = &self.folder
+            && let Some(chunk) = folder.get(object, number).await?
+        {
+            return Ok(Some(chunk));
+        }
+        Ok(self.values.get(&chunk_key(object, number)).await?)
     }
 
     pub(crate) async fn put_whole(&self, id: BlobId, bytes: &[u8]) -> Result<(), kv::Error> {
@@ -116,11 +127,19 @@ impl Embedded {
         object: ObjectId,
         number: u32,
         chunk: Bytes,
-    ) -> Result<(), kv::Error> {
+    ) -> Result<(), BlobError> {
         if number == 0 {
             self.values.put(&upload_key(object), Bytes::new()).await?;
         }
-        self.values.put(&chunk_key(object, number), chunk).await
+        match &self.folder {
+            Some(folder) => {
+                if number == 0 {
+                    self.values.sync().await?;
+                }
+                folder.put(object, number, chunk).await
+            }
+            None => Ok(self.values.put(&chunk_key(object, number), chunk).await?),
+        }
     }
 
     /// Names the object whose chunks have been put.
@@ -130,14 +149,17 @@ impl Embedded {
         object: ObjectId,
         size: u64,
         chunks: &[ChainingValue],
-    ) -> Result<(), kv::Error> {
+    ) -> Result<(), BlobError> {
+        if let Some(folder) = &self.folder {
+            folder.sync(object).await?;
+        }
         self.values.put(&upload_key(object), id.to_bytes().into()).await?;
         let record =
             HeaderRecord { object: object.as_bytes().to_vec(), size, chunks: chunks.concat() };
         let mut value = vec![CHUNKED];
         record.encode(&mut value).expect("a Vec grows as needed");
         self.values.put(&header_key(id), value.into()).await?;
-        self.values.remove(&upload_key(object)).await
+        Ok(self.values.remove(&upload_key(object)).await?)
     }
 
     /// At most `limit` names after `after`.
@@ -173,7 +195,7 @@ impl Embedded {
         Ok(keys.into_iter().find(|key| id_of(key).is_some_and(|id| name.holds(&id))))
     }
 
-    pub(crate) async fn remove(&self, name: &BlobName) -> Result<(), kv::Error> {
+    pub(crate) async fn remove(&self, name: &BlobName) -> Result<(), BlobError> {
         let Some(key) = self.header_key_of(name).await? else { return Ok(()) };
         let Some(id) = id_of(&key) else { return Ok(()) };
         match self.stored(id).await? {
@@ -182,22 +204,30 @@ impl Embedded {
                 self.values.put(&upload_key(header.object), id.to_bytes().into()).await?;
                 self.values.remove(&header_key(id)).await?;
                 self.remove_chunks(header.object).await?;
-                self.values.remove(&upload_key(header.object)).await
+                Ok(self.values.remove(&upload_key(header.object)).await?)
             }
-            Some(Stored::Whole(_)) => self.values.remove(&header_key(id)).await,
+            Some(Stored::Whole(_)) => Ok(self.values.remove(&header_key(id)).await?),
             None => Ok(()),
         }
     }
 
     /// Takes back the first `chunks` chunks of an upload that has no header.
-    pub(crate) async fn abandon(&self, object: ObjectId, chunks: usize) -> Result<(), kv::Error> {
-        for number in (0..).take(chunks) {
-            self.values.remove(&chunk_key(object, number)).await?;
+    pub(crate) async fn abandon(&self, object: ObjectId, chunks: usize) -> Result<(), BlobError> {
+        match &self.folder {
+            Some(folder) => folder.remove(object).await?,
+            None => {
+                for number in (0..).take(chunks) {
+                    self.values.remove(&chunk_key(object, number)).await?;
+                }
+            }
         }
-        self.values.remove(&upload_key(object)).await
+        Ok(self.values.remove(&upload_key(object)).await?)
     }
 
-    async fn remove_chunks(&self, object: ObjectId) -> Result<(), kv::Error> {
+    async fn remove_chunks(&self, object: ObjectId) -> Result<(), BlobError> {
+        if let Some(folder) = &self.folder {
+            folder.remove(object).await?;
+        }
         let mut prefix = vec![b'd'];
         prefix.extend_from_slice(object.as_bytes());
         loop {
@@ -211,7 +241,7 @@ impl Embedded {
         }
     }
 
-    async fn clear_leftovers(&self) -> Result<(), kv::Error> {
+    async fn clear_leftovers(&self) -> Result<(), BlobError> {
         loop {
             let uploads = self.values.scan_prefix(b"s", None, SCAN_KEYS).await?;
             if uploads.is_empty() {

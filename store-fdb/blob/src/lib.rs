@@ -13,6 +13,7 @@ mod backend;
 mod embedded;
 mod error;
 mod faults;
+mod folder;
 mod id;
 pub mod limits;
 mod name;

@@ -5,6 +5,7 @@ mod writer;
 
 use std::{
     ops::Range,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -19,7 +20,7 @@ pub use writer::BlobWriter;
 
 use crate::{
     BlobError, BlobFaultHandle, BlobId, BlobName, ListCursor, ListPage, backend::Backend,
-    embedded::Embedded,
+    embedded::Embedded, folder::Folder,
 };
 
 /// What has been done with blobs since the store was opened.
@@ -59,7 +60,22 @@ impl BlobStore {
     /// # Errors
     /// [`BlobError::Backend`].
     pub async fn embedded(values: LargeValues, env: Env) -> Result<Self, BlobError> {
-        Ok(Self::new(Backend::Embedded(Embedded::open(values).await?), env))
+        Ok(Self::new(Backend::Embedded(Embedded::open(values, None).await?), env))
+    }
+
+    /// The same, with large blobs in files of their own below `folder`, which is created where it
+    /// is missing. They are on the disk when their put ends. Large blobs among the values, from
+    /// the release before, are read where they are.
+    ///
+    /// # Errors
+    /// [`BlobError::Backend`], [`BlobError::Unavailable`].
+    pub async fn embedded_with_files(
+        values: LargeValues,
+        folder: &Path,
+        env: Env,
+    ) -> Result<Self, BlobError> {
+        let folder = Folder::open(folder, env.clone()).await?;
+        Ok(Self::new(Backend::Embedded(Embedded::open(values, Some(folder)).await?), env))
     }
 
     fn new(backend: Backend, env: Env) -> Self {

@@ -118,7 +118,7 @@ impl BlobWriter {
         })
         .detach();
         match receiver.await {
-            Ok(named) => Ok(named?),
+            Ok(named) => named,
             Err(_) => Err(BlobError::Backend(kv::Error::Cancelled)),
         }
     }
@@ -135,9 +135,7 @@ impl BlobWriter {
 
     async fn put_chunk(&mut self, number: u32, chunk: Bytes) -> Result<(), BlobError> {
         match &*self.store.backend {
-            Backend::Embedded(embedded) => {
-                Ok(embedded.put_chunk(self.object, number, chunk).await?)
-            }
+            Backend::Embedded(embedded) => embedded.put_chunk(self.object, number, chunk).await,
         }
     }
 }

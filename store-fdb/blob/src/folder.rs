@@ -1,0 +1,304 @@
+//! Large blobs' chunks in files of their own.
+//!
+//! The embedded engine's tree would write every byte twice and hold megabytes of them in memory.
+//! A large blob is written once, read in order and removed whole: a file's life. Its header stays
+//! with the engine, and is written only after the file is on the disk.
+//!
+//! | path | content |
+//! |---|---|
+//! | `xx/object` | the blob's bytes; `object` is the object's id in hex, `xx` its first two digits |
+//!
+//! Deliberately absent: temporary names. The engine has a mark for each file that has no header
+//! yet, durable before the file exists, and a crash's leftovers are found by it.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use env::Env;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use crate::{BlobError, ObjectId, limits::CHUNK_BYTES, store::to_u64};
+
+/// Locks over all objects: two objects rarely share one, and more would only take memory.
+const STRIPES: usize = 64;
+
+pub(crate) struct Folder {
+    path: PathBuf,
+    env: Env,
+    /// Held by whatever changes a file of the stripe until it is done, also where the caller has
+    /// stopped waiting: an upload that is taken back must not be written to afterwards.
+    stripes: Vec<Arc<Mutex<()>>>,
+}
+
+impl Folder {
+    pub(crate) async fn open(path: &Path, env: Env) -> Result<Self, BlobError> {
+        let stripes = (0..STRIPES).map(|_| Arc::default()).collect();
+        let folder = Self { path: path.to_owned(), env, stripes };
+        folder.blocking("create", folder.path.clone(), create_folder).await?;
+        Ok(folder)
+    }
+
+    /// Writes chunk `number` into the object's file.
+    pub(crate) async fn put(
+        &self,
+        object: ObjectId,
+        number: u32,
+        chunk: Bytes,
+    ) -> Result<(), BlobError> {
+        let changing = self.changing(object).await;
+        self.blocking("write", self.file(object), move |path| {
+            let _changing = changing;
+            if number == 0 {
+                create_folder(path.parent().expect("an object's file is in a folder"))?;
+            }
+            let mut options = OpenOptions::new();
+            let file = options.write(true).create(number == 0).mode(0o600).open(path)?;
+            file.write_all_at(&chunk, u64::from(number) * to_u64(CHUNK_BYTES))
+        })
+        .await
+    }
+
+    /// Makes the object's file durable, and its name.
+    pub(crate) async fn sync(&self, object: ObjectId) -> Result<(), BlobError> {
+        let root = self.path.clone();
+        self.blocking("sync", self.file(object), move |path| {
+            File::open(path)?.sync_all()?;
+            File::open(path.parent().expect("an object's file is in a folder"))?.sync_all()?;
+            // The inner folder may be new, too.
+            File::open(root)?.sync_all()
+        })
+        .await
+    }
+
+    /// Chunk `number`, not yet checked; `None` where the file or the chunk is not there.
+    pub(crate) async fn get(
+        &self,
+        object: ObjectId,
+        number: u32,
+    ) -> Result<Option<Bytes>, BlobError> {
+        self.blocking("read", self.file(object), move |path| {
+            let file = match File::open(path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            let mut chunk = vec![0; CHUNK_BYTES];
+            let offset = u64::from(number) * to_u64(CHUNK_BYTES);
+            let mut filled = 0;
+            while filled < chunk.len() {
+                match file.read_at(&mut chunk[filled..], offset + to_u64(filled)) {
+                    Ok(0) => break,
+                    Ok(read) => filled += read,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            chunk.truncate(filled);
+            Ok((filled > 0).then(|| chunk.into()))
+        })
+        .await
+    }
+
+    /// Removes the object's file; one that is not there is removed.
+    pub(crate) async fn remove(&self, object: ObjectId) -> Result<(), BlobError> {
+        let changing = self.changing(object).await;
+        self.blocking("remove", self.file(object), move |path| {
+            let _changing = changing;
+            match std::fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                Ok(()) | Err(_) => Ok(()),
+            }
+        })
+        .await
+    }
+
+    async fn changing(&self, object: ObjectId) -> OwnedMutexGuard<()> {
+        let stripe = usize::from(object.as_bytes()[0]) % STRIPES;
+        Arc::clone(&self.stripes[stripe]).lock_owned().await
+    }
+
+    fn file(&self, object: ObjectId) -> PathBuf {
+        let name = object.to_string();
+        self.path.join(&name[..2]).join(name)
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        path: PathBuf,
+        work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, BlobError> {
+        let unavailable = |reason| BlobError::Unavailable { operation, reason };
+        let ended = self.env.run_blocking(move || {
+            let done = work(&path);
+            done.map_err(|error| format!("{}: {error}", path.display()))
+        });
+        ended.await.map_err(|error| unavailable(error.to_string()))?.map_err(unavailable)
+    }
+}
+
+fn create_folder(path: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use kv::LargeValues;
+
+    use super::*;
+    use crate::{BlobId, BlobStore};
+
+    struct Store {
+        blobs: BlobStore,
+        values: LargeValues,
+        directory: tempfile::TempDir,
+    }
+
+    impl Store {
+        async fn new() -> Self {
+            let values = LargeValues::memory(Env::system());
+            let directory = tempfile::tempdir().unwrap();
+            let blobs = open(&values, directory.path()).await;
+            Self { blobs, values, directory }
+        }
+
+        /// Every file there is.
+        fn files(&self) -> Vec<PathBuf> {
+            let entries = |path: &Path| -> Vec<PathBuf> {
+                std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect()
+            };
+            entries(self.directory.path()).iter().flat_map(|inner| entries(inner)).collect()
+        }
+
+        async fn keys(&self, prefix: &[u8]) -> usize {
+            self.values.scan_prefix(prefix, None, 1_000).await.unwrap().len()
+        }
+
+        async fn read(&self, id: BlobId) -> Result<Vec<u8>, BlobError> {
+            self.blobs.read_to_vec(id, 0..u64::MAX, usize::MAX).await
+        }
+
+        /// Lets the tasks behind the store get done.
+        async fn until_empty(&self) {
+            while self.files() != [] as [PathBuf; 0] || self.keys(b"s").await > 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    async fn open(values: &LargeValues, path: &Path) -> BlobStore {
+        BlobStore::embedded_with_files(values.clone(), path, Env::system()).await.unwrap()
+    }
+
+    fn bytes(len: usize) -> Vec<u8> {
+        (0..len).map(|i| u8::try_from((i / 251 + i * 7) % 256).unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn large_blobs_are_files_and_small_ones_are_not() {
+        let store = Store::new().await;
+        for len in [1, CHUNK_BYTES, CHUNK_BYTES + 1, 2 * CHUNK_BYTES, 3 * CHUNK_BYTES - 5] {
+            let whole = bytes(len);
+            let id = store.blobs.put(&whole).await.unwrap();
+            assert_eq!(store.files().len(), usize::from(len > CHUNK_BYTES), "{len}");
+            assert_eq!((store.keys(b"d").await, store.keys(b"s").await), (0, 0));
+            assert_eq!(store.read(id).await.unwrap(), whole);
+            let middle = to_u64(len / 2)..to_u64(len / 2 + 7).min(to_u64(len));
+            let found = store.blobs.read_to_vec(id, middle.clone(), 7).await.unwrap();
+            assert_eq!(to_u64(found.len()), middle.end - middle.start);
+            store.blobs.remove(&crate::BlobName::of(&id)).await.unwrap();
+            assert!(matches!(store.read(id).await, Err(BlobError::Missing(_))));
+            assert_eq!(store.files(), [] as [PathBuf; 0]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_damaged_or_missing_file_is_told() {
+        let store = Store::new().await;
+        let whole = bytes(2 * CHUNK_BYTES + 9);
+        let id = store.blobs.put(&whole).await.unwrap();
+        let file = store.files().remove(0);
+        let mut changed = whole.clone();
+        changed[CHUNK_BYTES + 3] ^= 1;
+        let longer = [&whole[..], b"x"].concat();
+        for wrong in [&changed[..], &longer, &whole[..whole.len() - 1], &whole[..CHUNK_BYTES], b""]
+        {
+            std::fs::write(&file, wrong).unwrap();
+            assert!(matches!(store.read(id).await, Err(BlobError::Damaged(_))));
+        }
+        std::fs::remove_file(&file).unwrap();
+        assert!(matches!(store.read(id).await, Err(BlobError::Damaged(_))));
+        std::fs::write(&file, &whole).unwrap();
+        assert_eq!(store.read(id).await.unwrap(), whole);
+    }
+
+    #[tokio::test]
+    async fn large_blobs_among_the_values_are_read_where_they_are() {
+        let store = Store::new().await;
+        let whole = bytes(2 * CHUNK_BYTES + 9);
+        let before = BlobStore::embedded(store.values.clone(), Env::system()).await.unwrap();
+        let id = before.put(&whole).await.unwrap();
+        assert_eq!((store.files().len(), store.keys(b"d").await), (0, 3));
+        assert_eq!(store.read(id).await.unwrap(), whole);
+        store.blobs.remove(&crate::BlobName::of(&id)).await.unwrap();
+        assert_eq!(store.keys(b"d").await, 0);
+    }
+
+    #[tokio::test]
+    async fn opening_clears_files_that_have_no_header() {
+        let store = Store::new().await;
+        let kept = store.blobs.put(&bytes(CHUNK_BYTES + 1)).await.unwrap();
+        let mut writer = store.blobs.writer();
+        writer.write(&bytes(3 * CHUNK_BYTES)).await.unwrap();
+        assert_eq!((store.files().len(), store.keys(b"s").await), (2, 1));
+        // As a crash leaves it: nobody takes the upload back.
+        std::mem::forget(writer);
+        open(&store.values, store.directory.path()).await;
+        assert_eq!((store.files().len(), store.keys(b"s").await), (1, 0));
+        assert!(store.read(kept).await.is_ok());
+    }
+
+    /// A put that is given up at any of its awaits leaves a whole blob or nothing.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_put_that_nobody_waits_for_leaves_a_whole_blob_or_nothing() {
+        let whole = bytes(2 * CHUNK_BYTES + 1);
+        for polls in 1..200 {
+            let store = Store::new().await;
+            let mut put = Box::pin(store.blobs.put(&whole));
+            let mut polled = 0;
+            let done = std::future::poll_fn(|context| {
+                polled += 1;
+                match put.as_mut().poll(context) {
+                    std::task::Poll::Pending if polled < polls => std::task::Poll::Pending,
+                    result => std::task::Poll::Ready(result.is_ready()),
+                }
+            })
+            .await;
+            drop(put);
+            if done {
+                return;
+            }
+            // The header comes, or all goes.
+            while store.keys(b"h").await == 0
+                && (store.files() != [] as [PathBuf; 0] || store.keys(b"s").await > 0)
+            {
+                tokio::task::yield_now().await;
+            }
+            let headers = store.values.scan_prefix(b"h", None, 2).await.unwrap();
+            match headers.first() {
+                Some(key) => {
+                    let id = BlobId::from_slice(&key[1..]).unwrap();
+                    assert_eq!(store.read(id).await.unwrap(), whole, "{polls}");
+                }
+                None => store.until_empty().await,
+            }
+        }
+        panic!("a put ends");
+    }
+}
