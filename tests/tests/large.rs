@@ -1,8 +1,7 @@
 //! Messages of almost 50 MB go in and out, and the server's memory does not grow by them.
 //!
-//! What is measured is the resident memory of the process. The store's write buffers and the
-//! allocator's reserves are part of it, and fill up once, by whatever comes first: so a few large
-//! messages come first, and what grows from there on would grow for ever.
+//! What is measured is the peak of the process's resident memory, on a server that has seen nothing
+//! but one login, whose password check takes 19 MiB for a moment.
 
 use blackbox::{
     message, report,
@@ -13,19 +12,14 @@ use blackbox::{
 /// Bytes of the message: below the default bound of 50 MiB, with room for added fields.
 const MESSAGE_BYTES: usize = 50_000_000;
 
-/// How much the server's resident memory may grow while the message passes: less than the
-/// message. Most of what is measured is the engine's, which writes tables in the background
-/// whenever they are full: 0 to 29 MB were seen.
-const GROWTH_MAX: u64 = 45_000_000;
-
-/// Large messages that fill what is filled once.
-const WARM_UP: usize = 4;
+/// How much the server's resident memory may grow while the message passes.
+const GROWTH_MAX: u64 = 8_000_000;
 
 /// Clients that send a large message at once.
 const AT_ONCE: usize = 4;
 
-/// How much it may grow while they do: half of what they send.
-const GROWTH_AT_ONCE_MAX: u64 = 100_000_000;
+/// How much it may grow while they do.
+const GROWTH_AT_ONCE_MAX: u64 = 16_000_000;
 
 /// Text that does not compress, in lines of 76 characters.
 fn noise(bytes: usize) -> String {
@@ -70,14 +64,9 @@ fn bounded<T>(server: &Server, what: &str, growth_max: u64, pass: impl FnOnce() 
 fn a_50_mb_message_needs_no_50_mb_of_memory() {
     let server = Server::start();
     let mail = message(BOB, ALICE, "large", &noise(MESSAGE_BYTES));
-    for _ in 0..WARM_UP {
-        Smtp::exchange(&server).deliver(BOB, ALICE, mail.as_bytes());
-    }
     let mut imap = server.imap(ALICE);
     imap.ok("SELECT INBOX");
-    // The store's cache of blocks fills as well.
-    assert!(imap.body(1).ends_with(mail.as_bytes()));
-    let new = u32::try_from(WARM_UP).expect("they are few") + 1;
+    let new = 1;
 
     bounded(&server, "50 MB in by SMTP", GROWTH_MAX, || {
         Smtp::exchange(&server).deliver(BOB, ALICE, mail.as_bytes());
