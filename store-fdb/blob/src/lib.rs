@@ -18,6 +18,9 @@ pub mod limits;
 mod name;
 pub mod references;
 mod store;
+pub mod sweep;
+#[cfg(test)]
+mod testing;
 mod tree;
 
 pub use error::BlobError;
