@@ -9,6 +9,7 @@
 //!
 //! Deliberately absent: any knowledge of what the bytes mean.
 
+pub mod audit;
 mod backend;
 mod embedded;
 mod error;

@@ -39,3 +39,6 @@ pub const SWEEP_BACKOFF_MIN: Duration = Duration::from_secs(1);
 
 /// How long the sweeper rests after many failures: a service that is back is used soon.
 pub const SWEEP_BACKOFF_MAX: Duration = Duration::from_mins(5);
+
+/// Blobs that one step of an audit reads: bounds the time between two signs of progress.
+pub const AUDIT_VERIFY: usize = 16;

@@ -23,6 +23,8 @@ mod due;
 mod dying;
 mod scan;
 
+pub(crate) use scan::{is_orphan, mark_orphans};
+
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
