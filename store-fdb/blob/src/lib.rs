@@ -9,6 +9,7 @@
 //!
 //! Deliberately absent: any knowledge of what the bytes mean.
 
+pub mod audit;
 mod backend;
 mod embedded;
 mod error;
@@ -19,6 +20,9 @@ pub mod limits;
 mod name;
 pub mod references;
 mod store;
+pub mod sweep;
+#[cfg(test)]
+mod testing;
 mod tree;
 
 pub use error::BlobError;

@@ -1,5 +1,7 @@
 //! The blob store's bounds, each with its reason.
 
+use std::time::Duration;
+
 /// Bytes of one stored chunk, and so of memory for one read or write of any blob. A power of two
 /// times BLAKE3's chunk of 1,024, as its tree demands.
 pub const CHUNK_BYTES: usize = 128 * 1024;
@@ -14,3 +16,29 @@ pub const GRACE_MS: i64 = 86_400_000;
 /// than any upload takes, and so much shorter than [`GRACE_MS`] that nodes whose wall clocks differ
 /// by hours still agree on what is too late.
 pub const ADOPT_WITHIN_MS: i64 = GRACE_MS / 2;
+
+/// Blobs that one transaction of the sweeper looks at: about four reads each, far from a
+/// transaction's life even where each takes some milliseconds.
+pub const SWEEP_PAGE: usize = 64;
+
+/// Removals that one sweeper has under way at once: enough to hide the service's latency, few
+/// enough to leave it to those who wait.
+pub const SWEEP_REMOVALS: usize = 8;
+
+/// Names that a scan asks for at once: what S3 answers at most.
+pub const SWEEP_LIST: usize = 1_000;
+
+/// References that a scan reads in one transaction, about 100 bytes each.
+pub const SWEEP_REFERENCES: usize = 1_000;
+
+/// Pages of a scan between two looks at what is due, so that a long scan delays nothing.
+pub const SWEEP_SCAN_PAGES: usize = 16;
+
+/// How long the sweeper rests after a failure, at first.
+pub const SWEEP_BACKOFF_MIN: Duration = Duration::from_secs(1);
+
+/// How long the sweeper rests after many failures: a service that is back is used soon.
+pub const SWEEP_BACKOFF_MAX: Duration = Duration::from_mins(5);
+
+/// Blobs that one step of an audit reads: bounds the time between two signs of progress.
+pub const AUDIT_VERIFY: usize = 16;

@@ -1,11 +1,10 @@
-use std::{future::Future, pin::pin, task::Poll};
-
 use bytes::Bytes;
 
 use super::*;
 use crate::{
     BlobFaults, BlobHash, ObjectId,
     limits::{BLOB_BYTES_MAX, CHUNK_BYTES},
+    testing::cut_off,
     tree::{self, ChainingValue},
 };
 
@@ -233,33 +232,13 @@ async fn an_abandoned_writer_leaves_nothing() {
     assert_eq!(store.counts().puts, 0);
 }
 
-/// Drops `future` at its `polls`-th await.
-async fn cut_off(future: impl Future, polls: usize) -> bool {
-    let mut future = pin!(future);
-    let mut polled = 0;
-    std::future::poll_fn(|context| {
-        polled += 1;
-        if polled > polls {
-            return Poll::Ready(false);
-        }
-        match future.as_mut().poll(context) {
-            Poll::Ready(_) => Poll::Ready(true),
-            Poll::Pending => {
-                context.waker().wake_by_ref();
-                Poll::Pending
-            }
-        }
-    })
-    .await
-}
-
 /// A session that times out while its message is being stored: whatever is there is whole.
 #[tokio::test]
 async fn a_put_that_nobody_waits_for_any_more_leaves_a_whole_blob_or_nothing() {
     let whole = bytes(2 * CHUNK_BYTES + 1);
     for polls in 0..50 {
         let (store, values) = store().await;
-        let done = cut_off(store.put(&whole), polls).await;
+        let done = cut_off(store.put(&whole), polls).await.is_some();
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
@@ -359,8 +338,10 @@ async fn references_are_added_and_dropped_with_a_due_time() {
     for (owner, there) in owners.iter().zip([false, true, true]) {
         assert_eq!(references::exists(&tx, id, owner).await.unwrap(), there);
     }
-    let due = kv::RangeQuery::prefix(&kv::Subspace::BlobDue.prefix());
-    let due = tx.range(due).collect().await.unwrap();
+    let (begin, end) = references::due_until(Timestamp::from_unix_ms(5 + GRACE_MS));
+    let due = tx.range(kv::RangeQuery::new(begin, end)).collect().await.unwrap();
+    let newest = tx.get(&references::newest_due_key(&BlobName::of(&id))).await.unwrap().unwrap();
+    assert_eq!(references::time_of(&newest), 5 + GRACE_MS);
     let (_, at, name): (i64, i64, kv::tuple::Bytes<'_>) = kv::tuple::unpack(&due[0].key).unwrap();
     assert_eq!((due.len(), at), (1, 5 + GRACE_MS));
     assert_eq!(BlobId::from_slice(&name), Some(id));
@@ -368,7 +349,7 @@ async fn references_are_added_and_dropped_with_a_due_time() {
     let late = env::Timestamp::from_unix_ms(put_at.unix_ms() + ADOPT_WITHIN_MS + 1);
     let refused = references::adopt(&tx, id, &owners[0], late).await;
     assert_eq!(refused, Err(AdoptError::Gone(id)));
-    tx.set(&references::dying_key(id), &[]);
+    tx.set(&references::dying_key(&BlobName::of(&id)), &[]);
     let refused = references::adopt(&tx, id, &owners[0], put_at).await;
     assert_eq!(refused, Err(AdoptError::Gone(id)));
 }
@@ -441,7 +422,7 @@ async fn faults_reach_every_call_and_no_other_handle() {
     failed(store.remove(&it).await);
     assert!(!other.exists(&it).await.unwrap(), "it was done");
     store.faults().set(BlobFaults { stalled: BlobFaults::ALWAYS, ..BlobFaults::default() });
-    assert!(!cut_off(store.list(None, 1), 100).await);
+    assert!(cut_off(store.list(None, 1), 100).await.is_none());
     store.faults().set(BlobFaults::default());
     assert_eq!(store.list(None, 1).await.unwrap().names, []);
     until_keys(&values, 0).await;
