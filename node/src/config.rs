@@ -28,6 +28,15 @@ use serde::{Deserialize, Serialize};
 pub use check::{NUMBERS, NumberKey};
 pub use error::ConfigError;
 
+/// The embedded engine's folder, in the data folder.
+pub const STORE_FOLDER: &str = "store";
+
+/// The folder of large blobs' files, in the data folder.
+pub const BLOB_FOLDER: &str = "blobs";
+
+/// The folder of what is cached of the S3 service's objects, in the data folder.
+pub const CACHE_FOLDER: &str = "blob-cache";
+
 /// Everything a node is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -52,6 +61,9 @@ pub struct Config {
     /// Which store.
     #[serde(default)]
     pub store: Store,
+    /// Where messages' bytes are.
+    #[serde(default)]
+    pub blobs: Blobs,
 }
 
 /// Where to listen, by protocol. An empty list switches a protocol off.
@@ -127,11 +139,13 @@ pub enum LogFormat {
 }
 
 /// Which store.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
     /// The engine.
     pub engine: Engine,
+    /// FoundationDB's cluster file; for [`Engine::Fdb`].
+    pub cluster_file: PathBuf,
 }
 
 /// The store's engine.
@@ -141,6 +155,54 @@ pub enum Engine {
     /// In this process, in the data folder: one node.
     #[default]
     Embedded,
+    /// A FoundationDB cluster, which any number of nodes share. Only where the program was built
+    /// with feature `fdb`.
+    Fdb,
+}
+
+/// Where messages' bytes are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Blobs {
+    /// The engine.
+    pub engine: BlobEngine,
+    /// URL of the S3 service.
+    pub endpoint: String,
+    /// The bucket's region.
+    pub region: String,
+    /// The bucket.
+    pub bucket: String,
+    /// What the names of all objects begin with.
+    pub prefix: String,
+    /// Where the bucket stands in the URL.
+    pub addressing: Addressing,
+    /// File with the access key; empty for the environment's `AWS_ACCESS_KEY_ID` and
+    /// `AWS_SECRET_ACCESS_KEY`.
+    pub credentials_file: PathBuf,
+    /// Bytes of the cache in the data folder.
+    pub cache_bytes: u64,
+}
+
+/// The blobs' engine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BlobEngine {
+    /// Beside the embedded engine's keys and in the data folder; for [`Engine::Embedded`].
+    #[default]
+    Embedded,
+    /// An S3-compatible service.
+    S3,
+}
+
+/// Where the bucket stands in the URL of a request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Addressing {
+    /// In the path, as most services other than Amazon's want it.
+    #[default]
+    Path,
+    /// In the host's name.
+    Host,
 }
 
 impl Default for Listen {
@@ -168,6 +230,27 @@ impl Default for Limits {
             connections_per_address_max: 100,
             view_cache_bytes: 64 << 20,
             shutdown_seconds: 30,
+        }
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { engine: Engine::default(), cluster_file: "/etc/foundationdb/fdb.cluster".into() }
+    }
+}
+
+impl Default for Blobs {
+    fn default() -> Self {
+        Self {
+            engine: BlobEngine::default(),
+            endpoint: String::new(),
+            region: "us-east-1".to_owned(),
+            bucket: String::new(),
+            prefix: String::new(),
+            addressing: Addressing::default(),
+            credentials_file: PathBuf::new(),
+            cache_bytes: 1 << 30,
         }
     }
 }
@@ -260,17 +343,8 @@ impl Config {
             limits: Limits::default(),
             log: Log::default(),
             store: Store::default(),
+            blobs: Blobs::default(),
         })
-    }
-
-    /// The store's folder.
-    pub fn store_folder(&self) -> PathBuf {
-        self.data.join("store")
-    }
-
-    /// The folder of large blobs' files.
-    pub fn blob_folder(&self) -> PathBuf {
-        self.data.join("blobs")
     }
 }
 
@@ -317,7 +391,6 @@ mod tests {
         assert_eq!(config.listen, Listen::default());
         assert_eq!(config.listen.imaps, ["[::]:993".parse().unwrap()]);
         assert_eq!(config.limits.message_bytes_max, 52_428_800);
-        assert_eq!(config.store_folder(), Path::new("/srv/mail/store"));
     }
 
     #[test]
@@ -332,7 +405,7 @@ mod tests {
         check(&file("hostnam = 1\n"), "r.toml:4:1: hostnam: unknown field `hostnam`");
         check(&file("[limits]\n  speed = 3\n"), "r.toml:5:3: limits.speed: unknown field `speed`");
         check(&file("[limit]\n"), "r.toml:4:2: limit: unknown field `limit`");
-        check(&file("[store]\nengine = \"fdb\"\n"), "r.toml:5:10: store.engine: unknown variant");
+        check(&file("[store]\nengine = \"db\"\n"), "r.toml:5:10: store.engine: unknown variant");
         check(
             "hostname = \"a\"\ndata = \"b\"\ntls = { certificate = \"c\", key = \"k\", ca = \"x\" }\n",
             "r.toml:3:39: tls.ca: unknown field `ca`",

@@ -19,7 +19,9 @@ mod server;
 mod services;
 mod smtp;
 mod stop;
+pub mod stores;
 pub mod tls;
 mod transport;
 
-pub use node::{Node, StartError, Stores};
+pub use node::{Node, StartError};
+pub use stores::Stores;

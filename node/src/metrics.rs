@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use blob::sweep::SweepCounts;
 use env::{Env, Monotonic};
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
@@ -24,6 +25,7 @@ use prometheus_client::{
 pub use labels::{AuthOutcome, Outcome, Protocol, RefusedReason};
 use labels::{CommandLabels, OutcomeLabels, ProtocolLabels, RefusedLabels};
 pub use sources::Sources;
+use sources::SweepSource;
 
 /// Seconds: from a cached read to a client's patience.
 const SECONDS_BUCKETS: [f64; 14] =
@@ -116,6 +118,11 @@ impl Metrics {
     /// Adds what is read from the store at each scrape.
     pub fn watch(&self, sources: Sources) {
         self.registry().register_collector(Box::new(sources));
+    }
+
+    /// Adds what the blob sweeper has done.
+    pub fn watch_sweeper(&self, counts: SweepCounts) {
+        self.registry().register_collector(Box::new(SweepSource(counts)));
     }
 
     /// A session begins.

@@ -2,12 +2,11 @@
 
 use std::{future::Future, io, net::SocketAddr, path::PathBuf, time::Duration};
 
-use blob::{BlobError, BlobStore};
-use env::{Env, Listener, Task};
-use kv::{
-    Database,
-    embedded::{Embedded, EmbeddedOptions},
+use blob::{
+    BlobError,
+    sweep::{SweepSettings, Sweeper},
 };
+use env::{Env, Listener, Task};
 
 use crate::{
     admin::{
@@ -21,6 +20,7 @@ use crate::{
     server::{self, Sessions},
     services::Services,
     stop::Stop,
+    stores::{OpenStores, Stores},
     tls::{Tls, TlsError},
 };
 
@@ -35,8 +35,10 @@ pub struct Node {
     loops: Vec<Task<()>>,
     http_loops: Vec<Task<()>>,
     _housekeeping: Task<()>,
+    _sweeper: Task<()>,
     http_addresses: Vec<SocketAddr>,
-    embedded: Option<Embedded>,
+    /// Where the node has opened its stores itself.
+    open: Option<OpenStores>,
 }
 
 /// Why a node does not start.
@@ -56,6 +58,17 @@ pub enum StartError {
     /// The store belongs to a newer release.
     #[error(transparent)]
     Schema(#[from] mail::schema::SchemaError),
+    /// The program was built without what the configuration names.
+    #[error("this rookery was built without engine {engine}: build it with --features {feature}")]
+    NotBuilt {
+        /// As in the configuration.
+        engine: &'static str,
+        /// Cargo's.
+        feature: &'static str,
+    },
+    /// FoundationDB holds no message bytes.
+    #[error("blobs.engine must be \"s3\" where the store is \"fdb\"")]
+    BlobsElsewhere,
     /// The blobs do not open.
     #[error(transparent)]
     Blobs(#[from] BlobError),
@@ -77,34 +90,16 @@ pub enum StartError {
     },
 }
 
-/// Where a node keeps things: given to it, so that a simulation can give others.
-pub struct Stores {
-    /// Everything but bytes of messages.
-    pub db: Database,
-    /// Bytes of messages.
-    pub blobs: BlobStore,
-}
-
 impl Node {
-    /// Starts a node on the embedded engine in its data folder. When this returns, every port
+    /// Starts a node on the stores that its configuration names. When this returns, every port
     /// accepts.
     ///
     /// # Errors
     /// [`StartError`].
     pub async fn start(config: Config, env: Env) -> Result<Self, StartError> {
-        let folder = config.store_folder();
-        std::fs::create_dir_all(&folder)
-            .map_err(|source| StartError::Data { path: folder.clone(), source })?;
-        let embedded = Embedded::open(&folder, env.clone(), EmbeddedOptions::default())?;
-        let blobs = BlobStore::embedded_with_files(
-            embedded.large_values(),
-            &config.blob_folder(),
-            env.clone(),
-        )
-        .await?;
-        let stores = Stores { db: embedded.database(), blobs };
-        let mut node = Self::start_on(stores, config, env).await?;
-        node.embedded = Some(embedded);
+        let open = OpenStores::open(&config.data, &config.store, &config.blobs, &env).await?;
+        let mut node = Self::start_on(open.stores().clone(), config, env).await?;
+        node.open = Some(open);
         Ok(node)
     }
 
@@ -113,7 +108,6 @@ impl Node {
     /// # Errors
     /// [`StartError`].
     pub async fn start_on(stores: Stores, config: Config, env: Env) -> Result<Self, StartError> {
-        mail::schema::open(&stores.db).await?;
         let tls = match &config.tls {
             Some(files) => Tls::from_files(&env, &files.certificate, &files.key)?,
             None => {
@@ -128,6 +122,9 @@ impl Node {
         let stop = Stop::new();
         let services = Services::new(stores, config, env.clone(), tls, stop.listen());
         let readiness = Readiness::new();
+        let (db, blobs) = (services.db.clone(), services.blobs.clone());
+        let sweeper = Sweeper::new(env.clone(), db, blobs, SweepSettings::default());
+        services.metrics.watch_sweeper(sweeper.counts());
         let parts = HttpParts {
             env: env.clone(),
             metrics: services.metrics.clone(),
@@ -137,6 +134,7 @@ impl Node {
         };
         let mut node = Self {
             _housekeeping: env.spawn("housekeeping", housekeeping(services.clone())),
+            _sweeper: env.spawn("blob-sweeper", sweeper.run()),
             services,
             stop,
             stop_http: Stop::new(),
@@ -144,7 +142,7 @@ impl Node {
             loops: Vec::new(),
             http_loops: Vec::new(),
             http_addresses: Vec::new(),
-            embedded: None,
+            open: None,
         };
         node.listen(parts).await?;
         node.readiness.enter(Phase::Ready);
@@ -244,8 +242,8 @@ impl Node {
         {
             tracing::warn!(%error, "cannot withdraw the admin address");
         }
-        if let Some(embedded) = self.embedded.take()
-            && let Err(error) = embedded.close().await
+        if let Some(open) = self.open.take()
+            && let Err(error) = open.close().await
         {
             // Whatever was acknowledged is in the journal already.
             tracing::error!(%error, "the store did not close cleanly");

@@ -13,8 +13,8 @@ use crate::{
     deliver::Deliverer,
     hub::Hub,
     metrics::{AuthOutcome, Metrics, Sources},
-    node::Stores,
     stop::Stopping,
+    stores::Stores,
     tls::Tls,
 };
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use super::Config;
+use super::{BlobEngine, Config, Engine};
 use crate::names;
 
 /// A number's unit and range: for the check, for the reference file and for its test.
@@ -21,7 +21,7 @@ pub struct NumberKey {
 }
 
 /// Every number in a [`Config`].
-pub const NUMBERS: [NumberKey; 6] = [
+pub const NUMBERS: [NumberKey; 7] = [
     NumberKey {
         key: "limits.message_bytes_max",
         unit: "bytes",
@@ -66,6 +66,14 @@ pub const NUMBERS: [NumberKey; 6] = [
         max: 300,
         read: |config| config.limits.shutdown_seconds,
     },
+    NumberKey {
+        key: "blobs.cache_bytes",
+        unit: "bytes",
+        // Below, one large message would push everything else out.
+        min: 64 << 20,
+        max: 1 << 44,
+        read: |config| config.blobs.cache_bytes,
+    },
 ];
 
 /// A value that a well-typed file must not have.
@@ -107,7 +115,26 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
         );
     }
     check_level(&config.log.level)?;
+    check_blobs(config)?;
     check_listen(config)
+}
+
+fn check_blobs(config: &Config) -> Result<(), Problem> {
+    let problem = |key, reason: &str| Err(Problem { key, reason: reason.to_owned() });
+    if config.blobs.engine == BlobEngine::Embedded {
+        return match config.store.engine {
+            Engine::Embedded => Ok(()),
+            Engine::Fdb => problem("blobs.engine", "must be \"s3\" where the store is \"fdb\""),
+        };
+    }
+    for (key, value) in
+        [("blobs.endpoint", &config.blobs.endpoint), ("blobs.bucket", &config.blobs.bucket)]
+    {
+        if value.is_empty() {
+            return problem(key, "must be set where the engine is \"s3\"");
+        }
+    }
+    Ok(())
 }
 
 /// `level` or `target=level`, separated by commas. Narrower than what `tracing` takes, so that a

@@ -17,9 +17,9 @@ use crate::{
     config::{Config, PortBase},
     deliver::{Append, OnFailure, Request, Target},
     metrics::Protocol,
-    node::Stores,
     services::Services,
     stop::Stop,
+    stores::Stores,
     tls::{Tls, TlsInfo},
     transport::Transport,
 };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use blob::BlobStore;
+use blob::{BlobStore, sweep::SweepCounts};
 use kv::Database;
 use mail::view::ViewCache;
 use prometheus_client::{
@@ -45,6 +45,33 @@ impl Collector for Sources {
             gauge(&mut encoder, "views", "Mailbox views in memory", None, held)?;
             let help = "Memory of loaded view pages";
             gauge(&mut encoder, "view_pages", help, Some(&Unit::Bytes), stats.loaded_bytes)?;
+        }
+        Ok(())
+    }
+}
+
+/// What the blob sweeper counts.
+pub(super) struct SweepSource(pub(super) SweepCounts);
+
+impl fmt::Debug for SweepSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SweepSource")
+    }
+}
+
+impl Collector for SweepSource {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let swept = self.0.swept();
+        let rows = [
+            ("marked", "Blobs found to be needed by nobody", swept.marked),
+            ("orphans", "Of those, blobs that never had a reference", swept.orphans),
+            ("removed", "Blobs whose bytes were removed", swept.removed),
+            ("scanned", "Stored blobs that a scan looked at", swept.scanned),
+            ("scans", "Scans that came to their end", swept.scans),
+            ("errors", "Calls and transactions of the sweeper that failed", swept.errors),
+        ];
+        for (name, help, value) in rows {
+            counter(&mut encoder, &format!("blob_sweep_{name}"), help, None, value)?;
         }
         Ok(())
     }

@@ -25,9 +25,9 @@ use crate::{
     auth::new_credential,
     config::{Config, PortBase},
     metrics::Protocol,
-    node::Stores,
     services::Services,
     stop::Stop,
+    stores::Stores,
     tls::{Tls, TlsInfo},
     transport::Transport,
 };

@@ -32,7 +32,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     // Ends the process with code 2 where the arguments are wrong.
     let args = Args::parse();
-    match run(args) {
+    let ended = run(args);
+    // Its thread must end before the process does.
+    #[cfg(feature = "fdb")]
+    kv::fdb::stop();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::complain(&error);

@@ -1,0 +1,106 @@
+//! Where a node keeps things, opened as the configuration says.
+
+use std::path::Path;
+
+use blob::BlobStore;
+use env::Env;
+use kv::{
+    Database,
+    embedded::{Embedded, EmbeddedOptions},
+};
+
+use crate::{
+    config::{self, BlobEngine, Engine},
+    node::StartError,
+};
+
+/// Where a node keeps things: given to it, so that a simulation can give others.
+#[derive(Clone)]
+pub struct Stores {
+    /// Everything but bytes of messages.
+    pub db: Database,
+    /// Bytes of messages.
+    pub blobs: BlobStore,
+}
+
+/// Stores that this process has opened, and has to close.
+pub struct OpenStores {
+    stores: Stores,
+    embedded: Option<Embedded>,
+}
+
+impl OpenStores {
+    /// Opens what the configuration names, below the data folder `data` where it is this
+    /// machine's own. A store of a newer release is refused.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn open(
+        data: &Path,
+        store: &config::Store,
+        blobs: &config::Blobs,
+        env: &Env,
+    ) -> Result<Self, StartError> {
+        let (db, embedded) = match store.engine {
+            Engine::Embedded => {
+                let folder = data.join(config::STORE_FOLDER);
+                std::fs::create_dir_all(&folder)
+                    .map_err(|source| StartError::Data { path: folder.clone(), source })?;
+                let embedded = Embedded::open(&folder, env.clone(), EmbeddedOptions::default())?;
+                (embedded.database(), Some(embedded))
+            }
+            Engine::Fdb => (open_fdb(&store.cluster_file, env)?, None),
+        };
+        mail::schema::open(&db).await?;
+        let blobs = match (blobs.engine, &embedded) {
+            (BlobEngine::Embedded, Some(embedded)) => {
+                let files = data.join(config::BLOB_FOLDER);
+                let values = embedded.large_values();
+                BlobStore::embedded_with_files(values, &files, env.clone()).await?
+            }
+            (BlobEngine::Embedded, None) => return Err(StartError::BlobsElsewhere),
+            (BlobEngine::S3, _) => open_s3(data, blobs, env).await?,
+        };
+        Ok(Self { stores: Stores { db, blobs }, embedded })
+    }
+
+    /// Handles to them.
+    pub fn stores(&self) -> &Stores {
+        &self.stores
+    }
+
+    /// The embedded engine, where that is what was opened.
+    pub fn embedded(&self) -> Option<&Embedded> {
+        self.embedded.as_ref()
+    }
+
+    /// Closes them. Whatever was acknowledged is safe already.
+    ///
+    /// # Errors
+    /// [`kv::Error`] where the last sync failed.
+    pub async fn close(self) -> Result<(), kv::Error> {
+        drop(self.stores);
+        match self.embedded {
+            Some(embedded) => embedded.close().await,
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(feature = "fdb")]
+fn open_fdb(cluster_file: &Path, env: &Env) -> Result<Database, StartError> {
+    Ok(kv::fdb::open(Some(cluster_file), env.clone())?)
+}
+
+#[cfg(not(feature = "fdb"))]
+fn open_fdb(_cluster_file: &Path, _env: &Env) -> Result<Database, StartError> {
+    Err(StartError::NotBuilt { engine: "fdb", feature: "fdb" })
+}
+
+async fn open_s3(
+    _data: &Path,
+    _blobs: &config::Blobs,
+    _env: &Env,
+) -> Result<BlobStore, StartError> {
+    Err(StartError::NotBuilt { engine: "s3", feature: "s3" })
+}
