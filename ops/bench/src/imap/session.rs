@@ -75,7 +75,8 @@ impl Client for Session {
         if setup.workload == Workload::Idle && !session.offers.idle {
             return Err(Failure::lost(Kind::Protocol, "the server offers no IDLE"));
         }
-        if setup.workload != Workload::Append {
+        // A server's first SELECT may be the very one that is to be measured.
+        if !matches!(setup.workload, Workload::Append | Workload::Select) {
             let told = session.command(&format!("SELECT \"{}\"", setup.mailbox)).await;
             session.exists = told.map_err(Failure::into_lost)?.exists.unwrap_or(0);
         }
