@@ -265,13 +265,13 @@ class Postfix:
             each.mkdir()
         postfix = pwd.getpwnam("postfix")
         os.chown(data, postfix.pw_uid, postfix.pw_gid)
-        daemons = run(["postconf", "-dh", "daemon_directory"]).strip()
+        self.daemons = run(["postconf", "-dh", "daemon_directory"]).strip()
         (self.etc / "main.cf").write_text(f"""
 compatibility_level = 3.6
 queue_directory = {self.spool}
 data_directory = {data}
 command_directory = /usr/sbin
-daemon_directory = {daemons}
+daemon_directory = {self.daemons}
 mail_owner = postfix
 setgid_group = postdrop
 myhostname = mx.example.net
@@ -323,9 +323,14 @@ postlog    unix-dgram n - n - 1 postlogd
         self.server = None
 
     def start(self):
-        self.server = Server("postfix", ["postfix", "-c", self.etc, "start-fg"],
+        # Makes the queue's folders. `postfix start` would leave a master that is no child of ours.
+        run(["postfix", "-c", self.etc, "check"])
+        self.server = Server("postfix", [f"{self.daemons}/master", "-c", self.etc],
                              self.folder / "postfix.out")
-        self.server.wait_for(lambda: accepts(self.smtp), "listening")
+        pid = self.spool / "pid/master.pid"
+        self.server.wait_for(lambda: accepts(self.smtp) and pid.exists(), "listening")
+        if int(pid.read_text()) != self.server.pid:
+            raise Failed(f"postfix runs as process {pid.read_text().strip()}, which is not ours")
 
     def stop(self):
         self.server.stop()
@@ -780,6 +785,18 @@ def arguments():
     return args
 
 
+def raise_file_limit(args):
+    """One a session, in the server and in its client; both inherit it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(hard, args.sessions + 1000)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+    except ValueError:
+        if "memory" in args.parts:
+            raise Failed(f"{args.sessions} sessions need {wanted} open files; {hard} are allowed")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def ended(_signal, _frame):
     raise KeyboardInterrupt
 
@@ -788,8 +805,7 @@ def main():
     args = arguments()
     signal.signal(signal.SIGTERM, ended)
     signal.signal(signal.SIGHUP, ended)
-    files = max(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    raise_file_limit(args)
     if not args.no_install:
         install()
     if not run(["dovecot", "--version"]).startswith("2.3"):
