@@ -80,7 +80,7 @@ pub(crate) struct CommonArgs {
     /// Trust any certificate; for a server on this machine alone
     #[arg(long, conflicts_with = "ca")]
     pub(crate) insecure: bool,
-    /// Log in as this user; {n} stands for a number from 1 to --users
+    /// Log in as this user; an n in braces stands for a number from 1 to --users
     #[arg(long, value_name = "PATTERN", value_parser = Pattern::parse, requires = "password")]
     pub(crate) user: Option<Pattern>,
     /// How many users there are; connections take them in turn
@@ -133,7 +133,7 @@ pub(crate) struct MailArgs {
     #[arg(long, value_name = "ADDRESS", default_value = "bench@example.org",
           value_parser = Pattern::parse)]
     pub(crate) from: Pattern,
-    /// The envelope's recipient; {n} stands for a number from 1 to --recipients
+    /// The envelope's recipient; an n in braces stands for a number from 1 to --recipients
     #[arg(long, value_name = "PATTERN", value_parser = Pattern::parse)]
     pub(crate) to: Pattern,
     /// How many recipients there are

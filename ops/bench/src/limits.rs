@@ -57,6 +57,9 @@ pub const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// Rounds of PBKDF2 that a server may ask of us: a hundred times of what is usual.
 pub const SCRAM_ROUNDS_MAX: u32 = 2_000_000;
 
+/// Salted passwords that are remembered: a user's is, once, unless the server changes its salts.
+pub const SECRETS_MAX: usize = 100_000;
+
 /// How long a farewell may take: nothing depends on it.
 pub const FAREWELL_TIME: Duration = Duration::from_secs(2);
 
