@@ -12,7 +12,10 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
-use crate::{failure::Failure, limits::SCRAM_ROUNDS_MAX};
+use crate::{
+    failure::Failure,
+    limits::{SCRAM_ROUNDS_MAX, SECRETS_MAX},
+};
 
 /// `n,,` in base64: no channel binding.
 const HEADER: &str = "biws";
@@ -22,7 +25,7 @@ type Key = [u8; 32];
 /// What a salted password follows from, but for the password: user, salt, rounds.
 type Salting = (String, Vec<u8>, u32);
 
-/// Salted passwords; as many as there are users, unless the server changes its salts.
+/// Salted passwords, at most [`SECRETS_MAX`].
 #[derive(Default)]
 pub(crate) struct Secrets(Mutex<HashMap<Salting, Key>>);
 
@@ -34,7 +37,11 @@ impl Secrets {
             return *key;
         }
         let key = pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(password.as_bytes(), salt, rounds);
-        known().insert(name, key);
+        let mut known = known();
+        if known.len() >= SECRETS_MAX {
+            known.clear();
+        }
+        known.insert(name, key);
         key
     }
 }
