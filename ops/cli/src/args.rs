@@ -31,6 +31,8 @@ pub(crate) enum Command {
     /// The configuration file
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Put load on a server, any server, and tell what it withstood
+    Bench(Box<bench::BenchArgs>),
     /// Print the release
     Version,
 }

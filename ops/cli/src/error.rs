@@ -64,6 +64,9 @@ pub(crate) enum CliError {
         /// What the system said.
         reason: String,
     },
+    /// The load generator has no good result.
+    #[error(transparent)]
+    Bench(#[from] bench::BenchError),
     /// A second signal came while the server was draining.
     #[error("ended at once by a second signal")]
     Interrupted,
@@ -73,7 +76,7 @@ impl CliError {
     /// The process's exit code.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Config(_) => 2,
+            Self::Usage(_) | Self::Config(_) | Self::Bench(bench::BenchError::Usage(_)) => 2,
             Self::Admin(_)
             | Self::Remote(_)
             | Self::Open(_)
@@ -86,6 +89,7 @@ impl CliError {
             | Self::Start(_)
             | Self::Unasked { .. }
             | Self::Process { .. }
+            | Self::Bench(_)
             | Self::Interrupted => 1,
         }
     }

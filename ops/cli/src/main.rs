@@ -56,6 +56,7 @@ fn run(args: Args) -> Result<(), CliError> {
             node::config::Config::load(&file)?;
             Output::human().line(format_args!("{}: good", file.display()))
         }
+        Command::Bench(bench) => Ok(bench::run(&bench)?),
         Command::Version => {
             Output::human().line(format_args!("rookery {}", env!("CARGO_PKG_VERSION")))
         }

@@ -192,3 +192,61 @@ fn a_running_server_is_administered_through_its_port() {
     assert!(!again.lines[0].contains("bob"), "bob is known already: {:?}", again.lines);
     assert_eq!(again.terminate(), Some(0));
 }
+
+#[test]
+fn load_is_put_on_a_running_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = &folder.path().join("dev");
+    let server = Server::start(data);
+    let port = |name: &str| {
+        let ready = server.lines.iter().find(|line| line.starts_with("ready: ")).unwrap();
+        let mut ports =
+            ready["ready: ".len()..].split(", ").filter_map(|each| each.split_once(' '));
+        let (_, address) = ports.find(|(protocol, _)| *protocol == name).unwrap();
+        address.rsplit_once(':').unwrap().1.to_owned()
+    };
+    let password = server.lines[0].split_once("the password ").unwrap().1;
+    let password = password.split_once(' ').unwrap().0;
+    let bench = |protocol: &str, port: String, more: &str| {
+        let connections = if more.contains("--connections") { "" } else { "--connections 2" };
+        let line = format!("bench {protocol} --json --port {port} {more} {connections}");
+        let mut command = rookery(&line.split_whitespace().collect::<Vec<_>>());
+        command.env("ROOKERY_BENCH_PASSWORD", password);
+        command
+    };
+    let measured = |protocol: &str, port: String, more: &str| {
+        let json = check(&mut bench(protocol, port, more), 0, "");
+        let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(report["errors"], serde_json::json!([]), "{protocol} {more}");
+        (report["operations"].as_u64().unwrap(), report["items"].as_u64().unwrap())
+    };
+
+    let alice = "--to alice@example.org --count 10";
+    assert_eq!(measured("smtp", port("SMTP"), alice), (10, 10));
+    assert_eq!(measured("lmtp", port("LMTP"), alice), (10, 10));
+    let submit = format!("{alice} --user bob@example.org --from bob@example.org --insecure");
+    assert_eq!(measured("smtp", port("submission"), &format!("{submit} --tls starttls")), (10, 10));
+    assert_eq!(
+        measured("smtp", port("submissions"), &format!("{submit} --tls implicit")),
+        (10, 10)
+    );
+
+    let user = "--user alice@example.org";
+    let imap = |more: &str| measured("imap", port("IMAP"), &format!("{user} {more}"));
+    assert_eq!(imap("--workload fetch-flags --count 4"), (4, 160));
+    assert_eq!(imap("--workload fetch-envelope --count 4"), (4, 160));
+    assert_eq!(imap("--workload fetch-body --count 4 --set one"), (4, 4));
+    assert_eq!(imap("--workload store --count 4 --set 1:5 --connections 1").0, 4);
+    assert_eq!(imap("--workload search --count 4"), (4, 160));
+    assert_eq!(imap("--workload idle --duration 0.2"), (2, 2));
+    assert_eq!(imap("--workload append --count 4 --tls starttls --insecure"), (4, 4));
+    let imaps = format!("{user} --workload select --count 4 --tls implicit --insecure");
+    assert_eq!(measured("imap", port("IMAPS"), &imaps), (4, 4 * 44));
+    assert_eq!(imap("--workload mixed --count 20").0, 20);
+
+    let nobody = "--to nobody@example.org --count 3 --connections 1";
+    check(&mut bench("lmtp", port("LMTP"), nobody), 1, "nothing succeeded");
+    let untrusted = format!("{alice} --tls implicit");
+    check(&mut bench("smtp", port("submissions"), &untrusted), 2, "--insecure");
+    assert_eq!(server.terminate(), Some(0));
+}
