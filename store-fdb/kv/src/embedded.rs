@@ -11,15 +11,24 @@
 //! - After a failed write or sync nothing is committed any more until the directory is opened
 //!   again: what the disk holds is unknown.
 //! - Versions go on above everything that was ever handed out, restarts included.
+//! - What was acknowledged and is not there any more is told by the open, with the file and the
+//!   place; a torn last write is cut off.
 //!
 //! Deliberately absent: range tombstones. `fjall` has none, so clearing a range writes a mark for
 //! every key in it.
 
+mod acknowledged;
+mod backup;
 mod committer;
+mod files;
+mod format;
+mod journal;
 mod queue;
+mod restore;
 mod storage;
 
 use std::{
+    io::Read,
     path::Path,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
@@ -28,8 +37,11 @@ use env::Env;
 
 use crate::{Database, Faults, LargeValues, OpenError, Result};
 
+pub use backup::{Backup, BackupCounts, BackupError};
 use committer::Committer;
+pub use files::{Damage, check};
 pub(crate) use queue::Queue;
+pub use restore::RestoreError;
 use storage::Storage;
 
 /// How much memory and disk the engine may use.
@@ -109,6 +121,33 @@ impl Embedded {
     /// A handle to the large values.
     pub fn large_values(&self) -> LargeValues {
         LargeValues::embedded(Arc::clone(&self.queue))
+    }
+
+    /// Begins a backup of this moment. Commits go on meanwhile, up to
+    /// [`limits::BACKUP_WRITES_BYTES_MAX`](crate::limits::BACKUP_WRITES_BYTES_MAX).
+    ///
+    /// # Errors
+    /// [`Error::EngineFailed`](crate::Error::EngineFailed).
+    pub async fn backup(&self) -> Result<Backup> {
+        Backup::begin(&self.queue, &self.env).await
+    }
+
+    /// Restores a backup into a directory that does not exist or is empty. `progress` is told
+    /// after each part, a quarter of a megabyte or one large value. Versions go on above every one that
+    /// the store of the backup can have handed out until now.
+    ///
+    /// Blocks for as long as reading and writing everything takes; an async caller runs it with
+    /// [`Env::run_blocking`].
+    ///
+    /// # Errors
+    /// As [`RestoreError`] says. Nothing is at `path` then that was not there before.
+    pub fn restore(
+        path: &Path,
+        backup: impl Read,
+        env: &Env,
+        mut progress: impl FnMut(BackupCounts),
+    ) -> Result<BackupCounts, RestoreError> {
+        restore::restore(path, backup, env, &EmbeddedOptions::default(), &mut progress)
     }
 
     /// What the committer has done so far.
