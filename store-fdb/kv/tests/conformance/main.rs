@@ -8,7 +8,9 @@
 mod atomics;
 mod conflicts;
 mod harness;
+mod history;
 mod limits;
+mod model;
 mod operations;
 mod overlay;
 mod ranges;
@@ -109,6 +111,9 @@ suite! {
         conflicts_are_retried,
         a_closure_error_of_the_store_is_retried,
         a_run_tells_its_place,
+    }
+    model {
+        histories_are_strictly_serializable,
     }
     serializable {
         transfers_keep_the_sum,

@@ -137,5 +137,8 @@ pub(crate) async fn uncommitted_stamps_cannot_be_read(store: Store) {
     assert_eq!(tx.range(log.clone()).collect().await.map(drop), unreadable.clone().map(drop));
     assert_eq!(tx.range(store.range("m", "z")).collect().await, Ok(vec![]));
     let reverse = tx.range(log.reverse().limit(1)).collect().await;
-    assert_eq!(reverse.map(drop), unreadable.map(drop));
+    assert_eq!(reverse.map(drop), unreadable.clone().map(drop));
+    // A read that failed makes the commit fail as well, read-only or not.
+    assert_eq!(tx.commit().await.map(drop), unreadable.clone().map(drop));
+    assert_eq!(store.rows().await, []);
 }
