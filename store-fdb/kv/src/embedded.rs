@@ -62,7 +62,7 @@ impl Default for EmbeddedOptions {
     fn default() -> Self {
         Self {
             cache_bytes: 32 * 1024 * 1024,
-            memtable_bytes: 16 * 1024 * 1024,
+            memtable_bytes: 8 * 1024 * 1024,
             journal_bytes: 256 * 1024 * 1024,
             worker_threads: 2,
         }
@@ -162,7 +162,7 @@ impl Embedded {
 
     /// Commits what waits, syncs, and lets go of the directory. Handles that are left get
     /// [`Error::EngineFailed`](crate::Error::EngineFailed); a transaction that is still reading
-    /// keeps the directory locked until it is dropped.
+    /// and a backup that is not complete keep the directory locked until they are dropped.
     ///
     /// # Errors
     /// [`Error::EngineFailed`](crate::Error::EngineFailed) where the last sync failed.

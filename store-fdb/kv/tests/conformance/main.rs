@@ -17,6 +17,7 @@ mod model;
 mod operations;
 mod overlaps;
 mod overlay;
+mod planted;
 mod ranges;
 mod retry;
 mod serializable;

@@ -375,7 +375,7 @@ fn verify(seed: u64, history: &[Recorded], end: &Map) {
     let committed =
         history.iter().filter(|recorded| matches!(recorded.outcome, Outcome::Committed(_))).count();
     let read_only = history.iter().filter(|recorded| recorded.outcome == Outcome::ReadOnly).count();
-    println!("seed {seed}: {} played, {committed} committed, {read_only} read", history.len());
+    eprintln!("seed {seed}: {} played, {committed} committed, {read_only} read", history.len());
     assert!(committed * 5 > history.len(), "{committed} of {} committed", history.len());
     assert!(read_only * 10 > history.len(), "{read_only} of {} read", history.len());
 }

@@ -182,7 +182,7 @@ async fn verdict(path: &Path, content: &Content) -> Verdict {
 async fn damage_is_told_and_never_served() {
     let directory = tempfile::tempdir().unwrap();
     let store = directory.path().join("store");
-    let content = build(&store).await;
+    let content = Box::pin(build(&store)).await;
     assert_eq!(check(&store), []);
     let (mut served, mut cases) = (Vec::new(), 0);
     let mut kinds: BTreeMap<String, BTreeMap<String, u32>> = BTreeMap::new();
