@@ -172,33 +172,4 @@ impl Embedded {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Error;
-
-    /// Nothing in a test makes a disk fail, so its failure is told to the engine.
-    #[tokio::test]
-    async fn after_a_failure_nothing_is_committed_until_it_is_opened_again() {
-        let directory = tempfile::tempdir().unwrap();
-        let open =
-            || Embedded::open(directory.path(), Env::system(), EmbeddedOptions::default()).unwrap();
-        let embedded = open();
-        let (db, large) = (embedded.database(), embedded.large_values());
-        let set = |db: &Database| {
-            let tx = db.begin();
-            tx.set(b"a", b"1");
-            tx.commit()
-        };
-        set(&db).await.unwrap();
-        let failure = Error::engine_failed("the disk is gone");
-        embedded.queue.core().fail(failure.clone());
-        for _ in 0..2 {
-            assert_eq!(set(&db).await.map(drop), Err(failure.clone()));
-        }
-        assert_eq!(large.put(b"a", bytes::Bytes::new()).await, Err(failure.clone()));
-        assert_eq!(large.sync().await, Err(failure.clone()));
-        assert!(db.begin().get(b"a").await.unwrap().is_some(), "reads go on");
-        assert_eq!(embedded.close().await, Err(failure));
-        set(&open().database()).await.unwrap();
-    }
-}
+mod tests;

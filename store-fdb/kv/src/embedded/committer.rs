@@ -233,7 +233,11 @@ impl Committer {
             if let Some(reserve) = reserve {
                 self.storage.reserve(&mut write, reserve);
             }
+            #[cfg(test)]
+            self.fail(batch, super::tests::Moment::BeforeTheWrite)?;
             self.storage.write(write, durability).map_err(during)?;
+            #[cfg(test)]
+            self.fail(batch, super::tests::Moment::AfterTheWrite)?;
             self.core.written_bytes.fetch_add(batch.bytes as u64, Ordering::Relaxed);
             self.core.batches.fetch_add(1, Ordering::Relaxed);
             self.core.settle(&batch.puts);
@@ -247,5 +251,19 @@ impl Committer {
             self.core.reserved.store(reserve, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// Fails where a test wants this batch to.
+    #[cfg(test)]
+    fn fail(&self, batch: &Batch, moment: super::tests::Moment) -> Result<(), Failure> {
+        let injected = self.core.injected.lock().expect("nothing panics while it holds this");
+        match &*injected {
+            Some(injected)
+                if injected.moment == moment && batch.requests.len() >= injected.commits_min =>
+            {
+                Err(Failure::During(Error::engine_failed("injected")))
+            }
+            _ => Ok(()),
+        }
     }
 }

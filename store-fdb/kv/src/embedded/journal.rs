@@ -37,6 +37,10 @@ pub(super) const BATCH_KEY: &[u8] = b"batch";
 
 const END_MAGIC: &[u8; 4] = b"FJL\x03";
 
+/// Sequence numbers that `fjall` can have used for itself between two batches: far more than it
+/// does, and far from where they end.
+const SEQUENCE_GAP_MAX: u64 = 1 << 32;
+
 /// How much is read of the file at once.
 const READ_BYTES: usize = 256 * 1024;
 
@@ -181,6 +185,9 @@ fn walk(path: &Path, mut last: Option<Whole>) -> Result<Walked, OpenError> {
 fn follows(last: Option<Whole>, sequence: u64, record: Record) -> Result<(), &'static str> {
     if sequence < record.sequence_min {
         return Err("its sequence number is too low");
+    }
+    if sequence - record.sequence_min > SEQUENCE_GAP_MAX {
+        return Err("its sequence number is too high");
     }
     match last {
         Some(last) if record.batch != last.record.batch + 1 => Err("a batch before it is missing"),
@@ -350,3 +357,6 @@ impl Entries {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

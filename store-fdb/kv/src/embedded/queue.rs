@@ -57,6 +57,9 @@ pub(super) struct Core {
     pub(super) transactions: AtomicU64,
     /// Bytes of keys and values in all batches.
     pub(super) written_bytes: AtomicU64,
+    /// A disk that fails.
+    #[cfg(test)]
+    pub(super) injected: Mutex<Option<super::tests::Injected>>,
 }
 
 /// What a new transaction sees.
@@ -221,6 +224,8 @@ impl Queue {
             syncs: AtomicU64::new(0),
             transactions: AtomicU64::new(0),
             written_bytes: AtomicU64::new(0),
+            #[cfg(test)]
+            injected: Mutex::default(),
         };
         let room = Arc::new(Semaphore::new(QUEUED_BYTES_MAX / PERMIT_BYTES));
         (Self { core: Arc::new(core), sender, room, env }, receiver)
