@@ -11,13 +11,14 @@ use bytes::Bytes;
 use env::Env;
 use futures_util::future::{join, join_all};
 use kv::{
-    Database, Error, LargeValues, RangeQuery, Versionstamp,
+    AtomicOp, Database, Error, LargeValues, RangeQuery, Versionstamp,
     embedded::{BackupCounts, BackupError, Embedded, EmbeddedOptions, RestoreError},
     limits::BACKUP_WRITES_BYTES_MAX,
 };
 
 const ACCOUNTS: u64 = 40;
 const EACH: u64 = 1000;
+const WRITERS: u64 = 8;
 
 fn open(path: &Path) -> Embedded {
     Embedded::open(path, Env::system(), EmbeddedOptions::default()).unwrap()
@@ -51,14 +52,21 @@ async fn set(db: &Database, key: &[u8], value: &[u8]) -> Versionstamp {
     tx.commit().await.unwrap().versionstamp.expect("it wrote")
 }
 
-/// Moves some between two accounts, and notes the transfer by a row that names a large value.
-async fn transfer(db: &Database, large: &LargeValues, count: u64) {
-    let name = [b"note".as_slice(), &count.to_be_bytes()].concat();
+fn note(count: u64) -> Vec<u8> {
+    [b"note".as_slice(), &count.to_be_bytes()].concat()
+}
+
+/// Moves some between two accounts, and notes the transfer by a row that names a large value. A
+/// writer's older note goes: its row first, then its value.
+async fn transfer(db: &Database, large: &LargeValues, writer: u64, round: u64) {
+    let count = round * WRITERS + writer;
+    let name = note(count);
     let body =
         Bytes::from([name.repeat(500), vec![0; usize::try_from(count % 9000).unwrap()]].concat());
     large.put(&name, body).await.unwrap();
     let (from, to) = (&account(count % ACCOUNTS), &account(count * 7 % ACCOUNTS));
-    let name = &name;
+    let (name, old) = (&name, count.checked_sub(5 * WRITERS).map(note));
+    let cleared = old.as_deref();
     db.run(|tx| async move {
         let available = number(&tx.get(from).await?.expect("it is there"));
         let taken = available.min(count % 13);
@@ -66,14 +74,22 @@ async fn transfer(db: &Database, large: &LargeValues, count: u64) {
         let there = number(&tx.get(to).await?.expect("it is there"));
         tx.set(to, &(there + taken).to_be_bytes());
         tx.set(name, b"");
+        if let Some(old) = cleared {
+            tx.clear(old);
+        }
+        tx.atomic(b"transfers", &1_u64.to_le_bytes(), AtomicOp::Add);
         Ok::<_, Error>(())
     })
     .await
     .unwrap();
+    if let Some(old) = old {
+        large.remove(&old).await.unwrap();
+    }
 }
 
-/// The sum of the accounts, and how many notes there are, each with its large value.
-async fn check(db: &Database, large: &LargeValues) -> (u64, u64) {
+/// The sum of the accounts, how many transfers there were, and how many notes there are, each with
+/// its large value.
+async fn check(db: &Database, large: &LargeValues) -> (u64, u64, u64) {
     let accounts = db.begin().range(RangeQuery::prefix(b"account")).collect().await.unwrap();
     let sum = accounts.iter().map(|row| number(&row.value)).sum();
     let notes = db.begin().range(RangeQuery::prefix(b"note")).collect().await.unwrap();
@@ -81,7 +97,8 @@ async fn check(db: &Database, large: &LargeValues) -> (u64, u64) {
         let value = large.get(&note.key).await.unwrap().expect("what a row names is there");
         assert!(value.starts_with(&note.key.repeat(500)));
     }
-    (sum, notes.len() as u64)
+    let transfers = db.begin().get(b"transfers").await.unwrap().unwrap();
+    (sum, u64::from_le_bytes(transfers.as_ref().try_into().unwrap()), notes.len() as u64)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -94,11 +111,19 @@ async fn a_backup_is_one_moment_while_commits_go_on() {
         tx.set(&account(number), &EACH.to_be_bytes());
     }
     tx.set(b"", b"the empty key");
+    // What comes after the notes, so that they change before the large values are read.
+    for number in 0..95_u8 {
+        tx.set(&[b'z', number], &vec![number; 100_000]);
+    }
     tx.commit().await.unwrap();
     let (count, stop) = (&AtomicU64::new(0), &AtomicBool::new(false));
-    let writers = (0..8).map(|_| async move {
-        while !stop.load(Relaxed) {
-            transfer(db, large, count.fetch_add(1, Relaxed)).await;
+    let writers = (0..WRITERS).map(|writer| async move {
+        for round in 0.. {
+            if stop.load(Relaxed) {
+                break;
+            }
+            count.fetch_add(1, Relaxed);
+            transfer(db, large, writer, round).await;
         }
     });
     let backups = async {
@@ -123,11 +148,12 @@ async fn a_backup_is_one_moment_while_commits_go_on() {
         let counts = counts.unwrap();
         assert_eq!((counts.bytes, told.last()), (backup.len() as u64, Some(&counts)));
         let restored = open(&path);
-        let (sum, notes) = check(&restored.database(), &restored.large_values()).await;
+        let (sum, transfers, notes) = check(&restored.database(), &restored.large_values()).await;
         assert_eq!(sum, ACCOUNTS * EACH, "no transfer is there by half");
         // Those that had begun may not have been there yet.
-        assert!((before.saturating_sub(8)..=after).contains(&notes), "{before} {notes} {after}");
-        assert_eq!(counts.rows, ACCOUNTS + 1 + notes);
+        let moment = before.saturating_sub(WRITERS)..=after;
+        assert!(moment.contains(&transfers), "{before} {transfers} {after}");
+        assert_eq!(counts.rows, ACCOUNTS + 1 + 95 + 1 + notes);
         assert!(counts.large_values >= notes);
         let empty = restored.database().begin().get(b"").await.unwrap();
         assert_eq!(empty.as_deref(), Some(b"the empty key".as_slice()));
