@@ -39,7 +39,7 @@ use crate::{Database, Faults, LargeValues, OpenError, Result};
 
 pub use backup::{Backup, BackupCounts, BackupError};
 use committer::Committer;
-pub use files::{Damage, check};
+pub use files::{Damage, check_files};
 pub(crate) use queue::Queue;
 pub use restore::RestoreError;
 use storage::Storage;

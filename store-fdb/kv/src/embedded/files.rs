@@ -39,7 +39,7 @@ pub(super) fn check_versions(directory: &Path) -> Result<(), OpenError> {
 
 /// The first damaged file, as an error.
 pub(super) fn blame(directory: &Path) -> Option<OpenError> {
-    check(directory).into_iter().next().map(|Damage { path, reason }| corrupt(&path, reason))
+    check_files(directory).into_iter().next().map(|Damage { path, reason }| corrupt(&path, reason))
 }
 
 /// Reads every file of a store's keyspaces and compares it with its checksum: as long as reading
@@ -47,7 +47,7 @@ pub(super) fn blame(directory: &Path) -> Option<OpenError> {
 ///
 /// For a store that nobody writes to: files come and go otherwise. The journal is checked by every
 /// open.
-pub fn check(directory: &Path) -> Vec<Damage> {
+pub fn check_files(directory: &Path) -> Vec<Damage> {
     let mut damages = Vec::new();
     for keyspace in 0..KEYSPACES {
         let folder = folder(directory, keyspace);

@@ -397,7 +397,8 @@ impl Base for Snapshot {
     }
 }
 
-/// A failed read, with the folder that it was of. [`check`](super::check) finds the file.
+/// A failed read, with the folder that it was of. [`check_files`](super::check_files) finds the
+/// file.
 pub(super) fn unreadable(keyspace: &Keyspace, error: fjall::Error) -> Error {
     Error::engine_failed(format!("{} ({}): {error}", keyspace.path().display(), keyspace.name()))
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use env::Env;
 use kv::{
     Error, OpenError, RangeQuery,
-    embedded::{Embedded, EmbeddedOptions, check},
+    embedded::{Embedded, EmbeddedOptions, check_files},
 };
 
 type Content = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -99,7 +99,7 @@ enum Damage {
 fn damages(bytes: usize) -> Vec<Damage> {
     let mut damages = vec![Damage::Gone, Damage::Cut(0)];
     if bytes > 0 {
-        let places = (0..40).map(|place| place * (bytes - 1) / 39);
+        let places = (0..20).map(|place| place * (bytes - 1) / 19);
         let ends = [0, 1, 5, 13, 20, bytes / 2, bytes.saturating_sub(20), bytes - 1];
         let mut places: Vec<_> = places.chain(ends).filter(|place| *place < bytes).collect();
         places.sort_unstable();
@@ -183,18 +183,19 @@ async fn damage_is_told_and_never_served() {
     let directory = tempfile::tempdir().unwrap();
     let store = directory.path().join("store");
     let content = Box::pin(build(&store)).await;
-    assert_eq!(check(&store), []);
+    assert_eq!(check_files(&store), []);
     let (mut served, mut cases) = (Vec::new(), 0);
     let mut kinds: BTreeMap<String, BTreeMap<String, u32>> = BTreeMap::new();
     for file in files(&store) {
         let name = file.strip_prefix(&store).unwrap();
         let kind = name.to_string_lossy().replace(|c: char| c.is_ascii_digit(), "N");
         for damage in damages(usize::try_from(file.metadata().unwrap().len()).unwrap()) {
-            let copied = tempfile::tempdir().unwrap();
+            // Hundreds of copies: in memory, where there is such a place, nothing is synced.
+            let copied = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
             let path = copied.path().join("store");
             copy(&store, &path);
             inflict(&path.join(name), damage);
-            let found = check(&path);
+            let found = check_files(&path);
             let verdict = verdict(&path, &content).await;
             cases += 1;
             let told = match &verdict {

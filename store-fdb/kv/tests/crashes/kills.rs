@@ -15,7 +15,7 @@ use kv::{
     embedded::{Embedded, EmbeddedOptions},
 };
 
-const ROUNDS: u64 = 40;
+const ROUNDS: u64 = 32;
 const WRITERS: u64 = 4;
 
 /// Rows of one transaction.
