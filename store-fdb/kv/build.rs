@@ -18,6 +18,8 @@ fn main() {
     for folder in folders {
         if Path::new(folder).join("libfdb_c.so").exists() {
             println!("cargo:rustc-link-search=native={folder}");
+            // So that this package's tests find it too, wherever it is.
+            println!("cargo:rustc-link-arg=-Wl,-rpath,{folder}");
             return;
         }
     }

@@ -11,15 +11,24 @@
 //! - After a failed write or sync nothing is committed any more until the directory is opened
 //!   again: what the disk holds is unknown.
 //! - Versions go on above everything that was ever handed out, restarts included.
+//! - What was acknowledged and is not there any more is told by the open, with the file and the
+//!   place; a torn last write is cut off.
 //!
 //! Deliberately absent: range tombstones. `fjall` has none, so clearing a range writes a mark for
 //! every key in it.
 
+mod acknowledged;
+mod backup;
 mod committer;
+mod files;
+mod format;
+mod journal;
 mod queue;
+mod restore;
 mod storage;
 
 use std::{
+    io::Read,
     path::Path,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
@@ -28,8 +37,11 @@ use env::Env;
 
 use crate::{Database, Faults, LargeValues, OpenError, Result};
 
+pub use backup::{Backup, BackupCounts, BackupError};
 use committer::Committer;
+pub use files::{Damage, check_files};
 pub(crate) use queue::Queue;
+pub use restore::RestoreError;
 use storage::Storage;
 
 /// How much memory and disk the engine may use.
@@ -50,7 +62,7 @@ impl Default for EmbeddedOptions {
     fn default() -> Self {
         Self {
             cache_bytes: 32 * 1024 * 1024,
-            memtable_bytes: 16 * 1024 * 1024,
+            memtable_bytes: 8 * 1024 * 1024,
             journal_bytes: 256 * 1024 * 1024,
             worker_threads: 2,
         }
@@ -111,6 +123,33 @@ impl Embedded {
         LargeValues::embedded(Arc::clone(&self.queue))
     }
 
+    /// Begins a backup of this moment. Commits go on meanwhile, up to
+    /// [`limits::BACKUP_WRITES_BYTES_MAX`](crate::limits::BACKUP_WRITES_BYTES_MAX).
+    ///
+    /// # Errors
+    /// [`Error::EngineFailed`](crate::Error::EngineFailed).
+    pub async fn backup(&self) -> Result<Backup> {
+        Backup::begin(&self.queue, &self.env).await
+    }
+
+    /// Restores a backup into a directory that does not exist or is empty. `progress` is told
+    /// after each part, a quarter of a megabyte or one large value. Versions go on above every one that
+    /// the store of the backup can have handed out until now.
+    ///
+    /// Blocks for as long as reading and writing everything takes; an async caller runs it with
+    /// [`Env::run_blocking`].
+    ///
+    /// # Errors
+    /// As [`RestoreError`] says. Nothing is at `path` then that was not there before.
+    pub fn restore(
+        path: &Path,
+        backup: impl Read,
+        env: &Env,
+        mut progress: impl FnMut(BackupCounts),
+    ) -> Result<BackupCounts, RestoreError> {
+        restore::restore(path, backup, env, &EmbeddedOptions::default(), &mut progress)
+    }
+
     /// What the committer has done so far.
     pub fn counts(&self) -> EmbeddedCounts {
         let core = self.queue.core();
@@ -123,7 +162,7 @@ impl Embedded {
 
     /// Commits what waits, syncs, and lets go of the directory. Handles that are left get
     /// [`Error::EngineFailed`](crate::Error::EngineFailed); a transaction that is still reading
-    /// keeps the directory locked until it is dropped.
+    /// and a backup that is not complete keep the directory locked until they are dropped.
     ///
     /// # Errors
     /// [`Error::EngineFailed`](crate::Error::EngineFailed) where the last sync failed.
@@ -133,33 +172,4 @@ impl Embedded {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Error;
-
-    /// Nothing in a test makes a disk fail, so its failure is told to the engine.
-    #[tokio::test]
-    async fn after_a_failure_nothing_is_committed_until_it_is_opened_again() {
-        let directory = tempfile::tempdir().unwrap();
-        let open =
-            || Embedded::open(directory.path(), Env::system(), EmbeddedOptions::default()).unwrap();
-        let embedded = open();
-        let (db, large) = (embedded.database(), embedded.large_values());
-        let set = |db: &Database| {
-            let tx = db.begin();
-            tx.set(b"a", b"1");
-            tx.commit()
-        };
-        set(&db).await.unwrap();
-        let failure = Error::engine_failed("the disk is gone");
-        embedded.queue.core().fail(failure.clone());
-        for _ in 0..2 {
-            assert_eq!(set(&db).await.map(drop), Err(failure.clone()));
-        }
-        assert_eq!(large.put(b"a", bytes::Bytes::new()).await, Err(failure.clone()));
-        assert_eq!(large.sync().await, Err(failure.clone()));
-        assert!(db.begin().get(b"a").await.unwrap().is_some(), "reads go on");
-        assert_eq!(embedded.close().await, Err(failure));
-        set(&open().database()).await.unwrap();
-    }
-}
+mod tests;

@@ -11,7 +11,7 @@
 //!
 //! Memory and embedded share one resolver, one commit sequencer and one read-your-writes
 //! overlay (folder `local/`), so that they differ in storage alone. One conformance suite
-//! (`tests/conformance.rs`) runs on all three.
+//! (`tests/conformance/`) runs on all three.
 //!
 //! Architecture invariants:
 //! - There is one retry loop, [`Database::run`]. Its closure can run again and can have

@@ -74,6 +74,23 @@ pub const LARGE_SCAN_KEYS_MAX: usize = 10_000;
 /// and a restart begins above everything that was ever handed out.
 pub(crate) const VERSIONS_RESERVED: u64 = 3600 * VERSIONS_PER_SECOND;
 
+/// Bytes that may be written while a backup runs: about that much is kept in memory for it.
+pub const BACKUP_WRITES_BYTES_MAX: u64 = 512 * 1024 * 1024;
+
+/// About the size of a backup's chunks: large enough for a file or a socket, small enough to
+/// check and to hold.
+pub(crate) const BACKUP_CHUNK_BYTES: usize = 256 * 1024;
+
+/// Chunks that wait for whoever takes a backup.
+pub(crate) const BACKUP_CHUNKS_WAITING_MAX: usize = 4;
+
+/// Bytes of one batch of a restore.
+pub(crate) const RESTORE_BATCH_BYTES: usize = 4 * 1024 * 1024;
+
+/// How many times faster than time versions may have advanced between a backup and its restore.
+/// A restart skips up to an hour of versions, so this makes room for one every four minutes.
+pub(crate) const RESTORE_RESTART_FACTOR: u64 = 16;
+
 /// How long one transaction on a FoundationDB cluster may take in all: twice a transaction's
 /// life, so that only a cluster that does not answer meets it.
 #[cfg(feature = "fdb")]

@@ -52,6 +52,9 @@ struct State {
     ended: Option<Error>,
     /// The first error of an operation that returns nothing; told by the next that does.
     deferred: Option<Error>,
+    /// The first read that failed. As in FoundationDB, the commit fails with it too: whoever went
+    /// on without an answer must not commit.
+    failed_read: Option<Error>,
     view: Option<View>,
     writes: WriteMap,
     mutations: Vec<Mutation>,
@@ -161,12 +164,25 @@ impl LocalTransaction {
     }
 
     pub(crate) async fn get(&self, key: &[u8], isolation: Isolation) -> Result<Option<Bytes>> {
+        self.lock().usable()?;
+        if check::readable_key(key)? == Reachable::No {
+            return Ok(None);
+        }
+        self.noted(self.read_key(key, isolation).await)
+    }
+
+    /// Keeps the error of a read for the commit.
+    fn noted<T>(&self, read: Result<T>) -> Result<T> {
+        if let Err(error) = &read {
+            self.lock().failed_read.get_or_insert_with(|| error.clone());
+        }
+        read
+    }
+
+    async fn read_key(&self, key: &[u8], isolation: Isolation) -> Result<Option<Bytes>> {
         let pending = {
             let mut state = self.lock();
             state.usable()?;
-            if check::readable_key(key)? == Reachable::No {
-                return Ok(None);
-            }
             match state.writes.lookup(key) {
                 Lookup::Known(value) => return Ok(value),
                 Lookup::Unreadable => return Err(Error::AccessedUnreadable),
@@ -249,7 +265,10 @@ impl LocalTransaction {
     pub(crate) fn add_read_conflict(&self, begin: &[u8], end: &[u8]) {
         self.lock().record(|state| {
             let (begin, end) = check::range(begin, end)?;
-            state.add_read_range(begin, end);
+            // As in FoundationDB, without what the transaction determined itself before.
+            for (begin, end) in state.writes.dependent(&begin, &end) {
+                state.add_read_range(begin, end);
+            }
             Ok(())
         });
     }
@@ -303,6 +322,9 @@ impl LocalTransaction {
                 )
             }
         };
+        if let Some(error) = state.failed_read {
+            return Err(error);
+        }
         if state.tally.bytes > TRANSACTION_BYTES_MAX {
             return Err(Error::TransactionTooLarge);
         }

@@ -37,7 +37,8 @@ impl Watch {
     /// Completes when the value has changed from what the transaction saw, or without reason.
     ///
     /// # Errors
-    /// [`Error::TooManyWatches`]; [`Error::Cancelled`] where the transaction was dropped or did
+    /// [`Error::TooManyWatches`], after which a FoundationDB client may also leave the other watches
+    /// of that transaction untold; [`Error::Cancelled`] where the transaction was dropped or did
     /// not commit, or the engine was closed; what FoundationDB's client reports.
     pub async fn changed(self) -> Result<()> {
         match self.kind {

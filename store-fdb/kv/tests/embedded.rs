@@ -145,7 +145,7 @@ async fn a_torn_last_write_is_cut_off() {
     assert!(from + 40 < to, "the last commit takes {from}..{to}");
     // A write that stopped short at each of some places.
     for kept in [from + 1, from + 10, from + 30, (from + to) / 2, to - 1] {
-        let torn = crashed(directory.path());
+        let torn = crashed(before_last.path());
         let mut bytes = after.clone();
         bytes[kept..].fill(0);
         std::fs::write(torn.path().join("0.jnl"), bytes).unwrap();

@@ -6,12 +6,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use fjall::PersistMode;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
+    backup::Everything,
     queue::{Answer, Core, Message, Put, Settle},
-    storage::{Storage, tagged},
+    storage::{Durability, Storage, tagged},
 };
 use crate::{
     Error, Result, Versionstamp,
@@ -45,6 +45,7 @@ struct Batch {
     answers: Vec<Answer<Versionstamp>>,
     puts: BTreeMap<Bytes, Put>,
     settling: Vec<(Settle, Answer<()>)>,
+    snapshots: Vec<Answer<Everything>>,
     closing: Option<Answer<()>>,
     /// Given back when the batch is done.
     room: Vec<OwnedSemaphorePermit>,
@@ -66,6 +67,7 @@ impl Batch {
                 self.room.push(room);
             }
             Message::Settle { settle, answer } => self.settling.push((settle, answer)),
+            Message::Snapshot { answer } => self.snapshots.push(answer),
             Message::Close { answer } => self.closing = Some(answer),
         }
     }
@@ -123,9 +125,9 @@ impl Committer {
         }
     }
 
-    fn close(self) -> Result<()> {
+    fn close(mut self) -> Result<()> {
         let synced = match self.core.usable() {
-            Ok(()) => self.storage.database.persist(PersistMode::SyncAll).map_err(Error::from),
+            Ok(()) => self.storage.sync_all().map_err(Error::from),
             Err(failed) => Err(failed),
         };
         self.core.close();
@@ -146,6 +148,10 @@ impl Committer {
         };
         for (_, answer) in batch.settling {
             let _gone = answer.send(settled.clone());
+        }
+        for answer in batch.snapshots {
+            let everything = settled.clone().and_then(|()| Everything::of(&self.storage));
+            let _gone = answer.send(everything);
         }
         let results = match written {
             Ok(results) => results,
@@ -204,14 +210,14 @@ impl Committer {
         }
         // A large value alone is not worth a sync: the commit that refers to it will sync it.
         let sync = self.journal == Journal::Dirty && (version.is_some() || batch.wants_sync());
-        let mode = if sync { PersistMode::SyncData } else { PersistMode::Buffer };
+        let durability = if sync { Durability::Synced } else { Durability::Buffered };
         let during = |error: fjall::Error| Failure::During(error.into());
         if empty {
             if sync {
-                self.storage.database.persist(mode).map_err(during)?;
+                self.storage.sync().map_err(during)?;
             }
         } else {
-            let mut write = self.storage.database.batch().durability(Some(mode));
+            let mut write = self.storage.batch();
             for (key, put) in &batch.puts {
                 match &put.value {
                     Some(value) => write.insert(&self.storage.large, key.clone(), value.clone()),
@@ -227,7 +233,12 @@ impl Committer {
             if let Some(reserve) = reserve {
                 self.storage.reserve(&mut write, reserve);
             }
-            write.commit().map_err(during)?;
+            #[cfg(test)]
+            self.fail(batch, super::tests::Moment::BeforeTheWrite)?;
+            self.storage.write(write, durability).map_err(during)?;
+            #[cfg(test)]
+            self.fail(batch, super::tests::Moment::AfterTheWrite)?;
+            self.core.written_bytes.fetch_add(batch.bytes as u64, Ordering::Relaxed);
             self.core.batches.fetch_add(1, Ordering::Relaxed);
             self.core.settle(&batch.puts);
         }
@@ -240,5 +251,19 @@ impl Committer {
             self.core.reserved.store(reserve, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// Fails where a test wants this batch to.
+    #[cfg(test)]
+    fn fail(&self, batch: &Batch, moment: super::tests::Moment) -> Result<(), Failure> {
+        let injected = self.core.injected.lock().expect("nothing panics while it holds this");
+        match &*injected {
+            Some(injected)
+                if injected.moment == moment && batch.requests.len() >= injected.commits_min =>
+            {
+                Err(Failure::During(Error::engine_failed("injected")))
+            }
+            _ => Ok(()),
+        }
     }
 }

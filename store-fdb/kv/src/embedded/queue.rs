@@ -14,7 +14,10 @@ use env::Env;
 use fjall::Keyspace;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::storage::{Snapshot, Storage};
+use super::{
+    backup::Everything,
+    storage::{Snapshot, Storage, unreadable},
+};
 use crate::{
     Error, Result, Versionstamp,
     limits::{QUEUED_BYTES_MAX, VERSIONS_RESERVED},
@@ -52,6 +55,11 @@ pub(super) struct Core {
     pub(super) batches: AtomicU64,
     pub(super) syncs: AtomicU64,
     pub(super) transactions: AtomicU64,
+    /// Bytes of keys and values in all batches.
+    pub(super) written_bytes: AtomicU64,
+    /// A disk that fails.
+    #[cfg(test)]
+    pub(super) injected: Mutex<Option<super::tests::Injected>>,
 }
 
 /// What a new transaction sees.
@@ -97,6 +105,10 @@ pub(super) enum Message {
     Settle {
         settle: Settle,
         answer: Answer<()>,
+    },
+    /// Answered with a snapshot of everything before it.
+    Snapshot {
+        answer: Answer<Everything>,
     },
     Close {
         answer: Answer<()>,
@@ -211,6 +223,9 @@ impl Queue {
             batches: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
             transactions: AtomicU64::new(0),
+            written_bytes: AtomicU64::new(0),
+            #[cfg(test)]
+            injected: Mutex::default(),
         };
         let room = Arc::new(Semaphore::new(QUEUED_BYTES_MAX / PERMIT_BYTES));
         (Self { core: Arc::new(core), sender, room, env }, receiver)
@@ -266,8 +281,8 @@ impl Queue {
         }
         let large = self.core.large()?;
         let key = Bytes::copy_from_slice(key);
-        let read = self.env.run_blocking(move || large.get(key)).await;
-        let value = read.map_err(Error::engine_failed)??;
+        let read = move || large.get(key).map_err(|error| unreadable(&large, error));
+        let value = self.env.run_blocking(read).await.map_err(Error::engine_failed)??;
         Ok(value.map(Bytes::from))
     }
 
@@ -288,7 +303,7 @@ impl Queue {
         let scan = move || {
             large
                 .range((begin, std::ops::Bound::Unbounded))
-                .map(|row| Ok(Bytes::from(row.key()?)))
+                .map(|row| Ok(Bytes::from(row.key().map_err(|error| unreadable(&large, error))?)))
                 .take_while(|key| key.as_ref().map_or(true, |key| key.starts_with(&prefix)))
                 .take(limit)
                 .collect()
@@ -307,6 +322,14 @@ impl Queue {
     /// Makes everything durable that was put before.
     pub(crate) async fn sync(&self) -> Result<()> {
         self.settled(Settle::Synced).await
+    }
+
+    /// A snapshot of everything that was sent before.
+    pub(super) async fn everything(&self) -> Result<Everything> {
+        self.core.usable()?;
+        let (answer, result) = oneshot::channel();
+        self.send(Message::Snapshot { answer })?;
+        result.await.unwrap_or_else(|_| Err(closed()))
     }
 
     pub(super) async fn close(&self) -> Result<()> {

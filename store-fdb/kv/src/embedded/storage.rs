@@ -6,15 +6,27 @@
 //! | `large` | the key | a large value, kept outside the tree |
 //! | `meta` | `format` | format number, 4 bytes big-endian |
 //! | `meta` | `reserved` | no version above this was handed out, 8 bytes big-endian |
+//! | `meta` | `batch` | the last batch's [`Record`], written with every batch |
 //!
 //! A row's key is tagged because FoundationDB allows the empty key and `fjall` does not.
+//!
+//! Beside them lies the file [`Acknowledged`]. Before `fjall` opens the directory, [`journal`] and
+//! [`files`] check what it would pass over in silence.
 
-use std::path::Path;
+use std::{
+    panic::AssertUnwindSafe,
+    path::{Path, PathBuf},
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use fjall::{Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, Readable};
 
-use super::EmbeddedOptions;
+use super::{
+    EmbeddedOptions,
+    acknowledged::Acknowledged,
+    files,
+    journal::{self, BATCH_KEY, Record},
+};
 use crate::{
     Direction, Error, KeyValue, OpenError, Result,
     limits::VERSIONS_RESERVED,
@@ -24,7 +36,8 @@ use crate::{
     },
 };
 
-const FORMAT: u32 = 1;
+/// Format 1 had no batch records; it is brought forward when it is opened.
+const FORMAT: u32 = 2;
 const FORMAT_KEY: &[u8] = b"format";
 const RESERVED_KEY: &[u8] = b"reserved";
 const ROW_TAG: u8 = b'k';
@@ -36,6 +49,18 @@ const SEPARATION_BYTES: u32 = 4096;
 /// journal has it already.
 const LARGE_MEMTABLE_BYTES: u64 = 4 * 1024 * 1024;
 
+/// Memory of the memtable of versions and batch records: every batch leaves one there.
+const META_MEMTABLE_BYTES: u64 = 1024 * 1024;
+
+/// The file by which `fjall` knows a directory.
+const VERSION_MARK: &str = "version";
+
+/// The file that `fjall` locks.
+const LOCK_FILE: &str = "lock";
+
+/// In a directory while a backup is restored into it.
+pub(super) const RESTORING_MARK: &str = "restoring";
+
 /// Size of the files that hold large values: the unit in which removed ones are collected.
 const LARGE_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -44,6 +69,29 @@ pub(super) struct Storage {
     pub(super) rows: Keyspace,
     pub(super) large: Keyspace,
     meta: Keyspace,
+    acknowledged: Acknowledged,
+    /// The last batch's number.
+    batch: u64,
+    /// Every batch so far has a lower sequence number.
+    sequence_next: u64,
+}
+
+/// Whether what is written is on the disk when the write returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// With the operating system: a crash of the machine may lose it.
+    Buffered,
+    /// On the disk, and acknowledged.
+    Synced,
+}
+
+impl Durability {
+    fn mode(self) -> PersistMode {
+        match self {
+            Self::Buffered => PersistMode::Buffer,
+            Self::Synced => PersistMode::SyncData,
+        }
+    }
 }
 
 impl From<fjall::Error> for Error {
@@ -55,56 +103,169 @@ impl From<fjall::Error> for Error {
 impl Storage {
     /// Opens the directory and reserves versions: all from the returned one on are new.
     pub(super) fn open(path: &Path, options: &EmbeddedOptions) -> Result<(Self, u64), OpenError> {
-        let open_error = |error| open_error(path, error);
-        let database = fjall::Database::builder(path)
-            .cache_size(options.cache_bytes)
-            .max_journaling_size(options.journal_bytes.max(64 * 1024 * 1024))
-            .worker_threads(options.worker_threads.max(1))
-            .open()
-            .map_err(open_error)?;
-        let plain = || KeyspaceCreateOptions::default().max_memtable_size(options.memtable_bytes);
-        let separated = || {
-            let separation = KvSeparationOptions::default()
-                .separation_threshold(SEPARATION_BYTES)
-                .file_target_size(LARGE_FILE_BYTES);
-            plain().max_memtable_size(LARGE_MEMTABLE_BYTES).with_kv_separation(Some(separation))
-        };
-        let storage = Self {
-            rows: database.keyspace("rows", plain).map_err(open_error)?,
-            large: database.keyspace("large", separated).map_err(open_error)?,
-            meta: database.keyspace("meta", plain).map_err(open_error)?,
-            database,
-        };
-        let corrupt =
-            |reason: &str| OpenError::Corrupt { path: path.to_owned(), reason: reason.to_owned() };
-        if let Some(found) = storage.meta.get(FORMAT_KEY).map_err(open_error)? {
-            let found =
-                <[u8; 4]>::try_from(&*found).map_err(|_| corrupt("format is not a number"))?;
-            let found = u32::from_be_bytes(found);
-            if found != FORMAT {
-                return Err(OpenError::FormatUnknown {
-                    path: path.to_owned(),
-                    found,
-                    known: FORMAT,
-                });
-            }
-        }
-        let reserved = match storage.meta.get(RESERVED_KEY).map_err(open_error)? {
+        let mut storage = Self::recover(path, options)?;
+        let reserved = match storage.meta.get(RESERVED_KEY).map_err(|error| at(path, error))? {
             Some(bytes) => u64::from_be_bytes(
-                <[u8; 8]>::try_from(&*bytes).map_err(|_| corrupt("version is not a number"))?,
+                <[u8; 8]>::try_from(&*bytes)
+                    .map_err(|_| corrupt(path, "version is not a number"))?,
             ),
             None => VERSIONS_RESERVED,
         };
-        let mut batch = storage.database.batch().durability(Some(PersistMode::SyncAll));
-        batch.insert(&storage.meta, FORMAT_KEY, FORMAT.to_be_bytes());
-        storage.reserve(&mut batch, reserved + VERSIONS_RESERVED);
-        batch.commit().map_err(open_error)?;
+        storage
+            .begin_with_version(reserved + VERSIONS_RESERVED)
+            .map_err(|error| at(path, error))?;
         Ok((storage, reserved))
+    }
+
+    /// A new store in a folder that holds the mark of a restore and nothing else.
+    pub(super) fn create(path: &Path, options: &EmbeddedOptions) -> Result<Self, OpenError> {
+        let acknowledged = Acknowledged::create(path)?;
+        let keyspaces = Keyspaces::open(path, options).map_err(|error| at(path, error))?;
+        Self::complete(path, keyspaces, Some(acknowledged), None)
+    }
+
+    /// Opens the directory, creating it where there is none, and finds every acknowledged batch
+    /// in it.
+    fn recover(path: &Path, options: &EmbeddedOptions) -> Result<Self, OpenError> {
+        if path.join(RESTORING_MARK).exists() {
+            return Err(corrupt(path, "a restore into it did not finish"));
+        }
+        let version_mark = path.join(VERSION_MARK);
+        let acknowledged = match Acknowledged::open(path)? {
+            found if version_mark.exists() => found,
+            // `fjall` would begin a new store over the old one.
+            Some(found) if found.batch() > 0 => {
+                return Err(corrupt(&version_mark, "it is missing"));
+            }
+            _ => Some(Acknowledged::create(path)?),
+        };
+        let checked = match &acknowledged {
+            // Nothing is checked that another process is about to change.
+            Some(acknowledged) if !in_use(path) => {
+                if acknowledged.batch() > 0 {
+                    files::check_versions(path)?;
+                }
+                journal::check(path, acknowledged.batch())?
+            }
+            _ => None,
+        };
+        // Files that pass these checks can be damaged further in, and `fjall` panics on some.
+        let opened = std::panic::catch_unwind(AssertUnwindSafe(|| Keyspaces::open(path, options)));
+        let keyspaces = match opened {
+            Ok(Ok(keyspaces)) => keyspaces,
+            Ok(Err(fjall::Error::Locked)) => {
+                return Err(OpenError::Locked { path: path.to_owned() });
+            }
+            Ok(Err(error)) => return Err(files::blame(path).unwrap_or_else(|| at(path, error))),
+            Err(_panic) => {
+                let unknown = || corrupt(path, "the storage engine cannot read its files");
+                return Err(files::blame(path).unwrap_or_else(unknown));
+            }
+        };
+        Self::complete(path, keyspaces, acknowledged, checked)
+    }
+
+    /// Checks what was recovered against what was acknowledged.
+    fn complete(
+        path: &Path,
+        keyspaces: Keyspaces,
+        acknowledged: Option<Acknowledged>,
+        checked: Option<u64>,
+    ) -> Result<Self, OpenError> {
+        let Keyspaces { database, rows, large, meta } = keyspaces;
+        let get = |key| meta.get(key).map_err(|error| at(path, error));
+        let format = match get(FORMAT_KEY)? {
+            Some(found) => u32::from_be_bytes(
+                <[u8; 4]>::try_from(&*found)
+                    .map_err(|_| corrupt(path, "format is not a number"))?,
+            ),
+            None => 0,
+        };
+        if format > FORMAT {
+            let path = path.to_owned();
+            return Err(OpenError::FormatUnknown { path, found: format, known: FORMAT });
+        }
+        let batch = match get(BATCH_KEY)? {
+            Some(bytes) => {
+                Record::decode(&bytes)
+                    .ok_or_else(|| corrupt(path, "a batch record has the wrong length"))?
+                    .batch
+            }
+            None => 0,
+        };
+        let acknowledged = match acknowledged {
+            Some(acknowledged) => acknowledged,
+            None if batch > 0 => return Err(corrupt(&Acknowledged::path(path), "it is missing")),
+            None => Acknowledged::create(path)?,
+        };
+        let expected = acknowledged.batch().max(checked.unwrap_or(0));
+        if batch < expected {
+            let reason = format!("batch {expected} was written, but the last one here is {batch}");
+            return Err(corrupt(path, reason));
+        }
+        let sequence_next = database.snapshot().seqno();
+        Ok(Self { database, rows, large, meta, acknowledged, batch, sequence_next })
+    }
+
+    /// Records that versions up to `reserved` may be handed out, as the first batch.
+    pub(super) fn begin_with_version(&mut self, reserved: u64) -> Result<(), fjall::Error> {
+        let mut batch = self.batch();
+        batch.insert(&self.meta, FORMAT_KEY, FORMAT.to_be_bytes());
+        self.reserve(&mut batch, reserved);
+        self.write(batch, Durability::Synced)
     }
 
     /// Records that versions up to `reserved` may be handed out.
     pub(super) fn reserve(&self, batch: &mut fjall::OwnedWriteBatch, reserved: u64) {
         batch.insert(&self.meta, RESERVED_KEY, reserved.to_be_bytes());
+    }
+
+    /// The highest version that may have been handed out as of `snapshot`.
+    pub(super) fn reserved(&self, snapshot: &fjall::Snapshot) -> Result<u64> {
+        let bytes = snapshot.get(&self.meta, RESERVED_KEY)?;
+        let bytes = bytes.and_then(|bytes| <[u8; 8]>::try_from(&*bytes).ok());
+        bytes.map(u64::from_be_bytes).ok_or_else(|| Error::engine_failed("no version is reserved"))
+    }
+
+    /// A batch to be filled and written.
+    pub(super) fn batch(&self) -> fjall::OwnedWriteBatch {
+        self.database.batch()
+    }
+
+    /// Writes a batch and its record.
+    pub(super) fn write(
+        &mut self,
+        batch: fjall::OwnedWriteBatch,
+        durability: Durability,
+    ) -> Result<(), fjall::Error> {
+        let mut batch = batch.durability(Some(durability.mode()));
+        let record = Record { batch: self.batch + 1, sequence_min: self.sequence_next };
+        // The last item: where the check of the journal looks for it.
+        batch.insert(&self.meta, BATCH_KEY, record.encode());
+        batch.commit()?;
+        self.batch = record.batch;
+        self.sequence_next = self.database.snapshot().seqno();
+        self.acknowledge(durability)
+    }
+
+    /// Syncs what was written before.
+    pub(super) fn sync(&mut self) -> Result<(), fjall::Error> {
+        self.database.persist(PersistMode::SyncData)?;
+        self.acknowledge(Durability::Synced)
+    }
+
+    /// Syncs everything, for the last time.
+    pub(super) fn sync_all(&mut self) -> Result<(), fjall::Error> {
+        self.database.persist(PersistMode::SyncAll)?;
+        self.acknowledge(Durability::Synced)?;
+        Ok(self.acknowledged.sync()?)
+    }
+
+    fn acknowledge(&mut self, durability: Durability) -> Result<(), fjall::Error> {
+        match durability {
+            Durability::Buffered => Ok(()),
+            Durability::Synced => Ok(self.acknowledged.write(self.batch)?),
+        }
     }
 
     /// The rows as they are now.
@@ -113,8 +274,51 @@ impl Storage {
     }
 }
 
-fn open_error(path: &Path, error: fjall::Error) -> OpenError {
-    let path = path.to_owned();
+/// What `fjall` opens.
+struct Keyspaces {
+    database: fjall::Database,
+    rows: Keyspace,
+    large: Keyspace,
+    meta: Keyspace,
+}
+
+impl Keyspaces {
+    fn open(path: &Path, options: &EmbeddedOptions) -> Result<Self, fjall::Error> {
+        let database = fjall::Database::builder(path)
+            .cache_size(options.cache_bytes)
+            .max_journaling_size(options.journal_bytes.max(64 * 1024 * 1024))
+            .worker_threads(options.worker_threads.max(1))
+            .open()?;
+        let plain = || KeyspaceCreateOptions::default().max_memtable_size(options.memtable_bytes);
+        let separated = || {
+            let separation = KvSeparationOptions::default()
+                .separation_threshold(SEPARATION_BYTES)
+                .file_target_size(LARGE_FILE_BYTES);
+            plain().max_memtable_size(LARGE_MEMTABLE_BYTES).with_kv_separation(Some(separation))
+        };
+        let small = || plain().max_memtable_size(META_MEMTABLE_BYTES);
+        Ok(Self {
+            rows: database.keyspace("rows", plain)?,
+            large: database.keyspace("large", separated)?,
+            meta: database.keyspace("meta", small)?,
+            database,
+        })
+    }
+}
+
+/// Whether a process has the directory open.
+fn in_use(path: &Path) -> bool {
+    let lock = std::fs::OpenOptions::new().read(true).write(true).open(path.join(LOCK_FILE));
+    lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(std::fs::TryLockError::WouldBlock)))
+}
+
+pub(super) fn corrupt(path: &Path, reason: impl Into<String>) -> OpenError {
+    OpenError::Corrupt { path: path.to_owned(), reason: reason.into() }
+}
+
+/// The engine's error in our words.
+fn at(path: &Path, error: fjall::Error) -> OpenError {
+    let path: PathBuf = path.to_owned();
     match error {
         fjall::Error::Locked => OpenError::Locked { path },
         fjall::Error::Io(source) => OpenError::Io { path, source },
@@ -138,7 +342,8 @@ pub(super) struct Snapshot {
 
 impl Snapshot {
     fn value(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        Ok(self.snapshot.get(&self.rows, tagged(key))?.map(Bytes::from))
+        let value = self.snapshot.get(&self.rows, tagged(key));
+        Ok(value.map_err(|error| unreadable(&self.rows, error))?.map(Bytes::from))
     }
 }
 
@@ -168,7 +373,7 @@ impl Source for Snapshot {
                 page.more = true;
                 return Ok(page);
             }
-            let (key, value) = row.into_inner()?;
+            let (key, value) = row.into_inner().map_err(|error| unreadable(&self.rows, error))?;
             let row = KeyValue { key: Bytes::from(key).slice(1..), value: value.into() };
             bytes += row.key.len() + row.value.len();
             page.rows.push(row);
@@ -184,7 +389,16 @@ impl Base for Snapshot {
     fn keys(&self, begin: &[u8], end: &[u8]) -> Result<Vec<Bytes>> {
         self.snapshot
             .range(&self.rows, tagged(begin)..tagged(end))
-            .map(|row| Ok(Bytes::from(row.key()?).slice(1..)))
+            .map(|row| {
+                let key = row.key().map_err(|error| unreadable(&self.rows, error))?;
+                Ok(Bytes::from(key).slice(1..))
+            })
             .collect()
     }
+}
+
+/// A failed read, with the folder that it was of. [`check_files`](super::check_files) finds the
+/// file.
+pub(super) fn unreadable(keyspace: &Keyspace, error: fjall::Error) -> Error {
+    Error::engine_failed(format!("{} ({}): {error}", keyspace.path().display(), keyspace.name()))
 }

@@ -40,8 +40,8 @@ impl LocalPages {
             if self.query.begin >= self.query.end || self.query.limit == Some(0) {
                 break;
             }
-            transaction.faults.before_read().await?;
-            let page = self.read(transaction)?;
+            transaction.noted(transaction.faults.before_read().await)?;
+            let page = transaction.noted(self.read(transaction))?;
             if !page.is_empty() {
                 return Ok(Some(page));
             }

@@ -209,8 +209,8 @@ impl WriteMap {
         let cleared =
             self.cleared.overlapping(begin, end).map(|(left, right)| (left.clone(), right.clone()));
         let known = self.written_in(begin, end).filter_map(|(key, written)| match written {
-            Written::Known(_) => Some((key.clone(), successor(key))),
-            Written::Pending(_) | Written::Unreadable => None,
+            Written::Known(_) | Written::Unreadable => Some((key.clone(), successor(key))),
+            Written::Pending(_) => None,
         });
         let mut independent: Vec<(Bytes, Bytes)> = cleared.chain(known).collect();
         independent.sort();

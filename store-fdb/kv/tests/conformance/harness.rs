@@ -35,7 +35,7 @@ impl Store {
 
     #[cfg(feature = "fdb")]
     pub(crate) fn fdb() -> Option<Self> {
-        let cluster = server::cluster_file()?;
+        let cluster = crate::server::shared()?;
         Some(Self::new(kv::fdb::open(Some(cluster), Env::system()).unwrap(), ()))
     }
 
@@ -91,98 +91,5 @@ impl Store {
     /// Every committed row.
     pub(crate) async fn rows(&self) -> Vec<(String, String)> {
         self.named(&self.db.begin().range(self.all()).collect().await.unwrap())
-    }
-}
-
-/// One `fdbserver` for the whole test process.
-#[cfg(feature = "fdb")]
-mod server {
-    use std::{
-        io::Write,
-        net::TcpListener as Port,
-        path::{Path, PathBuf},
-        process::{Child, Command, Stdio},
-        sync::OnceLock,
-    };
-
-    struct Server {
-        cluster: PathBuf,
-        /// Ends the server when this process is gone, however it went.
-        _keeper: Child,
-    }
-
-    /// Runs a server until standard input is closed, then takes its folder away.
-    const KEEPER: &str = r#"
-        folder=$1; shift
-        "$@" & server=$!
-        cat >/dev/null
-        kill $server; wait $server
-        rm -rf "$folder"
-    "#;
-
-    static SERVER: OnceLock<Option<Server>> = OnceLock::new();
-
-    /// The cluster's file; `None`, visibly, where there is no server to start.
-    pub(super) fn cluster_file() -> Option<&'static Path> {
-        let server = SERVER.get_or_init(|| {
-            let server = start();
-            if server.is_none() {
-                // Past the test runner's capture, and once.
-                let _told = writeln!(std::io::stderr(), "skipped: no fdbserver");
-            }
-            server
-        });
-        server.as_ref().map(|server| server.cluster.as_path())
-    }
-
-    fn program(name: &str) -> Option<PathBuf> {
-        let folder = std::env::var_os("ROOKERY_FDB_BIN").map(PathBuf::from);
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let extra = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
-        folder
-            .into_iter()
-            .chain(std::env::split_paths(&path))
-            .chain(extra)
-            .map(|folder| folder.join(name))
-            .find(|file| file.is_file())
-    }
-
-    fn free_port() -> u16 {
-        Port::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-    }
-
-    fn start() -> Option<Server> {
-        let (fdbserver, fdbcli) = (program("fdbserver")?, program("fdbcli")?);
-        let folder = tempfile::tempdir().unwrap().keep();
-        let cluster = folder.join("fdb.cluster");
-        let address = format!("127.0.0.1:{}", free_port());
-        std::fs::write(&cluster, format!("kvtest:kvtest@{address}")).unwrap();
-        let mut process = Command::new("sh")
-            .args(["-c", KEEPER, "keeper"])
-            .arg(&folder)
-            .arg(fdbserver)
-            .arg("--cluster-file")
-            .arg(&cluster)
-            .args(["--public-address", &address, "--listen-address", "public"])
-            .arg("--datadir")
-            .arg(folder.join("data"))
-            .arg("--logdir")
-            .arg(&folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let configured = Command::new(fdbcli)
-            .arg("-C")
-            .arg(&cluster)
-            .args(["--timeout", "60", "--exec", "configure new single memory"])
-            .output()
-            .unwrap();
-        if !configured.status.success() {
-            drop(process.stdin.take());
-            panic!("fdbcli: {}", String::from_utf8_lossy(&configured.stdout));
-        }
-        Some(Server { cluster, _keeper: process })
     }
 }

@@ -7,13 +7,22 @@
 
 mod atomics;
 mod conflicts;
+mod cursors;
+#[cfg(feature = "fdb")]
+mod fdb_restart;
 mod harness;
+mod history;
 mod limits;
+mod model;
 mod operations;
+mod overlaps;
 mod overlay;
+mod planted;
 mod ranges;
 mod retry;
 mod serializable;
+#[cfg(feature = "fdb")]
+mod server;
 mod stamps;
 mod watches;
 
@@ -76,9 +85,17 @@ suite! {
         declared_conflicts_count,
         write_skew_is_refused,
     }
+    cursors {
+        a_cursor_misses_none_and_sees_none_twice,
+    }
+    overlaps {
+        conflicts_are_exactly_the_overlaps,
+    }
     overlay {
         reads_agree_with_a_model,
         uncommitted_stamps_cannot_be_read,
+        ranges_stop_before_uncommitted_stamps,
+        only_a_clear_makes_a_stamped_value_readable,
     }
     ranges {
         pages_in_both_directions,
@@ -96,6 +113,9 @@ suite! {
         a_watch_of_a_dropped_transaction_is_cancelled,
         every_kind_of_write_is_told,
         waiters_are_woken_in_a_chain,
+        watches_are_bounded,
+        a_rewritten_value_loses_no_watch,
+        a_watch_over_an_own_write_waits_for_the_next,
     }
     limits {
         keys_and_values_at_their_edges,
@@ -109,6 +129,9 @@ suite! {
         conflicts_are_retried,
         a_closure_error_of_the_store_is_retried,
         a_run_tells_its_place,
+    }
+    model {
+        histories_are_strictly_serializable,
     }
     serializable {
         transfers_keep_the_sum,

@@ -137,5 +137,92 @@ pub(crate) async fn uncommitted_stamps_cannot_be_read(store: Store) {
     assert_eq!(tx.range(log.clone()).collect().await.map(drop), unreadable.clone().map(drop));
     assert_eq!(tx.range(store.range("m", "z")).collect().await, Ok(vec![]));
     let reverse = tx.range(log.reverse().limit(1)).collect().await;
-    assert_eq!(reverse.map(drop), unreadable.map(drop));
+    assert_eq!(reverse.map(drop), unreadable.clone().map(drop));
+    // A read that failed makes the commit fail as well, read-only or not.
+    assert_eq!(tx.commit().await.map(drop), unreadable.clone().map(drop));
+    assert_eq!(store.rows().await, []);
+}
+
+/// What a range read over own versionstamped writes gives, and what it does not.
+pub(crate) async fn ranges_stop_before_uncommitted_stamps(store: Store) {
+    let unreadable = Err(Error::AccessedUnreadable);
+    let stamped = tuple::Subspace::from_bytes(store.key("m"))
+        .pack_with_versionstamp(&tuple::Versionstamp::incomplete(0));
+    store.fill(&[("a", "1"), ("b", "2"), ("x", "3"), ("y", "4")]).await;
+    let names = |names: &[&str]| Ok(names.iter().map(ToString::to_string).collect::<Vec<_>>());
+    // What is stamped, the range, its limit, whether from its end, and what comes.
+    let cases = [
+        ("key", ("a", "z"), 1, false, names(&["a"])),
+        ("key", ("a", "z"), 2, false, names(&["a", "b"])),
+        ("key", ("a", "z"), 3, false, unreadable.clone()),
+        ("key", ("a", "z"), 1, true, names(&["y"])),
+        ("key", ("a", "z"), 2, true, names(&["y", "x"])),
+        ("key", ("a", "z"), 3, true, unreadable.clone()),
+        ("key", ("a", "m"), 9, false, names(&["a", "b"])),
+        ("key", ("n", "z"), 9, false, names(&["x", "y"])),
+        ("value", ("a", "z"), 1, false, names(&["a"])),
+        ("value", ("a", "z"), 2, false, unreadable.clone()),
+        ("value", ("a", "b"), 9, false, names(&["a"])),
+        ("value", ("a", "z"), 2, true, names(&["y", "x"])),
+        ("value", ("a", "z"), 3, true, unreadable),
+    ];
+    for (what, (begin, end), limit, from_end, expected) in cases {
+        for snapshot in [false, true] {
+            let tx = store.db.begin();
+            match what {
+                "key" => tx.atomic(&stamped, b"entry", AtomicOp::SetVersionstampedKey),
+                _ => tx.atomic(&store.key("b"), &[0; 14], AtomicOp::SetVersionstampedValue),
+            }
+            let mut query = store.range(begin, end).limit(limit);
+            if from_end {
+                query = query.reverse();
+            }
+            if snapshot {
+                query = query.snapshot();
+            }
+            let case = format!("{what} {begin}..{end} {limit} {from_end} {snapshot}");
+            let got = tx.range(query).collect().await;
+            let got = got.map(|rows| rows.iter().map(|row| store.name(&row.key)).collect());
+            assert_eq!(got, expected, "{case}");
+            let committed = tx.commit().await.map(drop);
+            assert_eq!(committed, expected.clone().map(drop), "{case}");
+            store.write(|tx| tx.clear_range(&store.key("m"), &store.key("n"))).await;
+            store.fill(&[("b", "2")]).await;
+        }
+    }
+}
+
+/// Mutations over a versionstamped value of the same transaction.
+pub(crate) async fn only_a_clear_makes_a_stamped_value_readable(store: Store) {
+    let key = &store.key("v");
+    let lay = || {
+        let tx = store.db.begin();
+        tx.atomic(key, &[0; 14], AtomicOp::SetVersionstampedValue);
+        tx
+    };
+    let unreadable = Err(Error::AccessedUnreadable);
+    let tx = lay();
+    tx.set(key, b"set");
+    assert_eq!(tx.get(key).await, unreadable);
+    let tx = lay();
+    tx.atomic(key, &[1], AtomicOp::Add);
+    assert_eq!(tx.get(key).await, unreadable);
+    let tx = lay();
+    tx.clear(key);
+    tx.atomic(key, &[1], AtomicOp::Add);
+    assert_eq!(tx.get(key).await.unwrap().as_deref(), Some([1].as_slice()));
+    let tx = lay();
+    tx.clear_range(key, &store.key("w"));
+    tx.set(key, b"set");
+    assert_eq!(tx.get(key).await.unwrap().as_deref(), Some(b"set".as_slice()));
+    tx.commit().await.unwrap();
+    // What cannot be read is written all the same: the last write wins.
+    let tx = lay();
+    tx.set(key, b"last");
+    tx.commit().await.unwrap();
+    assert_eq!(store.value("v").await.as_deref(), Some(b"last".as_slice()));
+    let tx = lay();
+    tx.atomic(key, b"!", AtomicOp::AppendIfFits);
+    let stamp = tx.commit().await.unwrap().versionstamp.expect("it wrote");
+    assert_eq!(store.value("v").await, Some([stamp.as_bytes(), b"!".as_slice()].concat()));
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use env::Env;
-use kv::{AtomicOp, Error, Watch};
+use kv::{AtomicOp, Error, Watch, limits::WATCHES_MAX};
 
 use crate::Store;
 
@@ -90,4 +90,46 @@ pub(crate) async fn waiters_are_woken_in_a_chain(store: Store) {
     let first = store.fill(&[("00", "rung")]);
     futures_util::future::join(futures_util::future::join_all(waiters), first).await;
     assert_eq!(store.rows().await.len(), 21);
+}
+
+pub(crate) async fn watches_are_bounded(store: Store) {
+    let tx = store.db.begin();
+    let key = |number: usize| store.key(number.to_be_bytes());
+    let mut watches: Vec<Watch> = (0..WATCHES_MAX).map(|number| tx.watch(&key(number))).collect();
+    tx.commit().await.unwrap();
+    let tx = store.db.begin();
+    assert_eq!(told(tx.watch(&key(0))).await, Err(Error::TooManyWatches));
+    drop(tx);
+    // They all work, and what ends gives its place back.
+    let (first, last) = (watches.swap_remove(0), watches.pop().expect("there are many"));
+    store.write(|tx| tx.clear_range(&key(0), &key(WATCHES_MAX))).await;
+    store.write(|tx| tx.set(&key(0), b"")).await;
+    assert_eq!(told(first).await, Ok(()));
+    drop((last, watches));
+    let again = watch(&store, "again").await;
+    store.fill(&[("again", "")]).await;
+    assert_eq!(told(again).await, Ok(()));
+}
+
+/// A value that is written again as it was may be told or not; one that changed and changed back
+/// before anybody looked, too. A watch must end with the next real change.
+pub(crate) async fn a_rewritten_value_loses_no_watch(store: Store) {
+    store.fill(&[("a", "1")]).await;
+    let watch = watch(&store, "a").await;
+    store.fill(&[("a", "1")]).await;
+    store.fill(&[("a", "2")]).await;
+    assert_eq!(told(watch).await, Ok(()));
+}
+
+/// A watch sees what its own transaction writes as what is there.
+pub(crate) async fn a_watch_over_an_own_write_waits_for_the_next(store: Store) {
+    let tx = store.db.begin();
+    tx.set(&store.key("a"), b"own");
+    let watch = tx.watch(&store.key("a"));
+    tx.commit().await.unwrap();
+    let mut changed = Box::pin(watch.changed());
+    let quiet = Env::system().timeout(Duration::from_millis(100), &mut changed).await;
+    assert!(quiet.is_err(), "its own write is no change");
+    store.fill(&[("a", "other")]).await;
+    assert_eq!(Env::system().timeout(PATIENCE, changed).await, Ok(Ok(())));
 }

@@ -1,0 +1,244 @@
+//! Backup: one moment of the store, streamed while commits go on.
+//!
+//! Everything comes from one snapshot of all keyspaces, taken between two batches: the rows of
+//! every transaction or none, and every large value that they refer to, because it was put before
+//! them. A thread of its own reads it and hands out chunks through a short channel, so that
+//! nothing blocks the runtime and a slow taker costs no memory.
+//!
+//! While the snapshot is held, `fjall` keeps in memory whatever is written after it. That is
+//! bounded by [`BACKUP_WRITES_BYTES_MAX`], beyond which the backup ends with an error and the
+//! store goes on.
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use env::Env;
+use fjall::{Keyspace, Readable};
+use tokio::sync::mpsc;
+
+use super::{
+    format::{FrameWriter, Kind, Totals},
+    queue::{Core, Queue},
+    storage::{Storage, unreadable},
+};
+use crate::{
+    Error, Result,
+    limits::{BACKUP_CHUNK_BYTES, BACKUP_CHUNKS_WAITING_MAX, BACKUP_WRITES_BYTES_MAX},
+};
+
+/// Why a backup ended early.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BackupError {
+    /// So much was written meanwhile that holding on to one moment would take too much memory.
+    #[error("more than {BACKUP_WRITES_BYTES_MAX} bytes were written while the backup ran")]
+    Overtaken,
+    /// The store could not be read.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+/// What a backup or a restore has done so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BackupCounts {
+    /// Rows.
+    pub rows: u64,
+    /// Large values.
+    pub large_values: u64,
+    /// Bytes of the backup.
+    pub bytes: u64,
+}
+
+/// A backup being made. Dropping it ends it.
+pub struct Backup {
+    chunks: mpsc::Receiver<Result<Chunk, BackupError>>,
+    counts: BackupCounts,
+    progress: Progress,
+    estimated_bytes: u64,
+}
+
+#[derive(PartialEq, Eq)]
+enum Progress {
+    Reading,
+    Done,
+}
+
+struct Chunk {
+    bytes: Bytes,
+    counts: BackupCounts,
+    progress: Progress,
+}
+
+impl std::fmt::Debug for Backup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Backup").field("counts", &self.counts).finish_non_exhaustive()
+    }
+}
+
+/// One moment of all keyspaces.
+pub(super) struct Everything {
+    snapshot: fjall::Snapshot,
+    rows: Keyspace,
+    large: Keyspace,
+    /// No version above this is in the snapshot.
+    reserved: u64,
+}
+
+impl Everything {
+    pub(super) fn of(storage: &Storage) -> Result<Self> {
+        let snapshot = storage.database.snapshot();
+        Ok(Self {
+            reserved: storage.reserved(&snapshot)?,
+            snapshot,
+            rows: storage.rows.clone(),
+            large: storage.large.clone(),
+        })
+    }
+}
+
+impl Backup {
+    pub(super) async fn begin(queue: &Queue, env: &Env) -> Result<Self> {
+        let core = queue.core();
+        let written_before = core.written_bytes.load(Relaxed);
+        let everything = queue.everything().await?;
+        let estimated_bytes = everything.rows.disk_space() + everything.large.disk_space();
+        let (sender, chunks) = mpsc::channel(BACKUP_CHUNKS_WAITING_MAX);
+        let reader = Reader {
+            core,
+            written_before,
+            everything,
+            sender,
+            frames: FrameWriter::new(),
+            totals: Totals::default(),
+            page: BytesMut::new(),
+        };
+        let created_ms = env.wall().unix_ms();
+        // A thread of its own rather than a place in the environment's pool: a taker may be slow
+        // for hours, and a runtime that shuts down waits for its pool.
+        std::thread::Builder::new()
+            .name("kv-backup".into())
+            .spawn(move || reader.run(created_ms))
+            .map_err(Error::engine_failed)?;
+        let (counts, progress) = (BackupCounts::default(), Progress::Reading);
+        Ok(Self { chunks, counts, progress, estimated_bytes })
+    }
+
+    /// The next bytes of the backup, to be written one after the other; `None` once it is
+    /// complete. A backup that was cut off before does not restore.
+    ///
+    /// # Errors
+    /// As [`BackupError`] says; the backup is over then.
+    pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, BackupError> {
+        if self.progress == Progress::Done {
+            return Ok(None);
+        }
+        let ended = || Err(Error::engine_failed("the backup's thread ended").into());
+        let chunk = self.chunks.recv().await.unwrap_or_else(ended)?;
+        self.counts = chunk.counts;
+        self.progress = chunk.progress;
+        Ok(Some(chunk.bytes))
+    }
+
+    /// What the chunks so far hold.
+    pub fn counts(&self) -> BackupCounts {
+        self.counts
+    }
+
+    /// About how many bytes the backup will have, for a progress bar: what the files take on the
+    /// disk, where they are compressed and may hold what was replaced, without what is in memory.
+    pub fn estimated_bytes(&self) -> u64 {
+        self.estimated_bytes
+    }
+}
+
+/// The thread's side.
+struct Reader {
+    core: Arc<Core>,
+    written_before: u64,
+    everything: Everything,
+    sender: mpsc::Sender<Result<Chunk, BackupError>>,
+    frames: FrameWriter,
+    totals: Totals,
+    page: BytesMut,
+}
+
+/// Why the thread stops.
+enum Stop {
+    Failed(BackupError),
+    /// Nobody wants the backup any more.
+    Dropped,
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl Reader {
+    fn run(mut self, created_ms: i64) {
+        if let Err(Stop::Failed(error)) = self.write(created_ms) {
+            // Whoever dropped the backup meanwhile does not want to know.
+            let _dropped = self.sender.blocking_send(Err(error));
+        }
+    }
+
+    fn write(&mut self, created_ms: i64) -> Result<(), Stop> {
+        let mut begin = BytesMut::new();
+        begin.put_u64(self.everything.reserved);
+        begin.put_i64(created_ms);
+        let head = self.frames.header();
+        self.send(head, Progress::Reading)?;
+        self.send_frame(Kind::Begin, &begin, Progress::Reading)?;
+        self.write_keyspace(Kind::Rows)?;
+        self.write_keyspace(Kind::Large)?;
+        let end = self.totals.encode();
+        self.send_frame(Kind::End, &end, Progress::Done)
+    }
+
+    fn write_keyspace(&mut self, kind: Kind) -> Result<(), Stop> {
+        let keyspace = match kind {
+            Kind::Large => self.everything.large.clone(),
+            _ => self.everything.rows.clone(),
+        };
+        for entry in self.everything.snapshot.iter(&keyspace) {
+            let (key, value) = entry.into_inner().map_err(|error| unreadable(&keyspace, error))?;
+            let length = |part: &[u8]| u32::try_from(part.len()).expect("fjall's limit is 32 bits");
+            self.page.put_u32(length(&key));
+            self.page.put_u32(length(&value));
+            self.page.put_slice(&key);
+            self.page.put_slice(&value);
+            self.totals.count(kind);
+            if self.page.len() >= BACKUP_CHUNK_BYTES {
+                self.send_page(kind)?;
+            }
+        }
+        self.send_page(kind)
+    }
+
+    fn send_page(&mut self, kind: Kind) -> Result<(), Stop> {
+        if self.page.is_empty() {
+            return Ok(());
+        }
+        let page = self.page.split();
+        self.send_frame(kind, &page, Progress::Reading)
+    }
+
+    fn send_frame(&mut self, kind: Kind, payload: &[u8], progress: Progress) -> Result<(), Stop> {
+        let frame = self.frames.frame(kind, payload);
+        self.send(frame, progress)
+    }
+
+    fn send(&mut self, bytes: Bytes, progress: Progress) -> Result<(), Stop> {
+        let written = self.core.written_bytes.load(Relaxed) - self.written_before;
+        if written > BACKUP_WRITES_BYTES_MAX {
+            return Err(Stop::Failed(BackupError::Overtaken));
+        }
+        let counts = BackupCounts {
+            rows: self.totals.rows,
+            large_values: self.totals.large_values,
+            bytes: self.frames.bytes(),
+        };
+        let chunk = Chunk { bytes, counts, progress };
+        self.sender.blocking_send(Ok(chunk)).map_err(|_| Stop::Dropped)
+    }
+}

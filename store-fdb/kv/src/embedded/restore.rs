@@ -1,0 +1,268 @@
+//! Restore: a backup becomes a directory, whole or not at all.
+//!
+//! The store is built in `NAME.restoring` beside the target, marked as unfinished, which no open
+//! accepts; it gets its name by one rename, when everything is on the disk and the backup's end was
+//! read. A crash before leaves that folder, and the next restore takes it away.
+
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+use env::Env;
+
+use super::{
+    BackupCounts, EmbeddedOptions,
+    format::{FrameReader, Kind, Totals},
+    storage::{Durability, RESTORING_MARK, Storage},
+};
+use crate::{
+    Error, OpenError,
+    limits::{RESTORE_BATCH_BYTES, RESTORE_RESTART_FACTOR, VERSIONS_PER_SECOND, VERSIONS_RESERVED},
+};
+
+/// Why a backup was not restored. Nothing is left where the store should be.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// There is something already.
+    #[error("{} is not empty", path.display())]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// What is to be built beside the target is there, and no earlier restore left it.
+    #[error("{} is in the way, and no unfinished restore", path.display())]
+    InTheWay {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The file is something else.
+    #[error("this is not a backup")]
+    NotABackup,
+    /// The backup was written by a newer release.
+    #[error("the backup has format {found}, and this release knows {known}")]
+    FormatUnknown {
+        /// The format found.
+        found: u32,
+        /// The newest format that this release knows.
+        known: u32,
+    },
+    /// The backup ends too early.
+    #[error("the backup is cut off after byte {bytes}")]
+    CutOff {
+        /// Bytes that were whole.
+        bytes: u64,
+    },
+    /// The backup is not what was written.
+    #[error("the backup is damaged after byte {bytes}: {reason}")]
+    Damaged {
+        /// Bytes that were whole.
+        bytes: u64,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// The backup cannot be read.
+    #[error("cannot read the backup")]
+    Read(#[source] std::io::Error),
+    /// The operating system refused.
+    #[error("cannot write {}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it said.
+        source: std::io::Error,
+    },
+    /// The new store cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The new store cannot be written.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+impl From<fjall::Error> for RestoreError {
+    fn from(error: fjall::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// Restores a backup. As [`Embedded::restore`](super::Embedded::restore).
+pub(super) fn restore(
+    target: &Path,
+    reader: impl Read,
+    env: &Env,
+    options: &EmbeddedOptions,
+    progress: &mut dyn FnMut(BackupCounts),
+) -> Result<BackupCounts, RestoreError> {
+    let mut frames = FrameReader::new(reader)?;
+    must_be_empty(target)?;
+    let place = Place::make(target)?;
+    let counts = fill(&place.building, &mut frames, env, options, progress);
+    match counts.and_then(|counts| place.finish(target).map(|()| counts)) {
+        Ok(counts) => Ok(counts),
+        Err(error) => {
+            place.take_away();
+            Err(error)
+        }
+    }
+}
+
+fn must_be_empty(target: &Path) -> Result<(), RestoreError> {
+    let not_empty = || RestoreError::NotEmpty { path: target.to_owned() };
+    match std::fs::read_dir(target) {
+        Ok(mut entries) => entries.next().map_or(Ok(()), |_| Err(not_empty())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => Err(not_empty()),
+        Err(source) => Err(RestoreError::Io { path: target.to_owned(), source }),
+    }
+}
+
+/// The folder that the store is built in.
+struct Place {
+    building: PathBuf,
+    mark: PathBuf,
+}
+
+impl Place {
+    fn make(target: &Path) -> Result<Self, RestoreError> {
+        let named = target.file_name().ok_or_else(|| RestoreError::Io {
+            path: target.to_owned(),
+            source: std::io::Error::other("it has no name"),
+        })?;
+        let mut name = named.to_owned();
+        name.push(".restoring");
+        let building = target.with_file_name(name);
+        let place = Self { mark: building.join(RESTORING_MARK), building };
+        if place.building.exists() {
+            if !place.mark.exists() {
+                return Err(RestoreError::InTheWay { path: place.building });
+            }
+            tracing::info!(folder = %place.building.display(), "removing an unfinished restore");
+            std::fs::remove_dir_all(&place.building).map_err(at(&place.building))?;
+        }
+        std::fs::create_dir_all(&place.building).map_err(at(&place.building))?;
+        File::create(&place.mark).and_then(|mark| mark.sync_all()).map_err(at(&place.mark))?;
+        sync_folder(&place.building)?;
+        Ok(place)
+    }
+
+    /// Gives the whole store its name.
+    fn finish(&self, target: &Path) -> Result<(), RestoreError> {
+        sync_folder(&self.building)?;
+        std::fs::remove_file(&self.mark).map_err(at(&self.mark))?;
+        sync_folder(&self.building)?;
+        std::fs::rename(&self.building, target).map_err(at(target))?;
+        match target.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
+            _ => sync_folder(Path::new(".")),
+        }
+    }
+
+    fn take_away(&self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.building) {
+            tracing::warn!(folder = %self.building.display(), %error, "an unfinished restore stays");
+        }
+    }
+}
+
+fn at(path: &Path) -> impl FnOnce(std::io::Error) -> RestoreError {
+    let path = path.to_owned();
+    move |source| RestoreError::Io { path, source }
+}
+
+fn sync_folder(path: &Path) -> Result<(), RestoreError> {
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(at(path))
+}
+
+/// Writes everything that the backup has into a new store, and syncs it.
+fn fill<R: Read>(
+    building: &Path,
+    frames: &mut FrameReader<R>,
+    env: &Env,
+    options: &EmbeddedOptions,
+    progress: &mut dyn FnMut(BackupCounts),
+) -> Result<BackupCounts, RestoreError> {
+    let (Kind::Begin, begin) = frames.frame()? else {
+        return Err(frames.damaged("it does not begin as one"));
+    };
+    let Ok(begin) = <[u8; 16]>::try_from(begin) else {
+        return Err(frames.damaged("its begin is of the wrong length"));
+    };
+    let (reserved, created) = begin.split_at(8);
+    let reserved = u64::from_be_bytes(reserved.try_into().expect("it was split at eight"));
+    let created_ms = i64::from_be_bytes(created.try_into().expect("it was split at eight"));
+    let mut storage = Storage::create(building, options)?;
+    storage.begin_with_version(first_version(reserved, created_ms, env))?;
+    let mut totals = Totals::default();
+    loop {
+        let (kind, payload) = frames.frame()?;
+        let expected = match kind {
+            Kind::Begin => return Err(frames.damaged("it begins twice")),
+            Kind::End => payload == totals.encode(),
+            Kind::Rows | Kind::Large => write(&mut storage, kind, payload, &mut totals)?,
+        };
+        if !expected {
+            return Err(frames.damaged("its parts do not fit together"));
+        }
+        let counts = BackupCounts {
+            rows: totals.rows,
+            large_values: totals.large_values,
+            bytes: frames.bytes(),
+        };
+        progress(counts);
+        if kind == Kind::End {
+            frames.end()?;
+            storage.sync_all()?;
+            return Ok(counts);
+        }
+    }
+}
+
+/// A version above every one that the store can have handed out between the backup and now.
+fn first_version(reserved: u64, created_ms: i64, env: &Env) -> u64 {
+    let elapsed_ms = u64::try_from(env.wall().unix_ms().saturating_sub(created_ms)).unwrap_or(0);
+    let elapsed = elapsed_ms.saturating_mul(VERSIONS_PER_SECOND / 1000);
+    let restarts = elapsed.saturating_mul(RESTORE_RESTART_FACTOR);
+    reserved.saturating_add(24 * VERSIONS_RESERVED).saturating_add(restarts)
+}
+
+/// Writes a frame's entries; tells whether they fill it exactly.
+fn write(
+    storage: &mut Storage,
+    kind: Kind,
+    mut payload: &[u8],
+    totals: &mut Totals,
+) -> Result<bool, RestoreError> {
+    let keyspace = match kind {
+        Kind::Large => storage.large.clone(),
+        _ => storage.rows.clone(),
+    };
+    let mut batch = storage.batch();
+    let mut bytes = 0;
+    while !payload.is_empty() {
+        let Some((key, value, rest)) = entry(payload) else { return Ok(false) };
+        bytes += key.len() + value.len();
+        batch.insert(&keyspace, Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+        totals.count(kind);
+        payload = rest;
+        if bytes >= RESTORE_BATCH_BYTES {
+            let full = std::mem::replace(&mut batch, storage.batch());
+            storage.write(full, Durability::Buffered)?;
+            bytes = 0;
+        }
+    }
+    storage.write(batch, Durability::Buffered)?;
+    Ok(true)
+}
+
+/// The first key and value, and what follows them.
+fn entry(payload: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let length = |bytes: [u8; 4]| usize::try_from(u32::from_be_bytes(bytes)).ok();
+    let (key_bytes, rest) = payload.split_first_chunk::<4>()?;
+    let (value_bytes, rest) = rest.split_first_chunk::<4>()?;
+    let (key, rest) = rest.split_at_checked(length(*key_bytes)?)?;
+    let (value, rest) = rest.split_at_checked(length(*value_bytes)?)?;
+    (!key.is_empty() && key.len() <= usize::from(u16::MAX)).then_some((key, value, rest))
+}
