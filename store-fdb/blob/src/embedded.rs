@@ -7,7 +7,7 @@
 //! | `s` object | empty; the id once it is known | from the first chunk until the header stands, and again while chunks are removed: what a crash cut off is found by it |
 
 use bytes::Bytes;
-use kv::LargeValues;
+use kv::{LargeValues, embedded::Expansion};
 use prost::Message;
 
 use crate::{
@@ -160,6 +160,21 @@ impl Embedded {
         record.encode(&mut value).expect("a Vec grows as needed");
         self.values.put(&header_key(id), value.into()).await?;
         Ok(self.values.remove(&upload_key(object)).await?)
+    }
+
+    /// The chunks that stand behind a header, where they are in files: for a backup, which takes
+    /// them among the values.
+    pub(crate) fn expand(&self, key: &[u8], value: &[u8]) -> Expansion {
+        let header = match (key.first(), value.split_first()) {
+            (Some(b'h'), Some((&CHUNKED, record))) => HeaderRecord::decode(record).ok(),
+            _ => None,
+        };
+        let object = header.as_ref().and_then(Header::from_record).map(|header| header.object);
+        let (Some(folder), Some(object)) = (&self.folder, object) else {
+            return Box::new(std::iter::empty());
+        };
+        let chunks = (0..).zip(folder.chunks(object));
+        Box::new(chunks.map(move |(number, chunk)| Ok((chunk_key(object, number), chunk?))))
     }
 
     /// At most `limit` names after `after`.

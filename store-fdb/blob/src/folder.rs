@@ -82,27 +82,17 @@ impl Folder {
         object: ObjectId,
         number: u32,
     ) -> Result<Option<Bytes>, BlobError> {
-        self.blocking("read", self.file(object), move |path| {
-            let file = match File::open(path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(error),
-            };
-            let mut chunk = vec![0; CHUNK_BYTES];
-            let offset = u64::from(number) * to_u64(CHUNK_BYTES);
-            let mut filled = 0;
-            while filled < chunk.len() {
-                match file.read_at(&mut chunk[filled..], offset + to_u64(filled)) {
-                    Ok(0) => break,
-                    Ok(read) => filled += read,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            chunk.truncate(filled);
-            Ok((filled > 0).then(|| chunk.into()))
-        })
-        .await
+        self.blocking("read", self.file(object), move |path| read_chunk(path, number)).await
+    }
+
+    /// The object's chunks, read by the calling thread, which may block; none where there is no
+    /// file.
+    pub(crate) fn chunks(
+        &self,
+        object: ObjectId,
+    ) -> impl Iterator<Item = io::Result<Bytes>> + use<> {
+        let path = self.file(object);
+        (0..).map_while(move |number| read_chunk(&path, number).transpose())
     }
 
     /// Removes the object's file; one that is not there is removed.
@@ -141,6 +131,27 @@ impl Folder {
         });
         ended.await.map_err(|error| unavailable(error.to_string()))?.map_err(unavailable)
     }
+}
+
+fn read_chunk(path: &Path, number: u32) -> io::Result<Option<Bytes>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let offset = u64::from(number) * to_u64(CHUNK_BYTES);
+    let mut filled = 0;
+    while filled < chunk.len() {
+        match file.read_at(&mut chunk[filled..], offset + to_u64(filled)) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    chunk.truncate(filled);
+    Ok((filled > 0).then(|| chunk.into()))
 }
 
 fn create_folder(path: &Path) -> io::Result<()> {
@@ -262,6 +273,32 @@ mod tests {
         open(&store.values, store.directory.path()).await;
         assert_eq!((store.files().len(), store.keys(b"s").await), (1, 0));
         assert!(store.read(kept).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_backup_of_the_engine_holds_the_files() {
+        use kv::embedded::{Embedded, EmbeddedOptions};
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let engine = |name: &str| {
+            Embedded::open(&path(name), Env::system(), EmbeddedOptions::default()).unwrap()
+        };
+        let embedded = engine("store");
+        let blobs = open(&embedded.large_values(), &path("blobs")).await;
+        let (small, large) = (bytes(100), bytes(3 * CHUNK_BYTES + 7));
+        let ids = [blobs.put(&small).await.unwrap(), blobs.put(&large).await.unwrap()];
+        embedded.large_values().sync().await.unwrap();
+        let mut backup = embedded.backup_with(blobs.expand_backup()).await.unwrap();
+        let mut file = Vec::new();
+        while let Some(chunk) = backup.next_chunk().await.unwrap() {
+            file.extend_from_slice(&chunk);
+        }
+        Embedded::restore(&path("restored"), &file[..], &Env::system(), |_| {}).unwrap();
+        let restored = engine("restored");
+        let blobs = open(&restored.large_values(), &path("no-files")).await;
+        for (id, whole) in ids.into_iter().zip([small, large]) {
+            assert_eq!(blobs.read_to_vec(id, 0..u64::MAX, usize::MAX).await.unwrap(), whole);
+        }
     }
 
     /// A put that is given up at any of its awaits leaves a whole blob or nothing.

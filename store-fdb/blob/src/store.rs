@@ -94,6 +94,15 @@ impl BlobStore {
         self.faults.clone()
     }
 
+    /// For [`kv::embedded::Embedded::backup_with`]: the bytes of blobs that are in files, so that
+    /// a backup of the engine holds every blob that it refers to.
+    pub fn expand_backup(&self) -> kv::embedded::Expand {
+        let backend = Arc::clone(&self.backend);
+        Box::new(move |key, value| match &*backend {
+            Backend::Embedded(embedded) => embedded.expand(key, value),
+        })
+    }
+
     /// Writes a blob that is in memory.
     ///
     /// # Errors

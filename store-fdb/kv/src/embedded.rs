@@ -37,7 +37,7 @@ use env::Env;
 
 use crate::{Database, Faults, LargeValues, OpenError, Result};
 
-pub use backup::{Backup, BackupCounts, BackupError};
+pub use backup::{Backup, BackupCounts, BackupError, Expand, Expansion};
 use committer::Committer;
 pub use files::{Damage, check_files};
 pub(crate) use queue::Queue;
@@ -129,7 +129,16 @@ impl Embedded {
     /// # Errors
     /// [`Error::EngineFailed`](crate::Error::EngineFailed).
     pub async fn backup(&self) -> Result<Backup> {
-        Backup::begin(&self.queue, &self.env).await
+        self.backup_with(Box::new(|_, _| Box::new(std::iter::empty()))).await
+    }
+
+    /// The same, with the further large values that `expand` tells behind each of those here. A
+    /// restore puts all of them into the engine.
+    ///
+    /// # Errors
+    /// [`Error::EngineFailed`](crate::Error::EngineFailed).
+    pub async fn backup_with(&self, expand: Expand) -> Result<Backup> {
+        Backup::begin(&self.queue, &self.env, expand).await
     }
 
     /// Restores a backup into a directory that does not exist or is empty. `progress` is told

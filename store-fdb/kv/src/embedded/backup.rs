@@ -26,12 +26,25 @@ use crate::{
     limits::{BACKUP_CHUNK_BYTES, BACKUP_CHUNKS_WAITING_MAX, BACKUP_WRITES_BYTES_MAX},
 };
 
+/// Tells which further large values one of them, by its key and value, stands for: what is kept
+/// outside the engine and belongs into the backup. Called on the backup's thread; may block.
+pub type Expand = Box<dyn FnMut(&[u8], &[u8]) -> Expansion + Send>;
+
+/// Further large values, key and value.
+pub type Expansion = Box<dyn Iterator<Item = std::io::Result<(Vec<u8>, Bytes)>>>;
+
 /// Why a backup ended early.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BackupError {
     /// So much was written meanwhile that holding on to one moment would take too much memory.
     #[error("more than {BACKUP_WRITES_BYTES_MAX} bytes were written while the backup ran")]
     Overtaken,
+    /// What a large value stands for could not be read.
+    #[error("what is kept outside the store could not be read: {reason}")]
+    Outside {
+        /// What the system said.
+        reason: String,
+    },
     /// The store could not be read.
     #[error(transparent)]
     Store(#[from] Error),
@@ -96,7 +109,7 @@ impl Everything {
 }
 
 impl Backup {
-    pub(super) async fn begin(queue: &Queue, env: &Env) -> Result<Self> {
+    pub(super) async fn begin(queue: &Queue, env: &Env, expand: Expand) -> Result<Self> {
         let core = queue.core();
         let written_before = core.written_bytes.load(Relaxed);
         let everything = queue.everything().await?;
@@ -110,6 +123,7 @@ impl Backup {
             frames: FrameWriter::new(),
             totals: Totals::default(),
             page: BytesMut::new(),
+            expand,
         };
         let created_ms = env.wall().unix_ms();
         // A thread of its own rather than a place in the environment's pool: a taker may be slow
@@ -159,6 +173,7 @@ struct Reader {
     frames: FrameWriter,
     totals: Totals,
     page: BytesMut,
+    expand: Expand,
 }
 
 /// Why the thread stops.
@@ -202,17 +217,30 @@ impl Reader {
         };
         for entry in self.everything.snapshot.iter(&keyspace) {
             let (key, value) = entry.into_inner().map_err(|error| unreadable(&keyspace, error))?;
-            let length = |part: &[u8]| u32::try_from(part.len()).expect("fjall's limit is 32 bits");
-            self.page.put_u32(length(&key));
-            self.page.put_u32(length(&value));
-            self.page.put_slice(&key);
-            self.page.put_slice(&value);
-            self.totals.count(kind);
-            if self.page.len() >= BACKUP_CHUNK_BYTES {
-                self.send_page(kind)?;
+            self.write_entry(kind, &key, &value)?;
+            if kind == Kind::Large {
+                for further in (self.expand)(&key, &value) {
+                    let (key, value) = further
+                        .map_err(|error| BackupError::Outside { reason: error.to_string() })
+                        .map_err(Stop::Failed)?;
+                    self.write_entry(kind, &key, &value)?;
+                }
             }
         }
         self.send_page(kind)
+    }
+
+    fn write_entry(&mut self, kind: Kind, key: &[u8], value: &[u8]) -> Result<(), Stop> {
+        let length = |part: &[u8]| u32::try_from(part.len()).expect("fjall's limit is 32 bits");
+        self.page.put_u32(length(key));
+        self.page.put_u32(length(value));
+        self.page.put_slice(key);
+        self.page.put_slice(value);
+        self.totals.count(kind);
+        match self.page.len() >= BACKUP_CHUNK_BYTES {
+            true => self.send_page(kind),
+            false => Ok(()),
+        }
     }
 
     fn send_page(&mut self, kind: Kind) -> Result<(), Stop> {
