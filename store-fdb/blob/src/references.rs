@@ -100,3 +100,50 @@ fn key(blob: BlobId, owner: &Owner) -> Vec<u8> {
         }
     }
 }
+
+/// Adds a reference that was lost, for a check that has just found the blob and its owner.
+///
+/// # Errors
+/// [`AdoptError::Gone`] where the sweeper has begun with the blob.
+pub async fn restore(tx: &Transaction, blob: BlobId, owner: &Owner) -> Result<(), AdoptError> {
+    if tx.get(&dying_key(blob)).await?.is_some() {
+        return Err(AdoptError::Gone(blob));
+    }
+    share(tx, blob, owner);
+    Ok(())
+}
+
+/// Every reference, in the order of the blobs' names.
+pub fn range() -> (Vec<u8>, Vec<u8>) {
+    let mut begin = pack(&(Subspace::BlobReference as u64,));
+    let mut end = begin.clone();
+    begin.push(0x00);
+    end.push(0xff);
+    (begin, end)
+}
+
+/// The blob and the owner of a reference's key; `None` for a key that is none.
+pub fn parse(key: &[u8]) -> Option<(BlobId, Owner)> {
+    use kv::tuple::{Bytes, unpack};
+    if let Ok((_, id, kind, account, email)) = unpack::<(u64, Bytes<'_>, String, u64, u32)>(key) {
+        let owner = Owner::Email(account, email);
+        return (kind == "e").then_some((BlobId::from_slice(&id)?, owner));
+    }
+    let (_, id, kind, submission): (u64, Bytes<'_>, String, Bytes<'_>) = unpack(key).ok()?;
+    let owner = Owner::Submission(submission[..].try_into().ok()?);
+    (kind == "s").then_some((BlobId::from_slice(&id)?, owner))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_as_they_are_written() {
+        let blob = BlobId::from_slice(&[7; 48]).unwrap();
+        for owner in [Owner::Email(1, 2), Owner::Email(u64::MAX, 0), Owner::Submission([9; 16])] {
+            assert_eq!(parse(&key(blob, &owner)), Some((blob, owner)));
+        }
+        assert_eq!(parse(&dying_key(blob)), None);
+    }
+}

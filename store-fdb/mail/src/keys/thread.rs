@@ -41,3 +41,30 @@ pub fn member_key(account: AccountId, thread: ThreadId, email: EmailId) -> Vec<u
 pub fn member_range(account: AccountId, thread: ThreadId) -> (Vec<u8>, Vec<u8>) {
     super::range_of(pack(&(Subspace::Thread as u64, account.0, "t", thread.0)))
 }
+
+/// All of (Thread, A, …)
+pub fn all_range(account: AccountId) -> (Vec<u8>, Vec<u8>) {
+    super::range_of(pack(&(Subspace::Thread as u64, account.0)))
+}
+
+/// A key of this family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ThreadKey {
+    /// [`key`]: hash and email.
+    MessageId(u64, EmailId),
+    /// [`member_key`].
+    Member(ThreadId, EmailId),
+}
+
+impl ThreadKey {
+    /// `None` for a key that is none of this family's.
+    pub fn parse(key: &[u8]) -> Option<Self> {
+        let (_, _, kind, what, email): (u64, u64, String, u64, u32) =
+            kv::tuple::unpack(key).ok()?;
+        match kind.as_str() {
+            "k" => Some(Self::MessageId(what, EmailId(email))),
+            "t" => Some(Self::Member(ThreadId(u32::try_from(what).ok()?), EmailId(email))),
+            _ => None,
+        }
+    }
+}
