@@ -141,7 +141,9 @@ mod tests {
     #[test]
     fn keys_are_read_as_they_are_written() {
         let blob = BlobId::from_slice(&[7; 48]).unwrap();
-        for owner in [Owner::Email(1, 2), Owner::Email(u64::MAX, 0), Owner::Submission([9; 16])] {
+        for owner in
+            [Owner::Email(1, 2), Owner::Email(1 << 40, u32::MAX), Owner::Submission([9; 16])]
+        {
             assert_eq!(parse(&key(blob, &owner)), Some((blob, owner)));
         }
         assert_eq!(parse(&dying_key(blob)), None);

@@ -37,6 +37,7 @@ mod emails;
 mod history;
 mod mailboxes;
 mod mend;
+mod operations;
 mod references;
 mod stray;
 mod sum;

@@ -3,7 +3,7 @@
 use kv::{RangeQuery, Transaction};
 
 use super::{
-    Damage, FsckError, emails, history, sum, threads, views,
+    Damage, FsckError, emails, history, operations, sum, threads, views,
     walk::{Walk, stretch},
 };
 use crate::{
@@ -60,6 +60,7 @@ pub(super) async fn check(walk: &mut Walk, account: AccountId) -> Result<(), Fsc
     threads::check(walk, account).await?;
     history::check(walk, account).await?;
     sum::check(walk, account).await?;
+    operations::check(walk, account).await?;
     views::check(walk, account).await
 }
 

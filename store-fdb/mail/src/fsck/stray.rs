@@ -68,11 +68,7 @@ async fn some(
 
 /// The account in a key whose second element it is.
 pub(super) fn account_of(key: &[u8]) -> Option<AccountId> {
-    let elements: Vec<kv::tuple::Element<'_>> = kv::tuple::unpack(key).ok()?;
-    match elements.get(1)? {
-        kv::tuple::Element::Int(account) => u64::try_from(*account).ok().map(AccountId),
-        _ => None,
-    }
+    keys::integers(key).next().map(AccountId)
 }
 
 /// The id that is given out next is above all that are.

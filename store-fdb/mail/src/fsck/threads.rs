@@ -39,7 +39,7 @@ async fn page(
     let read = stretch(tx, from.to_vec(), end, most).await?;
     let mut damages = Vec::new();
     for row in &read.rows {
-        match keys::thread::ThreadKey::parse(&row.key) {
+        match keys::thread::ThreadKey::parse(account, &row.key) {
             Some(keys::thread::ThreadKey::MessageId(hash, email)) => {
                 if !is_needed(tx, account, email, |meta| meta.thread_keys.contains(&hash)).await? {
                     damages.push(Damage::StrayThreadKey(account, hash, email));

@@ -37,11 +37,8 @@ async fn next(
         let (_, end) = keys::range_of(pack(&(subspace as u64, account.0)));
         let rows = tx.range(RangeQuery::new(begin, end).limit(1).snapshot()).collect().await?;
         let Some(row) = rows.first() else { continue };
-        let elements: Vec<kv::tuple::Element<'_>> = kv::tuple::unpack(&row.key)
-            .map_err(|_| StoreError::damaged("view", "a key that is no mailbox's"))?;
-        if let Some(kv::tuple::Element::Int(mailbox)) = elements.get(2)
-            && let Ok(mailbox) = u32::try_from(*mailbox)
-        {
+        let mailbox = keys::integers(&row.key).nth(1).map(u32::try_from);
+        if let Some(Ok(mailbox)) = mailbox {
             let mailbox = MailboxId(mailbox);
             first = Some(first.map_or(mailbox, |held| held.min(mailbox)));
         }
@@ -94,11 +91,7 @@ async fn one_page(
         other => other?,
     }
     let Some(row) = rows.first() else { return Ok(Seen::Good(None)) };
-    let elements: Vec<kv::tuple::Element<'_>> = kv::tuple::unpack(&row.key).unwrap_or_default();
-    let number = match elements.get(3) {
-        Some(kv::tuple::Element::Int(number)) => u32::try_from(*number).ok(),
-        _ => None,
-    };
+    let number = keys::integers(&row.key).nth(2).and_then(|number| u32::try_from(number).ok());
     let Some(number) = number else { return Ok(Seen::Bad) };
     match check_page(tx, account, mailbox, number).await {
         Ok(()) => Ok(Seen::Good(number.checked_add(1))),
