@@ -12,6 +12,7 @@ use kv::{
 use crate::{
     admin::{
         Admin, endpoint,
+        fsck::Checker,
         token::{AdminToken, TokenError},
     },
     config::Config,
@@ -124,6 +125,7 @@ impl Node {
             metrics: services.metrics.clone(),
             readiness: readiness.clone(),
             admin: Admin { db: services.db.clone(), env: env.clone() },
+            checker: Checker::new(services.blobs.clone()),
             token,
         };
         let mut node = Self {

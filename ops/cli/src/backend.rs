@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use blob::BlobStore;
 use env::Env;
 use kv::{
     OpenError,
@@ -47,6 +48,17 @@ impl Direct {
         };
         let admin = Admin { db: store.database(), env };
         Ok(Self { runtime, store, admin })
+    }
+
+    /// The store's blobs.
+    pub(crate) fn blobs(&self) -> Result<BlobStore, CliError> {
+        let opened = BlobStore::embedded(self.store.large_values(), self.admin.env.clone());
+        Ok(self.runtime.block_on(opened).map_err(node::StartError::Blobs)?)
+    }
+
+    /// Runs what answers for itself.
+    pub(crate) fn wait<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
     }
 
     /// Runs one operation.

@@ -112,7 +112,7 @@ impl Speed {
     }
 
     /// How long to rest after work.
-    fn rest_after(self, worked: Duration) -> Duration {
+    pub fn rest_after(self, worked: Duration) -> Duration {
         worked * (100 - u32::from(self.0)) / u32::from(self.0)
     }
 }

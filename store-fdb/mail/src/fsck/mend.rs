@@ -73,7 +73,7 @@ fn counters_of(damage: &Damage) -> Option<AccountId> {
     }
 }
 
-async fn mend(walk: &Walk, damage: &Damage) -> Result<Mended, FsckError> {
+async fn mend(walk: &mut Walk, damage: &Damage) -> Result<Mended, FsckError> {
     if let Damage::NoReference(blob, _) = damage
         && let Err(error) = walk.read_blob(*blob).await
     {

@@ -18,6 +18,9 @@ use crate::{StoreError, limits};
 /// First and longest rest after a step that failed and can be tried again.
 const RETRY_REST: [Duration; 2] = [Duration::from_millis(5), Duration::from_secs(1)];
 
+/// Shorter rests are put together: a timer counts in milliseconds.
+const REST_MIN: Duration = Duration::from_millis(5);
+
 /// A check on its way.
 pub(super) struct Walk {
     /// With the usual patience; for repairs.
@@ -29,6 +32,8 @@ pub(super) struct Walk {
     events: mpsc::Sender<Event>,
     speed: Speed,
     rows: usize,
+    /// Rest that is due and too short to be worth a timer.
+    due: Duration,
     pub(super) progress: Progress,
     pub(super) summary: Summary,
     /// What this check of the account or phase has found.
@@ -50,6 +55,7 @@ impl Walk {
             events,
             speed,
             rows: limits::FSCK_ROWS_MAX / 4,
+            due: Duration::ZERO,
             progress: Progress::default(),
             summary: Summary::default(),
             found: Vec::new(),
@@ -73,7 +79,7 @@ impl Walk {
             match done {
                 Ok(value) => {
                     self.adapt(took);
-                    self.env.sleep(self.speed.rest_after(took)).await;
+                    self.rest_after(took).await;
                     self.tell_progress()?;
                     return Ok(value);
                 }
@@ -92,12 +98,22 @@ impl Walk {
     }
 
     /// Reads a blob's header, and rests.
-    pub(super) async fn read_blob(&self, blob: BlobId) -> Result<(), BlobError> {
+    pub(super) async fn read_blob(&mut self, blob: BlobId) -> Result<(), BlobError> {
         let begun = self.env.monotonic();
         let read = self.blobs.read(blob, 0..0).await.map(drop);
         let took = self.env.monotonic().saturating_since(begun);
-        self.env.sleep(self.speed.rest_after(took)).await;
+        self.rest_after(took).await;
         read
+    }
+
+    async fn rest_after(&mut self, worked: Duration) {
+        self.due += self.speed.rest_after(worked);
+        if self.due >= REST_MIN {
+            self.env.sleep(std::mem::take(&mut self.due)).await;
+        } else {
+            // Whoever shares the thread gets a turn.
+            tokio::task::yield_now().await;
+        }
     }
 
     fn adapt(&mut self, took: Duration) {
