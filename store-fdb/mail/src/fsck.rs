@@ -22,7 +22,7 @@
 //! What is being deleted, an account or a mailbox, goes in several transactions; that is no damage.
 //!
 //! Architecture invariants:
-//! - A check writes nothing. A repair ([`mend`]) reads what it is about again, in the transaction
+//! - A check writes nothing. A repair (`mend.rs`) reads what it is about again, in the transaction
 //!   that mends it.
 //! - Nothing here deletes mail, or guesses.
 //!

@@ -69,8 +69,13 @@ fn check_here(direct: &Direct, request: &Request, report: &mut Report) -> Result
             check.run(&lines).await;
             drop(lines);
         };
-        let (heard, ()) = tokio::join!(report.hear(told), checking);
-        heard
+        let mut hearing = std::pin::pin!(report.hear(told));
+        // An interruption drops the check where it stands: every transaction is whole or nothing.
+        tokio::select! {
+            biased;
+            heard = &mut hearing => heard,
+            () = checking => hearing.await,
+        }
     })
 }
 
