@@ -83,7 +83,16 @@ async fn mend(walk: &mut Walk, damage: &Damage) -> Result<Mended, FsckError> {
         return clear_family(walk, *account, family.subspace).await;
     }
     let (now, owners) = (walk.env.wall(), walk.owners);
-    Ok(walk.db.run(|tx| async move { mend_one(&tx, damage, owners, now).await }).await?)
+    match walk.db.run(|tx| async move { mend_one(&tx, damage, owners, now).await }).await {
+        Ok(mended) => Ok(mended),
+        // With the account its damages are gone.
+        Err(StoreError::NoAccount(_)) => Ok(Ok(())),
+        // What the repair follows from is damaged itself.
+        Err(error @ (StoreError::Damaged { .. } | StoreError::BlobGone(_))) => {
+            Ok(Err(error.to_string()))
+        }
+        Err(error @ StoreError::Kv(_)) => Err(error.into()),
+    }
 }
 
 async fn mend_one(

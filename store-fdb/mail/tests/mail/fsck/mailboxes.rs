@@ -89,6 +89,20 @@ async fn the_index_of_names() {
     world.mends(vec![stray(inbox, nothing)]).await;
 }
 
+#[tokio::test]
+async fn what_follows_from_a_damaged_record_is_not_mended() {
+    let world = World::new().await;
+    let (account, inbox) = (world.fixture.account, world.inbox);
+    let other = keys::mailbox::key(account, world.fixture.create("other").await);
+    plant!(world, |tx| {
+        tx.clear(&keys::mailbox::name_key(account, None, "INBOX"));
+        tx.set(&other, b"\xff");
+    });
+    let expected =
+        vec![Damage::Undecodable { family: "mailbox", key: other }, Damage::NoName(account, inbox)];
+    world.check(expected.clone(), expected).await;
+}
+
 async fn change(world: &World, mailbox: MailboxId, change: impl FnOnce(&mut MailboxRecord)) {
     let key = keys::mailbox::key(world.fixture.account, mailbox);
     let value = world.fixture.db.begin().get(&key).await.unwrap().unwrap();
