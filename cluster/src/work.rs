@@ -64,6 +64,52 @@ pub fn pointer_key(kind: Kind, due_ms: i64, zone: &str) -> Vec<u8> {
     pack(&(Subspace::Work as u64, kind as u64, "d", due_ms, zone))
 }
 
+/// All of (Work, kind, "i", …)
+pub fn item_range(kind: Kind) -> (Vec<u8>, Vec<u8>) {
+    let mut begin = pack(&(Subspace::Work as u64, kind as u64, "i"));
+    let mut end = begin.clone();
+    begin.push(0x00);
+    end.push(0xff);
+    (begin, end)
+}
+
+/// The zone of an [`item_key`]; `None` for a key that is none.
+pub fn zone_of(key: &[u8]) -> Option<String> {
+    type Item<'a> = (u64, u64, String, String, i64, kv::tuple::Bytes<'a>);
+    let (_, _, _, zone, _, _): Item<'_> = kv::tuple::unpack(key).ok()?;
+    Some(zone)
+}
+
+/// Whether a zone's pointer stands: the zone knows when it is due, and the index has it there.
+///
+/// # Errors
+/// [`kv::Error`].
+pub async fn has_pointer(tx: &Transaction, kind: Kind, zone: &str) -> Result<bool, kv::Error> {
+    let due = tx.get(&zone_key(kind, zone)).await?;
+    let Some(due_ms) = due.and_then(|value| value[..].try_into().ok()).map(i64::from_le_bytes)
+    else {
+        return Ok(false);
+    };
+    Ok(tx.get(&pointer_key(kind, due_ms, zone)).await?.is_some())
+}
+
+/// Gives a zone that has items and no pointer one that is due at once.
+///
+/// # Errors
+/// [`kv::Error`].
+pub async fn restore_pointer(
+    tx: &Transaction,
+    kind: Kind,
+    zone: &str,
+    now: Timestamp,
+) -> Result<(), kv::Error> {
+    if !has_pointer(tx, kind, zone).await? {
+        tx.set(&zone_key(kind, zone), &now.unix_ms().to_le_bytes());
+        tx.set(&pointer_key(kind, now.unix_ms(), zone), &[]);
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use kv::{Database, RangeQuery};

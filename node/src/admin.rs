@@ -15,6 +15,7 @@ pub mod accounts;
 pub mod dev;
 pub mod domains;
 pub mod endpoint;
+pub mod fsck;
 pub mod lists;
 mod password;
 pub mod token;
@@ -107,6 +108,12 @@ pub enum AdminError {
     /// Too many targets or members.
     #[error("an alias or a group has at most {max} members", max = mail::limits::GROUP_MEMBERS_MAX)]
     TooMany,
+    /// Another check runs.
+    #[error("another check of this server's store is running")]
+    Checking,
+    /// The speed is none.
+    #[error("a speed is a percentage from 1 to 100")]
+    Speed,
     /// The store failed; trying again later may help.
     #[error("the store is not available: {0}")]
     Unavailable(kv::Error),

@@ -18,6 +18,7 @@
 mod api;
 mod connection;
 mod error;
+mod fsck;
 mod timer;
 
 use axum::{
@@ -36,7 +37,7 @@ pub use connection::serve;
 use error::{ApiError, Refusal};
 
 use crate::{
-    admin::{Admin, token::AdminToken},
+    admin::{Admin, fsck::Checker, token::AdminToken},
     limits::HTTP_REQUEST_TIMEOUT,
     metrics::Metrics,
 };
@@ -52,6 +53,8 @@ pub struct HttpParts {
     pub readiness: Readiness,
     /// What the admin API works on.
     pub admin: Admin,
+    /// What checks the store.
+    pub checker: Checker,
     /// What opens the admin API.
     pub token: AdminToken,
 }
@@ -88,6 +91,13 @@ impl Readiness {
     /// Enters a phase.
     pub fn enter(&self, phase: Phase) {
         self.phase.send_replace(phase);
+    }
+
+    /// Completes when the node takes nothing new any more.
+    pub async fn draining(&self) {
+        let mut phase = self.phase.subscribe();
+        // The sender is `self`, so the wait does not end for want of one.
+        let _reached = phase.wait_for(|phase| *phase == Phase::Draining).await;
     }
 
     /// The phase.

@@ -94,3 +94,16 @@ pub const REMOTE_RECIPIENT_FRAMING_BYTES: usize = 8;
 
 /// What of the shutdown time is left to the store's own end, after the sessions'.
 pub const CLOSE_RESERVE: Duration = Duration::from_secs(2);
+
+/// Lines of a check that may wait for a client to read them, about 300 bytes each.
+pub const FSCK_LINES_MAX: usize = 64;
+
+/// How often a check tells how far it is: often enough for a person to see it move.
+pub const FSCK_PROGRESS_PERIOD: Duration = Duration::from_millis(250);
+
+/// Submissions that a check of the queue holds at once, 48 bytes each. With more, what is beyond
+/// is not compared with its items, and the check says so.
+pub const FSCK_SUBMISSIONS_MAX: usize = 1_000_000;
+
+/// Rows of the queue that one transaction of a check reads; records and items are small.
+pub const FSCK_QUEUE_ROWS: usize = 100;

@@ -11,6 +11,7 @@ use env::{Env, Listener, Task};
 use crate::{
     admin::{
         Admin, endpoint,
+        fsck::Checker,
         token::{AdminToken, TokenError},
     },
     config::Config,
@@ -130,6 +131,7 @@ impl Node {
             metrics: services.metrics.clone(),
             readiness: readiness.clone(),
             admin: Admin { db: services.db.clone(), env: env.clone() },
+            checker: Checker::new(services.blobs.clone()),
             token,
         };
         let mut node = Self {

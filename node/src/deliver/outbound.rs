@@ -148,11 +148,31 @@ pub fn submission_key(id: &[u8; 16]) -> Vec<u8> {
     pack(&(Subspace::Submission as u64, &id[..]))
 }
 
+/// All of (Submission, …)
+pub fn submission_range() -> (Vec<u8>, Vec<u8>) {
+    let mut begin = pack(&(Subspace::Submission as u64,));
+    let mut end = begin.clone();
+    begin.push(0x00);
+    end.push(0xff);
+    (begin, end)
+}
+
+/// The id of a [`submission_key`]; `None` for a key that is none.
+pub fn submission_of(key: &[u8]) -> Option<[u8; 16]> {
+    let (_, id): (u64, kv::tuple::Bytes<'_>) = kv::tuple::unpack(key).ok()?;
+    id[..].try_into().ok()
+}
+
+/// The blob of a submission's record; `None` where it cannot be decoded.
+pub fn submission_blob(value: &[u8]) -> Option<BlobId> {
+    BlobId::from_slice(&SubmissionRecord::decode(value).ok()?.blob)
+}
+
 /// Puts a message into the queue. A second run writes the same keys again.
 ///
 /// # Errors
 /// [`StoreError`]; [`StoreError::BlobGone`] where the message was put too long ago.
-pub(super) async fn enqueue(tx: &Transaction, submission: &Submission) -> Result<(), StoreError> {
+pub(crate) async fn enqueue(tx: &Transaction, submission: &Submission) -> Result<(), StoreError> {
     let mut domains: BTreeMap<&str, Vec<OutboundRecipient>> = BTreeMap::new();
     for recipient in &submission.recipients {
         domains.entry(recipient.address.domain()).or_default().push(OutboundRecipient {

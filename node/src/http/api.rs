@@ -13,6 +13,7 @@
 //! | GET, POST `/aliases`, `/groups` | lists; adds `{address, members}` |
 //! | GET, DELETE `/aliases/A`, `/groups/A` | shows; removes |
 //! | PUT, DELETE `/aliases/A/members/M`, `/groups/A/members/M` | adds; removes a member |
+//! | POST `/fsck` | checks the store ([`Request`](crate::admin::fsck::Request)); answers [`Line`](crate::admin::fsck::Line)s as they come |
 //!
 //! Lists take `?after=…&limit=…` ([`PageQuery`]). Adding answers 201, removing 204.
 
@@ -24,7 +25,7 @@ use axum::{
     http::{StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, put},
+    routing::{get, post, put},
 };
 use mail::directory::ListKind;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -54,6 +55,7 @@ pub(super) fn router(parts: &HttpParts) -> Router<HttpParts> {
         .route("/accounts/{address}/password", put(account_password))
         .route("/accounts/{address}/quota", put(account_quota))
         .route("/accounts/{address}/login", put(account_login))
+        .route("/fsck", post(super::fsck::check))
         .nest("/aliases", list_router(ListKind::Alias))
         .nest("/groups", list_router(ListKind::Group))
         .fallback(async || ApiError::from(Refusal::NoRoute))
@@ -268,7 +270,7 @@ impl<T: DeserializeOwned> FromRequestParts<HttpParts> for In<T> {
 }
 
 /// The body, JSON.
-struct Body<T>(T);
+pub(super) struct Body<T>(pub(super) T);
 
 impl<T: DeserializeOwned> FromRequest<HttpParts> for Body<T> {
     type Rejection = ApiError;

@@ -2,7 +2,7 @@
 
 use std::{future::Future, pin::pin};
 
-use axum::Router;
+use axum::{Extension, Router};
 use env::{Connection, Env, Listener, Task};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use hyper::server::conn::http1;
@@ -15,6 +15,39 @@ use crate::limits::{
     ACCEPT_PAUSE, HTTP_CONNECTION_TIME, HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX,
     HTTP_HEAD_TIMEOUT, HTTP_HEADERS_MAX, HTTP_REQUEST_TIMEOUT,
 };
+
+/// The answers of one connection that may go on for longer than a connection lives. Whoever gives
+/// one sees to it that it ends where its client does not read.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LongAnswers {
+    open: watch::Sender<u32>,
+}
+
+/// An answer that goes on until this is dropped.
+#[derive(Debug)]
+pub(super) struct LongAnswer {
+    open: watch::Sender<u32>,
+}
+
+impl LongAnswers {
+    pub(super) fn begin(&self) -> LongAnswer {
+        self.open.send_modify(|open| *open += 1);
+        LongAnswer { open: self.open.clone() }
+    }
+
+    /// Completes once none is open.
+    async fn ended(&self) {
+        // The sender is `self`, so the wait does not end for want of one.
+        let mut open = self.open.subscribe();
+        let _ended = open.wait_for(|open| *open == 0).await;
+    }
+}
+
+impl Drop for LongAnswer {
+    fn drop(&mut self) {
+        self.open.send_modify(|open| *open -= 1);
+    }
+}
 
 /// Serves connections until `stop` completes, then finishes the requests in flight.
 ///
@@ -32,8 +65,9 @@ pub async fn serve(env: Env, listener: Listener, router: Router, stop: impl Futu
             Some(_ended) = open.next() => {}
             accepted = listener.accept(), if open.len() < HTTP_CONNECTIONS_MAX => match accepted {
                 Ok(connection) => {
-                    let service = router.clone();
-                    let served = one(env.clone(), connection, service, timer.clone(), stopping.subscribe());
+                    let long = LongAnswers::default();
+                    let service = router.clone().layer(Extension(long.clone()));
+                    let served = one(env.clone(), connection, service, long, timer.clone(), stopping.subscribe());
                     let id = u64::from_le_bytes(env.random_array());
                     let span = tracing::info_span!(
                         "session",
@@ -60,6 +94,7 @@ async fn one(
     env: Env,
     connection: Connection,
     router: Router,
+    long: LongAnswers,
     timer: EnvTimer,
     mut stopping: watch::Receiver<bool>,
 ) {
@@ -82,6 +117,15 @@ async fn one(
         Some(ended) => ended,
         None => {
             served.as_mut().graceful_shutdown();
+            let ended = tokio::select! {
+                biased;
+                ended = served.as_mut() => Some(ended),
+                _ = stopping.wait_for(|stopping| *stopping) => None,
+                () = long.ended() => None,
+            };
+            if ended.is_some() {
+                return;
+            }
             match env.timeout(HTTP_REQUEST_TIMEOUT, served).await {
                 Ok(ended) => ended,
                 Err(_elapsed) => return,

@@ -17,6 +17,7 @@ struct Server {
     address: SocketAddr,
     token: String,
     readiness: Readiness,
+    checker: Checker,
     stop: oneshot::Sender<()>,
     served: Task<()>,
 }
@@ -31,8 +32,14 @@ impl Server {
             metrics: Metrics::new(env.clone()),
             readiness: readiness.clone(),
             admin: Admin { db: kv::Database::memory(env.clone()), env: env.clone() },
+            checker: Checker::new(
+                blob::BlobStore::embedded(kv::LargeValues::memory(env.clone()), env.clone())
+                    .await
+                    .unwrap(),
+            ),
             token: token.clone(),
         };
+        let checker = parts.checker.clone();
         let listener = env.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_address().unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -42,7 +49,7 @@ impl Server {
                 let _dropped = stopped.await;
             }),
         );
-        Self { env, address, token: token.reveal().to_owned(), readiness, stop, served }
+        Self { env, address, token: token.reveal().to_owned(), readiness, checker, stop, served }
     }
 
     /// Sends bytes and reads the answer to its end.
@@ -225,4 +232,68 @@ async fn stopping_ends_idle_connections_and_then_the_server() {
     let mut rest = Vec::new();
     idle.read_to_end(&mut rest).await.unwrap();
     assert!(server.env.connect(server.address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_check_answers_with_lines_one_at_a_time() {
+    let server = Server::start().await;
+    server.check(("POST", "/admin/v1/domains", json!({"domain": "example.org"})), (201, "")).await;
+    let new = json!({"address": "alice@example.org", "password": "correct horse"});
+    server.check(("POST", "/admin/v1/accounts", new), (201, "")).await;
+    let path = "/admin/v1/fsck";
+    server.check(("POST", path, json!({"account": "bob@example.org"})), (404, "missing")).await;
+    server.check(("POST", path, json!({"speed": 0})), (400, "bad_speed")).await;
+    for request in [json!({}), json!({"account": "alice@example.org", "repair": true})] {
+        let body = request.to_string();
+        let answer = server
+            .raw(&format!(
+                "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+                 authorization: Bearer {}\r\ncontent-type: application/json\r\n\
+                 content-length: {}\r\n\r\n{body}",
+                server.token,
+                body.len()
+            ))
+            .await;
+        assert_eq!(status(&answer), 200, "{answer}");
+        let lines: Vec<Value> = answer
+            .lines()
+            .filter(|line| line.starts_with('{'))
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let last = lines.last().unwrap();
+        assert_eq!((&last["type"], &last["findings"]), (&json!("done"), &json!(0)), "{answer}");
+        assert_eq!(last["accounts"], 1);
+    }
+}
+
+#[tokio::test]
+async fn a_check_ends_when_the_node_drains_and_when_its_client_goes() {
+    let server = Server::start().await;
+    let ask = async || {
+        let mut stream = server.env.connect(server.address).await.unwrap();
+        let request = format!(
+            "POST /admin/v1/fsck HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+             authorization: Bearer {}\r\ncontent-type: application/json\r\n\
+             content-length: 2\r\n\r\n{{}}",
+            server.token
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream
+    };
+    let held = server.checker.hold();
+    let mut stream = ask().await;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(
+        (status(&answer), json_of(&answer)["error"]["code"].as_str()),
+        (409, Some("checking"))
+    );
+    drop(held);
+    // A client that goes away frees the place.
+    drop(ask().await);
+    server.checker.free().await;
+    server.readiness.enter(Phase::Draining);
+    let mut answer = String::new();
+    ask().await.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains(r#"{"type":"stopped""#), "{answer}");
 }

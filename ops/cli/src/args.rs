@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Alias(Group<AliasCommand>),
     /// Addresses that go to many members
     Group(Group<GroupCommand>),
+    /// Check the store, online; mend it with --repair
+    Fsck(FsckArgs),
     /// The configuration file
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -57,6 +59,30 @@ pub(crate) struct ServeArgs {
           default_value_t = 2000,
           value_parser = clap::value_parser!(u16).range(1024..=node::config::PortBase::MAX as i64))]
     pub(crate) port_base: u16,
+}
+
+const FSCK_EXIT_CODES: &str =
+    "Exit codes: 0 all is right, or mended; 1 something is not; 2 it could not be checked.";
+
+/// What to check, where and how.
+#[derive(Debug, clap::Args)]
+#[command(after_help = FSCK_EXIT_CODES)]
+pub(crate) struct FsckArgs {
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// Check this account alone, and nothing that is between accounts
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) account: Option<String>,
+    /// Mend what can be mended without a guess and without losing mail, and check again
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// How much of its time the check works; it rests for the others, so that mail goes first
+    /// [default: 50]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub(crate) speed: Option<u8>,
+    /// Show how far it is, even where standard error is no terminal
+    #[arg(long)]
+    pub(crate) progress: bool,
 }
 
 /// One kind of thing to administer, and where.
@@ -239,6 +265,20 @@ mod tests {
         }
         refused("rookery domain list --dev --url http://x", ErrorKind::ArgumentConflict);
         refused("rookery domain list --config r.toml --data x", ErrorKind::ArgumentConflict);
+    }
+
+    #[test]
+    fn a_check_names_its_account_and_speed() {
+        let line = "rookery fsck --dev --account alice@example.org --repair --speed 100 --json";
+        match parse(line).unwrap().command {
+            Command::Fsck(fsck) => {
+                assert_eq!((fsck.repair, fsck.speed, fsck.progress), (true, Some(100), false));
+                assert_eq!(fsck.account.as_deref(), Some("alice@example.org"));
+                assert!(fsck.target.json);
+            }
+            other => panic!("{other:?}"),
+        }
+        refused("rookery fsck --speed 0", ErrorKind::ValueValidation);
     }
 
     #[test]

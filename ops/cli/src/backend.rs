@@ -7,13 +7,12 @@ use std::{
 };
 
 use env::Env;
-use kv::{
-    OpenError,
-    embedded::{Embedded, EmbeddedOptions},
-};
+use kv::OpenError;
 use node::{
+    StartError,
     admin::{Admin, AdminError, endpoint, token::AdminToken},
-    config::{Config, PortBase},
+    config::{self, Config, PortBase},
+    stores::{OpenStores, Stores},
 };
 
 use crate::{args::TargetArgs, error::CliError, remote::Remote};
@@ -29,25 +28,31 @@ pub(crate) enum Backend {
 /// A store that is open in this process.
 pub(crate) struct Direct {
     runtime: tokio::runtime::Runtime,
-    store: Embedded,
+    open: OpenStores,
     pub(crate) admin: Admin,
 }
 
 impl Direct {
-    fn open(folder: &Path) -> Result<Self, CliError> {
+    fn open(data: &Data) -> Result<Self, CliError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| CliError::Process { what: "a runtime", reason: error.to_string() })?;
         let env = Env::system();
-        let store = {
-            // The engine may start tasks.
-            let _entered = runtime.enter();
-            Embedded::open(folder, env.clone(), EmbeddedOptions::default())?
-        };
-        runtime.block_on(mail::schema::open(&store.database()))?;
-        let admin = Admin { db: store.database(), env };
-        Ok(Self { runtime, store, admin })
+        let opening = OpenStores::open(&data.folder, &data.store, &data.blobs, &env);
+        let open = runtime.block_on(opening)?;
+        let admin = Admin { db: open.stores().db.clone(), env };
+        Ok(Self { runtime, open, admin })
+    }
+
+    /// What is open.
+    pub(crate) fn stores(&self) -> &Stores {
+        self.open.stores()
+    }
+
+    /// Runs what answers for itself.
+    pub(crate) fn wait<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
     }
 
     /// Runs one operation.
@@ -63,7 +68,30 @@ impl Direct {
 #[derive(Debug, PartialEq, Eq)]
 enum Target {
     Server { url: String, token: String },
-    Data { folder: PathBuf, missing: Missing },
+    Data(Data),
+}
+
+/// Stores that belong to a data folder.
+#[derive(Debug, PartialEq, Eq)]
+struct Data {
+    folder: PathBuf,
+    missing: Missing,
+    store: config::Store,
+    blobs: config::Blobs,
+}
+
+impl Data {
+    /// As a configuration says.
+    fn of(config: Config) -> Self {
+        let Config { data, store, blobs, .. } = config;
+        Self { folder: data, missing: Missing::Create, store, blobs }
+    }
+
+    /// All in the folder.
+    fn in_folder(folder: PathBuf) -> Self {
+        let (store, blobs) = (config::Store::default(), config::Blobs::default());
+        Self { folder, missing: Missing::Refuse, store, blobs }
+    }
 }
 
 /// What to do where the data folder does not exist.
@@ -80,24 +108,25 @@ impl Backend {
     pub(crate) fn open(args: &TargetArgs) -> Result<Self, CliError> {
         match target(args, |name| std::env::var(name).ok())? {
             Target::Server { url, token } => Ok(Self::Remote(Remote::new(&url, token))),
-            Target::Data { folder, missing } => Self::open_data(&folder, missing),
+            Target::Data(data) => Self::open_data(&data),
         }
     }
 
-    fn open_data(data: &Path, missing: Missing) -> Result<Self, CliError> {
-        let file = |source| CliError::File { path: data.to_owned(), source };
-        match missing {
-            Missing::Create => create_data_folder(data)?,
+    fn open_data(data: &Data) -> Result<Self, CliError> {
+        let folder = &data.folder;
+        let file = |source| CliError::File { path: folder.clone(), source };
+        match data.missing {
+            Missing::Create => create_data_folder(folder)?,
             Missing::Refuse => {
-                std::fs::metadata(data).map_err(file)?;
+                std::fs::metadata(folder).map_err(file)?;
             }
         }
-        match Direct::open(&data.join("store")) {
+        match Direct::open(data) {
             Ok(direct) => Ok(Self::Direct(Box::new(direct))),
-            Err(CliError::Open(OpenError::Locked { .. })) => {
-                let url = endpoint::find(data)
-                    .map_err(|_| CliError::Unasked { data: data.to_owned() })?;
-                let token = AdminToken::load(data)?;
+            Err(CliError::Start(StartError::Store(OpenError::Locked { .. }))) => {
+                let url = endpoint::find(folder)
+                    .map_err(|_| CliError::Unasked { data: folder.clone() })?;
+                let token = AdminToken::load(folder)?;
                 Ok(Self::Remote(Remote::new(&url, token.reveal().to_owned())))
             }
             Err(error) => Err(error),
@@ -109,9 +138,9 @@ impl Backend {
         match self {
             Self::Remote(_) => Ok(()),
             Self::Direct(direct) => {
-                let Direct { runtime, store, admin } = *direct;
+                let Direct { runtime, open, admin } = *direct;
                 drop(admin);
-                runtime.block_on(store.close()).map_err(CliError::Close)
+                runtime.block_on(open.close()).map_err(CliError::Close)
             }
         }
     }
@@ -131,15 +160,15 @@ fn target(
     args: &TargetArgs,
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Target, CliError> {
-    let data = |folder, missing| Ok(Target::Data { folder, missing });
     if let Some(file) = &args.config {
-        return data(Config::load(file)?.data, Missing::Create);
+        return Ok(Target::Data(Data::of(Config::load(file)?)));
     }
     if args.dev {
-        return data(Config::dev(args.data.clone(), PortBase::default())?.data, Missing::Create);
+        let config = Config::dev(args.data.clone(), PortBase::default())?;
+        return Ok(Target::Data(Data::of(config)));
     }
     if let Some(folder) = &args.data {
-        return data(folder.clone(), Missing::Refuse);
+        return Ok(Target::Data(Data::in_folder(folder.clone())));
     }
     let Some(url) = args.url.clone().or_else(|| variable("ROOKERY_URL")) else {
         return Err(CliError::Usage(
@@ -191,18 +220,17 @@ mod tests {
         check(&tls, &variables, Err("http:// URL"));
         let data = TargetArgs { data: Some("/srv/x".into()), ..TargetArgs::default() };
         let folder = PathBuf::from("/srv/x");
-        check(
-            &data,
-            &variables,
-            Ok(Target::Data { folder: folder.clone(), missing: Missing::Refuse }),
-        );
+        let in_folder = || Data::in_folder(folder.clone());
+        check(&data, &variables, Ok(Target::Data(in_folder())));
         let dev = TargetArgs { dev: true, ..data };
-        check(&dev, &variables, Ok(Target::Data { folder, missing: Missing::Create }));
+        let created = Data { missing: Missing::Create, ..in_folder() };
+        check(&dev, &variables, Ok(Target::Data(created)));
     }
 
     #[test]
     fn a_folder_that_is_not_there_is_not_made_by_a_slip() {
-        let Err(error) = Backend::open_data(Path::new("/nowhere/at/all"), Missing::Refuse) else {
+        let nowhere = Data::in_folder("/nowhere/at/all".into());
+        let Err(error) = Backend::open_data(&nowhere) else {
             panic!("the folder does not exist");
         };
         assert!(error.to_string().contains("/nowhere/at/all"), "{error}");

@@ -67,6 +67,12 @@ pub(crate) enum CliError {
     /// The load generator has no good result.
     #[error(transparent)]
     Bench(#[from] bench::BenchError),
+    /// The check found what is not right, or could not be mended.
+    #[error("{0} of what was found is not mended")]
+    Damaged(u64),
+    /// The check did not come to its end, or not to all.
+    #[error("the store is not checked: {0}")]
+    Unchecked(String),
     /// A second signal came while the server was draining.
     #[error("ended at once by a second signal")]
     Interrupted,
@@ -76,7 +82,10 @@ impl CliError {
     /// The process's exit code.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Config(_) | Self::Bench(bench::BenchError::Usage(_)) => 2,
+            Self::Usage(_)
+            | Self::Config(_)
+            | Self::Bench(bench::BenchError::Usage(_))
+            | Self::Unchecked(_) => 2,
             Self::Admin(_)
             | Self::Remote(_)
             | Self::Open(_)
@@ -90,6 +99,7 @@ impl CliError {
             | Self::Unasked { .. }
             | Self::Process { .. }
             | Self::Bench(_)
+            | Self::Damaged(_)
             | Self::Interrupted => 1,
         }
     }

@@ -1,6 +1,7 @@
 //! The `rookery` command: starts nodes and administers them.
 //!
-//! Exit codes: 0 done; 1 refused or failed; 2 the command line or the configuration is wrong.
+//! Exit codes: 0 done; 1 refused or failed; 2 the command line or the configuration is wrong. Of
+//! `rookery fsck`: 0 all is right; 1 something is not; 2 it could not be checked.
 //! Results go to standard output, everything else to standard error.
 //!
 //! Deliberately absent: logic that a node needs. That is in the library crate `node`.
@@ -52,6 +53,7 @@ fn run(args: Args) -> Result<(), CliError> {
         Command::Account(account) => commands::account::run(account),
         Command::Alias(alias) => commands::list::run_alias(alias),
         Command::Group(group) => commands::list::run_group(group),
+        Command::Fsck(fsck) => commands::fsck::run(&fsck),
         Command::Config(ConfigCommand::Check { file }) => {
             node::config::Config::load(&file)?;
             Output::human().line(format_args!("{}: good", file.display()))

@@ -1,12 +1,21 @@
 //! A running server, by its admin API.
 
-use std::time::Duration;
+use std::{
+    fmt::Display,
+    io::{BufRead, BufReader, Read},
+    ops::ControlFlow,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use ureq::http::{Method, Request, StatusCode};
 
 /// Longer than the server lets any request take.
 const TIMEOUT: Duration = Duration::from_secs(75);
+
+/// Bytes of an answer that comes line by line: far more than a check tells, and an end to one that
+/// has none.
+const LINES_BYTES_MAX: u64 = 1 << 34;
 
 /// How often a removal that outlasts one request is asked for again: an hour's worth.
 const REMOVALS_MAX: usize = 60;
@@ -116,6 +125,46 @@ impl Remote {
         self.answer(Method::DELETE, &path, None)
     }
 
+    /// Asks for something whose answer comes line by line, for as long as it takes. Each line is
+    /// given to `each`, which says whether to go on.
+    pub(crate) fn lines<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: &impl Serialize,
+        mut each: impl FnMut(T) -> ControlFlow<()>,
+    ) -> Result<(), RemoteError> {
+        let target = joined(path);
+        let request = self
+            .request(Method::POST, &target)
+            .header("content-type", "application/json")
+            .body(json(body))
+            .map_err(|error| self.unreachable(&error))?;
+        let request = self
+            .agent
+            .configure_request(request)
+            .timeout_global(None)
+            .timeout_per_read(Some(TIMEOUT))
+            .build();
+        let mut response = self.agent.run(request).map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        if !status.is_success() {
+            let text = response.body_mut().read_to_string();
+            return Err(self.refusal(status, &text.map_err(|error| self.unreachable(&error))?));
+        }
+        let lines = BufReader::new(response.body_mut().as_reader()).take(LINES_BYTES_MAX).lines();
+        for line in lines {
+            let line = line.map_err(|error| self.unreachable(&error))?;
+            let line = serde_json::from_str(&line).map_err(|error| RemoteError::Foreign {
+                url: self.url.clone(),
+                reason: error.to_string(),
+            })?;
+            if each(line).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// One request. An answer without a body is `null`.
     fn answer<T: DeserializeOwned>(
         &self,
@@ -129,12 +178,30 @@ impl Remote {
             let text = if text.is_empty() { "null" } else { &text };
             return serde_json::from_str(text).map_err(|error| foreign(error.to_string()));
         }
-        match serde_json::from_str::<ErrorBody>(&text) {
+        Err(self.refusal(status, &text))
+    }
+
+    fn refusal(&self, status: StatusCode, text: &str) -> RemoteError {
+        match serde_json::from_str::<ErrorBody>(text) {
             Ok(ErrorBody { error: ErrorDetail { code, message } }) => {
-                Err(RemoteError::Refused { code, message })
+                RemoteError::Refused { code, message }
             }
-            Err(_) => Err(foreign(format!("status {status}"))),
+            Err(_) => {
+                let reason = format!("status {status}");
+                RemoteError::Foreign { url: self.url.clone(), reason }
+            }
         }
+    }
+
+    fn unreachable(&self, reason: &impl Display) -> RemoteError {
+        RemoteError::Unreachable { url: self.url.clone(), reason: reason.to_string() }
+    }
+
+    fn request(&self, method: Method, target: &str) -> ureq::http::request::Builder {
+        Request::builder()
+            .method(method)
+            .uri(format!("{}/admin/v1/{target}", self.url))
+            .header("authorization", format!("Bearer {}", self.token))
     }
 
     fn exchange(
@@ -143,13 +210,8 @@ impl Remote {
         target: &str,
         body: Option<String>,
     ) -> Result<(StatusCode, String), RemoteError> {
-        let unreachable =
-            |reason: String| RemoteError::Unreachable { url: self.url.clone(), reason };
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("{}/admin/v1/{target}", self.url))
-            .header("authorization", format!("Bearer {}", self.token));
-        let bad = |error: ureq::http::Error| unreachable(error.to_string());
+        let request = self.request(method, target);
+        let bad = |error: ureq::http::Error| self.unreachable(&error);
         let sent = match body {
             Some(body) => {
                 let request = request.header("content-type", "application/json").body(body);
@@ -157,9 +219,9 @@ impl Remote {
             }
             None => self.agent.run(request.body(()).map_err(bad)?),
         };
-        let mut response = sent.map_err(|error| unreachable(error.to_string()))?;
+        let mut response = sent.map_err(|error| self.unreachable(&error))?;
         let text = response.body_mut().read_to_string();
-        Ok((response.status(), text.map_err(|error| unreachable(error.to_string()))?))
+        Ok((response.status(), text.map_err(|error| self.unreachable(&error))?))
     }
 }
 

@@ -127,7 +127,7 @@ pub async fn page(
     let next = next.map(|row| ReferenceCursor(row.key.clone()));
     let (mut found, mut unreadable) = (Vec::new(), Vec::new());
     for row in rows {
-        match decode(&row.key) {
+        match parse(&row.key) {
             Some(reference) => found.push(reference),
             None => unreadable.push(row.key),
         }
@@ -275,7 +275,8 @@ fn id_of(key: &[u8]) -> Option<BlobId> {
     }
 }
 
-fn decode(key: &[u8]) -> Option<(BlobId, Owner)> {
+/// The blob and the owner of a reference's key; `None` for a key that is none.
+pub fn parse(key: &[u8]) -> Option<(BlobId, Owner)> {
     type Email<'a> = (u64, tuple::Bytes<'a>, String, u64, u32);
     type Submission<'a> = (u64, tuple::Bytes<'a>, String, tuple::Bytes<'a>);
     if let Ok((_, id, kind, account, email)) = unpack::<Email<'_>>(key) {
@@ -296,5 +297,42 @@ fn key(blob: BlobId, owner: &Owner) -> Vec<u8> {
         Owner::Submission(submission) => {
             pack(&(Subspace::BlobReference as u64, id, "s", &submission[..]))
         }
+    }
+}
+
+/// Adds a reference that was lost, for a check that has just found the blob and its owner.
+///
+/// # Errors
+/// [`AdoptError::Gone`] where the sweeper has begun with the blob.
+pub async fn restore(tx: &Transaction, blob: BlobId, owner: &Owner) -> Result<(), AdoptError> {
+    if tx.get(&dying_key(&BlobName::of(&blob))).await?.is_some() {
+        return Err(AdoptError::Gone(blob));
+    }
+    share(tx, blob, owner);
+    Ok(())
+}
+
+/// Every reference, in the order of the blobs' names.
+pub fn range() -> (Vec<u8>, Vec<u8>) {
+    let mut begin = pack(&(Subspace::BlobReference as u64,));
+    let mut end = begin.clone();
+    begin.push(0x00);
+    end.push(0xff);
+    (begin, end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_as_they_are_written() {
+        let blob = BlobId::from_slice(&[7; 48]).unwrap();
+        for owner in
+            [Owner::Email(1, 2), Owner::Email(1 << 40, u32::MAX), Owner::Submission([9; 16])]
+        {
+            assert_eq!(parse(&key(blob, &owner)), Some((blob, owner)));
+        }
+        assert_eq!(parse(&dying_key(&BlobName::of(&blob))), None);
     }
 }

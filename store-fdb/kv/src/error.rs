@@ -173,7 +173,7 @@ pub enum OpenError {
         reason: String,
     },
     /// The operating system refused.
-    #[error("cannot open {}", path.display())]
+    #[error("cannot open {}: {source}", path.display())]
     Io {
         /// The directory or file.
         path: PathBuf,

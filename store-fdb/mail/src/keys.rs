@@ -33,3 +33,27 @@ pub(crate) fn range_of(prefix: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
     end.push(0xff);
     (begin, end)
 }
+
+/// The integer that a packed tuple begins with, and what follows it. Whole tuples are unpacked with
+/// signed integers, which hashes do not fit.
+pub(crate) fn split_integer(packed: &[u8]) -> Option<(u64, &[u8])> {
+    // A tuple's integer begins with this plus the number of its bytes.
+    const ZERO: u8 = 0x14;
+    let (head, rest) = packed.split_first()?;
+    let bytes = usize::from(head.checked_sub(ZERO)?);
+    let mut wide = [0; 8];
+    let place = wide.get_mut(8_usize.checked_sub(bytes)?..)?;
+    let (integer, rest) = rest.split_at_checked(bytes)?;
+    place.copy_from_slice(integer);
+    Some((u64::from_be_bytes(wide), rest))
+}
+
+/// The integers after the family's number in a key: the account, then the mailbox, ….
+pub(crate) fn integers(key: &[u8]) -> impl Iterator<Item = u64> {
+    let mut rest = split_integer(key).map(|(_family, rest)| rest);
+    std::iter::from_fn(move || {
+        let (integer, behind) = split_integer(rest?)?;
+        rest = Some(behind);
+        Some(integer)
+    })
+}

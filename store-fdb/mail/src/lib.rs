@@ -15,6 +15,7 @@
 
 pub mod directory;
 pub mod fold;
+pub mod fsck;
 pub mod keys;
 pub mod limits;
 pub mod schema;

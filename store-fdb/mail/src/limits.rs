@@ -85,3 +85,56 @@ pub const DELETED_EMAILS_PER_TRANSACTION: usize = 64;
 
 /// Other rows that one transaction of an account's deletion clears.
 pub const DELETED_ROWS_PER_TRANSACTION: usize = 1_000;
+
+/// Rows that one step of a check reads at most, and at least: a step adapts between the two to
+/// how fast the store answers.
+pub const FSCK_ROWS_MAX: usize = 256;
+
+/// See [`FSCK_ROWS_MAX`].
+pub const FSCK_ROWS_MIN: usize = 8;
+
+/// Bytes of values after which one step of a check reads no further page: far below what five
+/// seconds bear on any engine.
+pub const FSCK_BYTES_PER_STEP: usize = 1_000_000;
+
+/// A step of a check that takes longer than this many milliseconds is followed by smaller ones: a
+/// tenth of a transaction's life.
+pub const FSCK_STEP_MS: u64 = 500;
+
+/// How often one step of a check is tried before the store counts as unavailable.
+pub const FSCK_TRIES_MAX: usize = 20;
+
+/// Emails named by the log that one step of a check compares, each with one or two reads.
+pub const FSCK_CHANGES_PER_STEP: usize = 512;
+
+/// Log versions that one step of a check keeps at hand. Entries hold at most
+/// [`LOG_ENTRY_BYTES_MAX`] each.
+pub const FSCK_VERSIONS_HELD: usize = 32;
+
+/// Places of emails in mailboxes that a check holds at once to find a UID that two emails have:
+/// 12 bytes each, so 24 MB. An account with more is gone through in several passes.
+pub const FSCK_PLACES_HELD_MAX: usize = 2_000_000;
+
+/// Mailboxes whose totals a check sums up at once, those that do not exist included.
+pub const FSCK_MAILBOXES_MAX: usize = 2 * MAILBOXES_MAX;
+
+/// Rounds of reading the log that a check of the counters spends on catching up with an account
+/// after it has read what was there when it began. Each round reads up to
+/// [`FSCK_ROWS_MAX`] entries, so only an account with tens of thousands of changes a second stays
+/// ahead.
+pub const FSCK_ROUNDS_MAX: usize = 200;
+
+/// How often a check of the counters begins anew before an account counts as busy: two sums have
+/// to agree before a difference is told, and a log that is trimmed meanwhile spoils one.
+pub const FSCK_SUMS_MAX: usize = 4;
+
+/// Findings of one account, or of one phase, that are kept for repair and comparison; about 100
+/// bytes each. Further ones are told and counted, and repaired in a further round.
+pub const FSCK_FINDINGS_HELD_MAX: usize = 10_000;
+
+/// Rounds of repairing and checking again of one account or phase.
+pub const FSCK_REPAIRS_MAX: usize = 20;
+
+/// How long a client may take to read what a check has to tell, in milliseconds; then the check
+/// ends.
+pub const FSCK_LISTENER_MS: u64 = 60_000;

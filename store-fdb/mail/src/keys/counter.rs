@@ -14,7 +14,7 @@ use kv::{Subspace, tuple::pack};
 use crate::{AccountId, MailboxId, StoreError};
 
 /// What an account holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct AccountCounts {
     /// Bytes of all emails, each once however many mailboxes hold it.
     pub bytes: i64,
@@ -23,7 +23,7 @@ pub struct AccountCounts {
 }
 
 /// What a mailbox holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct MailboxTotals {
     /// Messages.
     pub total: i64,
@@ -43,6 +43,17 @@ pub fn account_key(account: AccountId) -> Vec<u8> {
 /// (Counter, A, M)
 pub fn mailbox_key(account: AccountId, mailbox: MailboxId) -> Vec<u8> {
     pack(&(Subspace::Counter as u64, account.0, mailbox.0))
+}
+
+/// All of (Counter, A, …), without the account's own.
+pub fn mailboxes_range(account: AccountId) -> (Vec<u8>, Vec<u8>) {
+    super::range_of(account_key(account))
+}
+
+/// The mailbox of a [`mailbox_key`].
+pub fn mailbox_of(key: &[u8]) -> Option<MailboxId> {
+    let (_, _, mailbox): (u64, u64, u32) = kv::tuple::unpack(key).ok()?;
+    Some(MailboxId(mailbox))
 }
 
 impl AccountCounts {

@@ -98,3 +98,37 @@ pub fn next_email_key(account: AccountId) -> Vec<u8> {
 pub fn next_uid_key(account: AccountId, mailbox: MailboxId) -> Vec<u8> {
     pack(&(Subspace::Next as u64, account.0, "u", mailbox.0))
 }
+
+/// All of (Next, A, …)
+pub fn next_range(account: AccountId) -> (Vec<u8>, Vec<u8>) {
+    super::range_of(pack(&(Subspace::Next as u64, account.0)))
+}
+
+/// A key of the numbers handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextKey {
+    /// [`next_mailbox_key`].
+    Mailbox,
+    /// [`last_uid_validity_key`].
+    UidValidity,
+    /// [`next_email_key`].
+    Email,
+    /// [`next_uid_key`].
+    Uid(MailboxId),
+}
+
+impl NextKey {
+    /// `None` for a key that is none of this family's.
+    pub fn parse(key: &[u8]) -> Option<Self> {
+        if let Ok((_, _, kind, mailbox)) = kv::tuple::unpack::<(u64, u64, String, u32)>(key) {
+            return (kind == "u").then_some(Self::Uid(MailboxId(mailbox)));
+        }
+        let (_, _, kind): (u64, u64, String) = kv::tuple::unpack(key).ok()?;
+        match kind.as_str() {
+            "m" => Some(Self::Mailbox),
+            "v" => Some(Self::UidValidity),
+            "e" => Some(Self::Email),
+            _ => None,
+        }
+    }
+}

@@ -18,3 +18,8 @@ pub fn range_before(account: AccountId, day: u32) -> (Vec<u8>, Vec<u8>) {
     let (begin, _) = super::range_of(pack(&(Subspace::Operation as u64, account.0)));
     (begin, pack(&(Subspace::Operation as u64, account.0, day)))
 }
+
+/// Every operation of `account`.
+pub fn range(account: AccountId) -> (Vec<u8>, Vec<u8>) {
+    super::range_of(pack(&(Subspace::Operation as u64, account.0)))
+}

@@ -41,3 +41,53 @@ pub fn member_key(account: AccountId, thread: ThreadId, email: EmailId) -> Vec<u
 pub fn member_range(account: AccountId, thread: ThreadId) -> (Vec<u8>, Vec<u8>) {
     super::range_of(pack(&(Subspace::Thread as u64, account.0, "t", thread.0)))
 }
+
+/// All of (Thread, A, …)
+pub fn all_range(account: AccountId) -> (Vec<u8>, Vec<u8>) {
+    super::range_of(pack(&(Subspace::Thread as u64, account.0)))
+}
+
+/// A key of this family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ThreadKey {
+    /// [`key`]: hash and email.
+    MessageId(u64, EmailId),
+    /// [`member_key`].
+    Member(ThreadId, EmailId),
+}
+
+impl ThreadKey {
+    /// `None` for a key that is none of this family's.
+    pub fn parse(account: AccountId, key: &[u8]) -> Option<Self> {
+        if let Some(rest) = key.strip_prefix(&pack(&(Subspace::Thread as u64, account.0, "k"))[..])
+        {
+            let (hash, email) = super::split_integer(rest)?;
+            let (email,): (u32,) = kv::tuple::unpack(email).ok()?;
+            return Some(Self::MessageId(hash, EmailId(email)));
+        }
+        let (_, _, kind, thread, email): (u64, u64, String, u32, u32) =
+            kv::tuple::unpack(key).ok()?;
+        (kind == "t").then_some(Self::Member(ThreadId(thread), EmailId(email)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_as_they_are_written() {
+        let account = AccountId(700);
+        for hash in [0, 1, 255, 256, 1 << 40, i64::MAX as u64, 1 << 63, u64::MAX] {
+            let expected = ThreadKey::MessageId(hash, EmailId(9));
+            let key = key(account, hash, EmailId(9));
+            assert_eq!(ThreadKey::parse(account, &key), Some(expected));
+            for end in 0..key.len() {
+                assert_eq!(ThreadKey::parse(account, &key[..end]), None);
+            }
+        }
+        let key = member_key(account, ThreadId(8), EmailId(9));
+        let expected = ThreadKey::Member(ThreadId(8), EmailId(9));
+        assert_eq!(ThreadKey::parse(account, &key), Some(expected));
+    }
+}

@@ -235,6 +235,25 @@ pub(super) async fn read_header(
     Ok(header)
 }
 
+/// Reads a mailbox's header, to see whether that can be done.
+pub(crate) async fn check_header(
+    tx: &Transaction,
+    account: AccountId,
+    mailbox: MailboxId,
+) -> Result<(), StoreError> {
+    read_header(tx, account, mailbox).await.map(drop)
+}
+
+/// Reads a page, to see whether that can be done.
+pub(crate) async fn check_page(
+    tx: &Transaction,
+    account: AccountId,
+    mailbox: MailboxId,
+    number: u32,
+) -> Result<(), ViewError> {
+    stored_page(tx, account, mailbox, number).await.map(drop)
+}
+
 async fn mailbox_record(
     tx: &Transaction,
     account: AccountId,

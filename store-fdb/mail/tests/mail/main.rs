@@ -9,6 +9,7 @@ mod damage;
 mod directory;
 mod environment;
 mod fixture;
+mod fsck;
 mod log;
 mod mailboxes;
 mod random;

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test's helpers, too, a panic is the test's failure")]
 
+mod fsck;
+
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Write},
@@ -43,15 +45,16 @@ fn on(data: &Path, args: &str) -> Command {
 struct Server {
     child: Child,
     lines: Vec<String>,
+    base: u16,
 }
 
 impl Server {
     fn start(data: &Path) -> Self {
-        let base = free_port_base().to_string();
-        let mut command = rookery(&["serve", "--dev", "--port-base", &base, "--data"]);
+        let base = free_port_base();
+        let mut command = rookery(&["serve", "--dev", "--port-base", &base.to_string(), "--data"]);
         let log = data.with_extension("log");
         command.arg(data).stdout(Stdio::piped()).stderr(File::create(&log).unwrap());
-        let mut server = Self { child: command.spawn().unwrap(), lines: Vec::new() };
+        let mut server = Self { child: command.spawn().unwrap(), lines: Vec::new(), base };
         for line in BufReader::new(server.child.stdout.take().unwrap()).lines() {
             server.lines.push(line.unwrap());
             if server.lines.last().is_some_and(|line| line.starts_with("read: ")) {

@@ -1,0 +1,125 @@
+//! P5: each reference's blob exists, and its header is what its name says; and nothing is kept that
+//! nobody has needed for longer than the sweeper takes.
+//!
+//! A blob is not read in a transaction, so one that is not there is looked for again in the
+//! references before it is told: what nothing needs any more may go.
+//!
+//! Deliberately absent: the bytes behind a large blob's header.
+
+use blob::{
+    BlobError, BlobId, Owner,
+    audit::{Audit, AuditError, Depth, Finding},
+    sweep::SweepSettings,
+};
+use kv::Transaction;
+
+use super::{
+    Damage, FsckError, Owners,
+    references::has,
+    walk::{Walk, stretch},
+};
+use crate::{
+    AccountId, StoreError,
+    keys::{self, email::EmailMeta},
+};
+
+/// Whose blobs to check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    Everybody,
+    Account(AccountId),
+}
+
+struct Page {
+    needed: Vec<(BlobId, Owner)>,
+    next: Option<Vec<u8>>,
+}
+
+pub(super) async fn check(walk: &mut Walk, whose: Whose) -> Result<(), FsckError> {
+    let (mut from, _) = range(whose);
+    let mut last = None;
+    loop {
+        let begin = &from;
+        let page =
+            walk.step(|tx, rows| async move { page(&tx, whose, begin, rows / 4).await }).await?;
+        for (blob, owner) in page.needed {
+            // Those of one blob follow each other.
+            if last != Some(blob) {
+                check_one(walk, blob, owner).await?;
+                walk.progress.blobs += 1;
+                last = Some(blob);
+            }
+        }
+        match page.next {
+            Some(next) => from = next,
+            None => break,
+        }
+    }
+    match whose {
+        Whose::Everybody => check_orphans(walk).await,
+        Whose::Account(_) => Ok(()),
+    }
+}
+
+/// What nobody needs. References to nothing have been told of already.
+async fn check_orphans(walk: &mut Walk) -> Result<(), FsckError> {
+    let (env, db, blobs) = (walk.env.clone(), walk.db.clone(), walk.blobs.clone());
+    let scan_interval = SweepSettings::default().scan_interval;
+    let mut audit = Audit::new(env, db, blobs, Depth::Names, scan_interval);
+    loop {
+        let begun = walk.env.monotonic();
+        let step = audit.next_step().await.map_err(|error| match error {
+            AuditError::Kv(error) => FsckError::from(error),
+            AuditError::Blob(error) => FsckError::Blob(error),
+        })?;
+        let Some(step) = step else { return Ok(()) };
+        walk.rest_after(walk.env.monotonic().saturating_since(begun)).await;
+        walk.tell_progress()?;
+        for finding in step.findings {
+            if let Finding::Orphan { name, .. } = finding {
+                walk.find(Damage::Orphan(name)).await?;
+            }
+        }
+    }
+}
+
+fn range(whose: Whose) -> (Vec<u8>, Vec<u8>) {
+    match whose {
+        Whose::Everybody => blob::references::range(),
+        Whose::Account(account) => keys::email::meta_range(account),
+    }
+}
+
+async fn page(
+    tx: &Transaction,
+    whose: Whose,
+    from: &[u8],
+    most: usize,
+) -> Result<Page, StoreError> {
+    let (_, end) = range(whose);
+    let read = stretch(tx, from.to_vec(), end, most).await?;
+    let needed = |row: &kv::KeyValue| match whose {
+        Whose::Everybody => blob::references::parse(&row.key),
+        Whose::Account(account) => {
+            let meta: EmailMeta = keys::decode("email meta", &row.value).ok()?;
+            let owner = Owner::Email(account.0, keys::email::email_of(&row.key)?.0);
+            Some((BlobId::from_slice(&meta.blob)?, owner))
+        }
+    };
+    Ok(Page { needed: read.rows.iter().filter_map(needed).collect(), next: read.next() })
+}
+
+async fn check_one(walk: &mut Walk, blob: BlobId, owner: Owner) -> Result<(), FsckError> {
+    let damage = match walk.read_blob(blob).await {
+        Ok(()) => return Ok(()),
+        Err(BlobError::Missing(_)) => Damage::NoBlob(blob, owner),
+        Err(BlobError::Damaged(_) | BlobError::TooLarge) => Damage::BlobDamaged(blob, owner),
+        Err(BlobError::Backend(error)) => return Err(error.into()),
+        Err(error @ (BlobError::Unavailable { .. } | BlobError::Refused { .. })) => {
+            return Err(FsckError::Blob(error));
+        }
+    };
+    let owners: Owners = walk.owners;
+    let is_needed = walk.step(|tx, _| async move { has(&tx, owners, blob, owner).await }).await?;
+    if is_needed { walk.find(damage).await } else { Ok(()) }
+}
