@@ -12,6 +12,7 @@
 //! open the store's files needs no leave.
 
 pub mod accounts;
+pub mod backup;
 pub mod dev;
 pub mod domains;
 pub mod endpoint;
@@ -108,6 +109,11 @@ pub enum AdminError {
     /// Too many targets or members.
     #[error("an alias or a group has at most {max} members", max = mail::limits::GROUP_MEMBERS_MAX)]
     TooMany,
+    /// The store is not backed up by a node.
+    #[error(
+        "this store is backed up by its own tools: FoundationDB's fdbbackup, and the bucket's copy"
+    )]
+    BackedUpElsewhere,
     /// Another check runs.
     #[error("another check of this server's store is running")]
     Checking,

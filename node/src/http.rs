@@ -16,6 +16,7 @@
 //! Deliberately absent: TLS. The port belongs on a private address.
 
 mod api;
+mod backup;
 mod connection;
 mod error;
 mod fsck;
@@ -37,7 +38,7 @@ pub use connection::serve;
 use error::{ApiError, Refusal};
 
 use crate::{
-    admin::{Admin, fsck::Checker, token::AdminToken},
+    admin::{Admin, backup::Backup, fsck::Checker, token::AdminToken},
     limits::HTTP_REQUEST_TIMEOUT,
     metrics::Metrics,
 };
@@ -53,6 +54,8 @@ pub struct HttpParts {
     pub readiness: Readiness,
     /// What the admin API works on.
     pub admin: Admin,
+    /// What makes backups, where the node does.
+    pub backup: Option<Backup>,
     /// What checks the store.
     pub checker: Checker,
     /// What opens the admin API.

@@ -98,6 +98,13 @@ pub const CLOSE_RESERVE: Duration = Duration::from_secs(2);
 /// Lines of a check that may wait for a client to read them, about 300 bytes each.
 pub const FSCK_LINES_MAX: usize = 64;
 
+/// Pieces of a backup, of about 256 KiB, that may wait for a client to read them.
+pub const BACKUP_CHUNKS_MAX: usize = 2;
+
+/// How long a backup waits for its client to read: a disk may be slow, but a backup that stands
+/// still holds memory.
+pub const BACKUP_CLIENT_TIME: Duration = Duration::from_secs(60);
+
 /// How often a check tells how far it is: often enough for a person to see it move.
 pub const FSCK_PROGRESS_PERIOD: Duration = Duration::from_millis(250);
 

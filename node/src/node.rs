@@ -121,6 +121,7 @@ impl Node {
         };
         let token = AdminToken::load_or_create(&config.data, &env)?;
         let stop = Stop::new();
+        let backup = stores.backup.clone();
         let services = Services::new(stores, config, env.clone(), tls, stop.listen());
         let readiness = Readiness::new();
         let (db, blobs) = (services.db.clone(), services.blobs.clone());
@@ -132,6 +133,7 @@ impl Node {
             readiness: readiness.clone(),
             admin: Admin { db: services.db.clone(), env: env.clone() },
             checker: Checker::new(services.blobs.clone()),
+            backup,
             token,
         };
         let mut node = Self {

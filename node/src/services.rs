@@ -47,7 +47,7 @@ impl Services {
         tls: Tls,
         stopping: Stopping,
     ) -> Self {
-        let Stores { db, blobs } = stores;
+        let Stores { db, blobs, .. } = stores;
         let cache_bytes = usize::try_from(config.limits.view_cache_bytes).unwrap_or(usize::MAX);
         let views = ViewCache::new(db.clone(), env.clone(), cache_bytes);
         let hub = Hub::default();

@@ -10,6 +10,7 @@ use kv::{
 };
 
 use crate::{
+    admin::backup::Backup,
     config::{self, BlobEngine, Engine},
     node::StartError,
 };
@@ -21,6 +22,15 @@ pub struct Stores {
     pub db: Database,
     /// Bytes of messages.
     pub blobs: BlobStore,
+    /// What makes backups; only the embedded engine needs it.
+    pub backup: Option<Backup>,
+}
+
+impl Stores {
+    /// Stores that are backed up elsewhere, or not at all.
+    pub fn new(db: Database, blobs: BlobStore) -> Self {
+        Self { db, blobs, backup: None }
+    }
 }
 
 /// Stores that this process has opened, and has to close.
@@ -61,17 +71,13 @@ impl OpenStores {
             (BlobEngine::Embedded, None) => return Err(StartError::BlobsElsewhere),
             (BlobEngine::S3, _) => open_s3(data, blobs, env).await?,
         };
-        Ok(Self { stores: Stores { db, blobs }, embedded })
+        let backup = embedded.as_ref().map(|it| Backup::new(it.backups(), blobs.clone()));
+        Ok(Self { stores: Stores { db, blobs, backup }, embedded })
     }
 
     /// Handles to them.
     pub fn stores(&self) -> &Stores {
         &self.stores
-    }
-
-    /// The embedded engine, where that is what was opened.
-    pub fn embedded(&self) -> Option<&Embedded> {
-        self.embedded.as_ref()
     }
 
     /// Closes them. Whatever was acknowledged is safe already.

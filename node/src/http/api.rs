@@ -13,6 +13,7 @@
 //! | GET, POST `/aliases`, `/groups` | lists; adds `{address, members}` |
 //! | GET, DELETE `/aliases/A`, `/groups/A` | shows; removes |
 //! | PUT, DELETE `/aliases/A/members/M`, `/groups/A/members/M` | adds; removes a member |
+//! | POST `/backup` | answers a backup, in the embedded engine's own format |
 //! | POST `/fsck` | checks the store ([`Request`](crate::admin::fsck::Request)); answers [`Line`](crate::admin::fsck::Line)s as they come |
 //!
 //! Lists take `?after=…&limit=…` ([`PageQuery`]). Adding answers 201, removing 204.
@@ -56,6 +57,7 @@ pub(super) fn router(parts: &HttpParts) -> Router<HttpParts> {
         .route("/accounts/{address}/quota", put(account_quota))
         .route("/accounts/{address}/login", put(account_login))
         .route("/fsck", post(super::fsck::check))
+        .route("/backup", post(super::backup::make))
         .nest("/aliases", list_router(ListKind::Alias))
         .nest("/groups", list_router(ListKind::Group))
         .fallback(async || ApiError::from(Refusal::NoRoute))

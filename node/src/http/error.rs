@@ -92,6 +92,7 @@ fn status_and_code(refusal: &Refusal) -> (StatusCode, &'static str) {
             AdminError::InUse(_) => (StatusCode::CONFLICT, "in_use"),
             AdminError::OtherKind(..) => (StatusCode::CONFLICT, "other_kind"),
             AdminError::NoTarget(_) => (StatusCode::CONFLICT, "no_target"),
+            AdminError::BackedUpElsewhere => (StatusCode::NOT_IMPLEMENTED, "backed_up_elsewhere"),
             AdminError::Checking => (StatusCode::CONFLICT, "checking"),
             AdminError::Speed => (StatusCode::BAD_REQUEST, "bad_speed"),
             AdminError::TooMany => (StatusCode::CONFLICT, "too_many"),

@@ -32,6 +32,7 @@ impl Server {
             metrics: Metrics::new(env.clone()),
             readiness: readiness.clone(),
             admin: Admin { db: kv::Database::memory(env.clone()), env: env.clone() },
+            backup: None,
             checker: Checker::new(
                 blob::BlobStore::embedded(kv::LargeValues::memory(env.clone()), env.clone())
                     .await

@@ -49,7 +49,7 @@ impl Server {
         let config = Config::dev(Some(folder.path().to_owned()), PortBase::default()).unwrap();
         let stop = Stop::new();
         let tls = Tls::self_signed(&env, folder.path(), &["localhost".to_owned()]).unwrap();
-        let services = Services::new(Stores { db, blobs }, config, env, tls, stop.listen());
+        let services = Services::new(Stores::new(db, blobs), config, env, tls, stop.listen());
         let account = add_account(&services).await;
         Self { services, account, stop, _folder: folder }
     }

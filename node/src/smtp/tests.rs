@@ -69,7 +69,7 @@ impl World {
         let blobs = BlobStore::embedded(values, env.clone()).await.unwrap();
         let stop = Stop::new();
         let tls = Tls::self_signed(&env, folder.path(), &["localhost".to_owned()]).unwrap();
-        let stores = Stores { db: db.clone(), blobs };
+        let stores = Stores::new(db.clone(), blobs);
         let services = Services::new(stores, config, env.clone(), tls, stop.listen());
         let mut world = Self {
             env: env.clone(),

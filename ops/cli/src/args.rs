@@ -30,6 +30,10 @@ pub(crate) enum Command {
     Group(Group<GroupCommand>),
     /// Check the store, online; mend it with --repair
     Fsck(FsckArgs),
+    /// Write a backup of everything, of one moment, while mail goes on (embedded engine)
+    Backup(BackupArgs),
+    /// Make a store of a backup
+    Restore(RestoreArgs),
     /// The configuration file
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -80,6 +84,33 @@ pub(crate) struct FsckArgs {
     /// [default: 50]
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
     pub(crate) speed: Option<u8>,
+    /// Show how far it is, even where standard error is no terminal
+    #[arg(long)]
+    pub(crate) progress: bool,
+}
+
+/// What to back up, and where to.
+#[derive(Debug, clap::Args)]
+pub(crate) struct BackupArgs {
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// The backup's file, which must not exist yet; it appears when the backup is complete
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Show how far it is, even where standard error is no terminal
+    #[arg(long)]
+    pub(crate) progress: bool,
+}
+
+/// What to restore, and where to.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RestoreArgs {
+    /// A backup
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The data folder that gets the store; it must have none yet
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
     /// Show how far it is, even where standard error is no terminal
     #[arg(long)]
     pub(crate) progress: bool,

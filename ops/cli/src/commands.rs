@@ -1,6 +1,7 @@
 //! The administrative commands: from arguments to operations to output.
 
 pub(crate) mod account;
+pub(crate) mod backup;
 pub(crate) mod domain;
 pub(crate) mod fsck;
 pub(crate) mod list;

@@ -67,6 +67,12 @@ pub(crate) enum CliError {
     /// The load generator has no good result.
     #[error(transparent)]
     Bench(#[from] bench::BenchError),
+    /// The backup did not come to its end.
+    #[error(transparent)]
+    Backup(#[from] node::admin::backup::BackupError),
+    /// The backup was not restored.
+    #[error(transparent)]
+    Restore(#[from] kv::embedded::RestoreError),
     /// The check found what is not right, or could not be mended.
     #[error("{0} of what was found is not mended")]
     Damaged(u64),
@@ -99,6 +105,8 @@ impl CliError {
             | Self::Unasked { .. }
             | Self::Process { .. }
             | Self::Bench(_)
+            | Self::Backup(_)
+            | Self::Restore(_)
             | Self::Damaged(_)
             | Self::Interrupted => 1,
         }

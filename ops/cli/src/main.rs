@@ -54,6 +54,8 @@ fn run(args: Args) -> Result<(), CliError> {
         Command::Alias(alias) => commands::list::run_alias(alias),
         Command::Group(group) => commands::list::run_group(group),
         Command::Fsck(fsck) => commands::fsck::run(&fsck),
+        Command::Backup(backup) => commands::backup::backup(&backup),
+        Command::Restore(restore) => commands::backup::restore(&restore),
         Command::Config(ConfigCommand::Check { file }) => {
             node::config::Config::load(&file)?;
             Output::human().line(format_args!("{}: good", file.display()))

@@ -8,7 +8,9 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use ureq::http::{Method, Request, StatusCode};
+use ureq::http::{Method, Request, Response, StatusCode};
+
+use crate::error::CliError;
 
 /// Longer than the server lets any request take.
 const TIMEOUT: Duration = Duration::from_secs(75);
@@ -16,6 +18,9 @@ const TIMEOUT: Duration = Duration::from_secs(75);
 /// Bytes of an answer that comes line by line: far more than a check tells, and an end to one that
 /// has none.
 const LINES_BYTES_MAX: u64 = 1 << 34;
+
+/// Bytes that are copied at once.
+const COPY_BYTES: usize = 64 * 1024;
 
 /// How often a removal that outlasts one request is asked for again: an hour's worth.
 const REMOVALS_MAX: usize = 60;
@@ -125,6 +130,47 @@ impl Remote {
         self.answer(Method::DELETE, &path, None)
     }
 
+    /// Asks for something whose answer is bytes, for as long as it takes, and copies them.
+    pub(crate) fn bytes(
+        &self,
+        path: &[&str],
+        mut each: impl FnMut(&[u8]) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        let request = self
+            .request(Method::POST, &joined(path))
+            .body(())
+            .map_err(|error| self.unreachable(&error))?;
+        let mut response = self.run_long(request)?;
+        let mut reader = response.body_mut().as_reader();
+        let mut buffer = vec![0; COPY_BYTES];
+        loop {
+            match reader.read(&mut buffer).map_err(|error| self.unreachable(&error))? {
+                0 => return Ok(()),
+                read => each(&buffer[..read])?,
+            }
+        }
+    }
+
+    /// Sends a request whose answer may take as long as it goes on coming.
+    fn run_long<B: ureq::AsSendBody>(
+        &self,
+        request: Request<B>,
+    ) -> Result<Response<ureq::Body>, RemoteError> {
+        let request = self
+            .agent
+            .configure_request(request)
+            .timeout_global(None)
+            .timeout_per_read(Some(TIMEOUT))
+            .build();
+        let mut response = self.agent.run(request).map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let text = response.body_mut().read_to_string();
+        Err(self.refusal(status, &text.map_err(|error| self.unreachable(&error))?))
+    }
+
     /// Asks for something whose answer comes line by line, for as long as it takes. Each line is
     /// given to `each`, which says whether to go on.
     pub(crate) fn lines<T: DeserializeOwned>(
@@ -139,18 +185,7 @@ impl Remote {
             .header("content-type", "application/json")
             .body(json(body))
             .map_err(|error| self.unreachable(&error))?;
-        let request = self
-            .agent
-            .configure_request(request)
-            .timeout_global(None)
-            .timeout_per_read(Some(TIMEOUT))
-            .build();
-        let mut response = self.agent.run(request).map_err(|error| self.unreachable(&error))?;
-        let status = response.status();
-        if !status.is_success() {
-            let text = response.body_mut().read_to_string();
-            return Err(self.refusal(status, &text.map_err(|error| self.unreachable(&error))?));
-        }
+        let mut response = self.run_long(request)?;
         let lines = BufReader::new(response.body_mut().as_reader()).take(LINES_BYTES_MAX).lines();
         for line in lines {
             let line = line.map_err(|error| self.unreachable(&error))?;

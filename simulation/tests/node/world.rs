@@ -53,7 +53,7 @@ impl World {
         config.listen.smtp = vec![SMTP];
         config.listen.lmtp = vec![LMTP];
         config.listen.imap = vec![IMAP];
-        let stores = Stores { db: db.clone(), blobs: blobs.clone() };
+        let stores = Stores::new(db.clone(), blobs.clone());
         let node = Node::start_on(stores, config, env.clone()).await.expect("the node starts");
         let admin = node.admin();
         domains::add(&admin, "example.org").await.expect("a domain");

@@ -288,7 +288,7 @@ mod tests {
         let (small, large) = (bytes(100), bytes(3 * CHUNK_BYTES + 7));
         let ids = [blobs.put(&small).await.unwrap(), blobs.put(&large).await.unwrap()];
         embedded.large_values().sync().await.unwrap();
-        let mut backup = embedded.backup_with(blobs.expand_backup()).await.unwrap();
+        let mut backup = embedded.backups().begin(blobs.expand_backup()).await.unwrap();
         let mut file = Vec::new();
         while let Some(chunk) = backup.next_chunk().await.unwrap() {
             file.extend_from_slice(&chunk);

@@ -94,7 +94,7 @@ impl BlobStore {
         self.faults.clone()
     }
 
-    /// For [`kv::embedded::Embedded::backup_with`]: the bytes of blobs that are in files, so that
+    /// For [`kv::embedded::Backups::begin`]: the bytes of blobs that are in files, so that
     /// a backup of the engine holds every blob that it refers to.
     pub fn expand_backup(&self) -> kv::embedded::Expand {
         let backend = Arc::clone(&self.backend);

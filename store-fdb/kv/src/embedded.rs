@@ -37,7 +37,7 @@ use env::Env;
 
 use crate::{Database, Faults, LargeValues, OpenError, Result};
 
-pub use backup::{Backup, BackupCounts, BackupError, Expand, Expansion};
+pub use backup::{Backup, BackupCounts, BackupError, Expand, Expansion, no_expansion};
 use committer::Committer;
 pub use files::{Damage, check_files};
 pub(crate) use queue::Queue;
@@ -123,22 +123,9 @@ impl Embedded {
         LargeValues::embedded(Arc::clone(&self.queue))
     }
 
-    /// Begins a backup of this moment. Commits go on meanwhile, up to
-    /// [`limits::BACKUP_WRITES_BYTES_MAX`](crate::limits::BACKUP_WRITES_BYTES_MAX).
-    ///
-    /// # Errors
-    /// [`Error::EngineFailed`](crate::Error::EngineFailed).
-    pub async fn backup(&self) -> Result<Backup> {
-        self.backup_with(Box::new(|_, _| Box::new(std::iter::empty()))).await
-    }
-
-    /// The same, with the further large values that `expand` tells behind each of those here. A
-    /// restore puts all of them into the engine.
-    ///
-    /// # Errors
-    /// [`Error::EngineFailed`](crate::Error::EngineFailed).
-    pub async fn backup_with(&self, expand: Expand) -> Result<Backup> {
-        Backup::begin(&self.queue, &self.env, expand).await
+    /// What makes backups.
+    pub fn backups(&self) -> Backups {
+        Backups { queue: Arc::clone(&self.queue), env: self.env.clone() }
     }
 
     /// Restores a backup into a directory that does not exist or is empty. `progress` is told
@@ -177,6 +164,32 @@ impl Embedded {
     /// [`Error::EngineFailed`](crate::Error::EngineFailed) where the last sync failed.
     pub async fn close(self) -> Result<()> {
         self.queue.close().await
+    }
+}
+
+/// Makes backups of an open directory.
+#[derive(Clone)]
+pub struct Backups {
+    queue: Arc<Queue>,
+    env: Env,
+}
+
+impl Backups {
+    /// Begins a backup of this moment, with the further large values that `expand` tells behind
+    /// each of those in the engine ([`no_expansion`] for none). A restore puts all of them into the
+    /// engine. Commits go on meanwhile, up to
+    /// [`limits::BACKUP_WRITES_BYTES_MAX`](crate::limits::BACKUP_WRITES_BYTES_MAX).
+    ///
+    /// # Errors
+    /// [`Error::EngineFailed`](crate::Error::EngineFailed).
+    pub async fn begin(&self, expand: Expand) -> Result<Backup> {
+        Backup::begin(&self.queue, &self.env, expand).await
+    }
+}
+
+impl std::fmt::Debug for Backups {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Backups")
     }
 }
 

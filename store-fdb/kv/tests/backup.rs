@@ -29,7 +29,7 @@ fn restore(path: &Path, backup: &[u8]) -> Result<BackupCounts, RestoreError> {
 }
 
 async fn taken(embedded: &Embedded) -> Vec<u8> {
-    let mut backup = embedded.backup().await.unwrap();
+    let mut backup = embedded.backups().begin(kv::embedded::no_expansion()).await.unwrap();
     let mut bytes = Vec::new();
     while let Some(chunk) = backup.next_chunk().await.unwrap() {
         bytes.extend(chunk);
@@ -291,7 +291,7 @@ async fn a_backup_that_is_overtaken_says_so() {
     for number in 0..100_u8 {
         large.put(&[number], Bytes::from(vec![number; 100_000])).await.unwrap();
     }
-    let mut backup = embedded.backup().await.unwrap();
+    let mut backup = embedded.backups().begin(kv::embedded::no_expansion()).await.unwrap();
     assert!(backup.next_chunk().await.unwrap().is_some());
     let body = Bytes::from(vec![0; 8 * 1024 * 1024]);
     for _ in 0..=BACKUP_WRITES_BYTES_MAX / body.len() as u64 {
@@ -308,6 +308,6 @@ async fn a_backup_that_is_overtaken_says_so() {
     assert!(backup.next_chunk().await.is_err(), "it stays so");
     set(&db, b"a", b"the store goes on").await;
     // One that is dropped lets go of the store.
-    drop(embedded.backup().await.unwrap());
+    drop(embedded.backups().begin(kv::embedded::no_expansion()).await.unwrap());
     embedded.close().await.unwrap();
 }

@@ -33,6 +33,11 @@ pub type Expand = Box<dyn FnMut(&[u8], &[u8]) -> Expansion + Send>;
 /// Further large values, key and value.
 pub type Expansion = Box<dyn Iterator<Item = std::io::Result<(Vec<u8>, Bytes)>>>;
 
+/// For a store whose large values stand for themselves.
+pub fn no_expansion() -> Expand {
+    Box::new(|_, _| Box::new(std::iter::empty()))
+}
+
 /// Why a backup ended early.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BackupError {

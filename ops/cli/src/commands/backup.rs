@@ -1,0 +1,154 @@
+//! `rookery backup` and `rookery restore`
+//!
+//! A backup is written under a name of its own beside its file, synced, and renamed when it is
+//! complete: a file that has the backup's name is a backup.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, IsTerminal, Write},
+    path::{Path, PathBuf},
+};
+
+use env::Env;
+use kv::embedded::Embedded;
+use node::{admin::AdminError, config::STORE_FOLDER};
+
+use crate::{
+    args::{BackupArgs, RestoreArgs},
+    backend::{Backend, Direct, create_data_folder},
+    error::CliError,
+    output::Output,
+};
+
+/// Bytes after which the progress is shown again.
+const PROGRESS_BYTES: u64 = 8 << 20;
+
+pub(crate) fn backup(args: &BackupArgs) -> Result<(), CliError> {
+    let backend = Backend::open(&args.target)?;
+    let mut target = Target::create(&args.file, args.progress)?;
+    let written = match &backend {
+        Backend::Direct(direct) => direct.wait(backup_here(direct, &mut target)),
+        Backend::Remote(remote) => remote.bytes(&["backup"], |bytes| target.write(bytes)),
+    };
+    let closed = backend.close();
+    target.progress.end();
+    written?;
+    closed?;
+    let bytes = target.finish()?;
+    Output::human().line(format_args!("{}: {bytes} bytes", args.file.display()))
+}
+
+async fn backup_here(direct: &Direct, target: &mut Target) -> Result<(), CliError> {
+    let backup = direct.stores().backup.as_ref().ok_or(AdminError::BackedUpElsewhere)?;
+    let mut reading = backup.begin().await.map_err(AdminError::Unavailable)?;
+    while let Some(chunk) = reading.next_chunk().await? {
+        target.write(&chunk)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn restore(args: &RestoreArgs) -> Result<(), CliError> {
+    let file = |source| CliError::File { path: args.file.clone(), source };
+    let backup = BufReader::new(File::open(&args.file).map_err(file)?);
+    create_data_folder(&args.data)?;
+    let store = args.data.join(STORE_FOLDER);
+    let mut progress = Progress::new(args.progress);
+    let restored =
+        Embedded::restore(&store, backup, &Env::system(), |counts| progress.show(counts.bytes));
+    progress.end();
+    let counts = restored?;
+    Output::human().line(format_args!(
+        "{}: {} rows and {} pieces of messages",
+        store.display(),
+        counts.rows,
+        counts.large_values
+    ))
+}
+
+/// A backup's file while it is written. Dropped unfinished, it is removed.
+struct Target {
+    path: PathBuf,
+    partial: PathBuf,
+    file: File,
+    bytes: u64,
+    progress: Progress,
+}
+
+impl Target {
+    fn create(path: &Path, always: bool) -> Result<Self, CliError> {
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let partial = PathBuf::from(partial);
+        let exists = |path: &Path| {
+            let source = io::Error::from(io::ErrorKind::AlreadyExists);
+            Err(CliError::File { path: path.to_owned(), source })
+        };
+        if path.exists() {
+            return exists(path);
+        }
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&partial)
+            .map_err(|source| CliError::File { path: partial.clone(), source })?;
+        Ok(Self { path: path.to_owned(), partial, file, bytes: 0, progress: Progress::new(always) })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), CliError> {
+        self.file.write_all(bytes).map_err(|source| self.failed(source))?;
+        self.bytes += bytes.len() as u64;
+        self.progress.show(self.bytes);
+        Ok(())
+    }
+
+    /// Gives the file its name; returns its bytes.
+    fn finish(self) -> Result<u64, CliError> {
+        let named = self.file.sync_all().and_then(|()| std::fs::rename(&self.partial, &self.path));
+        let folder = match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let synced = named.and_then(|()| File::open(folder)?.sync_all());
+        synced.map_err(|source| self.failed(source))?;
+        Ok(self.bytes)
+    }
+
+    fn failed(&self, source: io::Error) -> CliError {
+        CliError::File { path: self.path.clone(), source }
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        // Gone already where the backup is complete.
+        let _renamed = std::fs::remove_file(&self.partial);
+    }
+}
+
+/// A line on a terminal that tells how far it is.
+struct Progress {
+    shown: bool,
+    next: u64,
+}
+
+impl Progress {
+    fn new(always: bool) -> Self {
+        Self { shown: always || io::stderr().is_terminal(), next: 0 }
+    }
+
+    fn show(&mut self, bytes: u64) {
+        if self.shown && bytes >= self.next {
+            self.next = bytes + PROGRESS_BYTES;
+            // Who cannot see it does without.
+            let _unseen = write!(io::stderr().lock(), "\r{} MB", bytes >> 20);
+        }
+    }
+
+    fn end(&mut self) {
+        if self.shown && self.next > 0 {
+            let _unseen = writeln!(io::stderr().lock());
+        }
+        self.shown = false;
+    }
+}
