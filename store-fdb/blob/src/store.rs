@@ -22,6 +22,9 @@ use crate::{
     embedded::Embedded,
 };
 
+#[cfg(feature = "s3")]
+use crate::s3::{S3, S3Counts, S3Settings};
+
 /// What has been done with blobs since the store was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BlobCounts {
@@ -60,6 +63,16 @@ impl BlobStore {
     /// [`BlobError::Backend`].
     pub async fn embedded(values: LargeValues, env: Env) -> Result<Self, BlobError> {
         Ok(Self::new(Backend::Embedded(Embedded::open(values).await?), env))
+    }
+
+    /// Blobs in an S3-compatible service. Sends nothing yet.
+    ///
+    /// # Errors
+    /// [`BlobError::Unavailable`] where the settings or the cache's folder are not usable.
+    #[cfg(feature = "s3")]
+    pub async fn s3(settings: S3Settings, env: Env) -> Result<Self, BlobError> {
+        let backend = Backend::S3(Box::new(S3::open(settings, env.clone()).await?));
+        Ok(Self::new(backend, env))
     }
 
     fn new(backend: Backend, env: Env) -> Self {
@@ -147,6 +160,8 @@ impl BlobStore {
         let list = async {
             match &*self.backend {
                 Backend::Embedded(embedded) => Ok(embedded.list(after, limit).await?),
+                #[cfg(feature = "s3")]
+                Backend::S3(s3) => s3.list(after, limit).await,
             }
         };
         self.faults.call(&self.env, "list", list).await
@@ -156,6 +171,8 @@ impl BlobStore {
     pub fn cursor_before(&self, name: &BlobName) -> Option<ListCursor> {
         match &*self.backend {
             Backend::Embedded(_) => Embedded::cursor_before(name),
+            #[cfg(feature = "s3")]
+            Backend::S3(_) => S3::cursor_before(name),
         }
     }
 
@@ -167,6 +184,8 @@ impl BlobStore {
         let exists = async {
             match &*self.backend {
                 Backend::Embedded(embedded) => Ok(embedded.header_key_of(name).await?.is_some()),
+                #[cfg(feature = "s3")]
+                Backend::S3(s3) => s3.exists(name).await,
             }
         };
         self.faults.call(&self.env, "look for a blob", exists).await
@@ -181,6 +200,8 @@ impl BlobStore {
         let remove = async {
             match &*self.backend {
                 Backend::Embedded(embedded) => Ok(embedded.remove(name).await?),
+                #[cfg(feature = "s3")]
+                Backend::S3(s3) => s3.remove(name).await,
             }
         };
         self.faults.call(&self.env, "remove", remove).await
@@ -198,9 +219,20 @@ impl BlobStore {
                     let _unneeded = before;
                     Ok(0)
                 }
+                #[cfg(feature = "s3")]
+                Backend::S3(s3) => s3.abort_uploads(before).await,
             }
         };
         self.faults.call(&self.env, "abort uploads", abort).await
+    }
+
+    /// What the S3 backend has done so far, for all handles; `None` for another backend.
+    #[cfg(feature = "s3")]
+    pub fn s3_counts(&self) -> Option<S3Counts> {
+        match &*self.backend {
+            Backend::Embedded(_) => None,
+            Backend::S3(s3) => Some(s3.counts()),
+        }
     }
 
     /// What has been done so far.
