@@ -98,6 +98,12 @@ pub const CLOSE_RESERVE: Duration = Duration::from_secs(2);
 /// Lines of a check that may wait for a client to read them, about 300 bytes each.
 pub const FSCK_LINES_MAX: usize = 64;
 
+/// Files in the cache of S3 objects, about 150 bytes of memory each.
+pub const BLOB_CACHE_FILES_MAX: usize = 200_000;
+
+/// Requests to S3 under way at once; each holds up to one part of 5 MiB, most of them far less.
+pub const S3_REQUESTS_MAX: usize = 128;
+
 /// Pieces of a backup, of about 256 KiB, that may wait for a client to read them.
 pub const BACKUP_CHUNKS_MAX: usize = 2;
 

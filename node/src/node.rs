@@ -70,6 +70,10 @@ pub enum StartError {
     /// FoundationDB holds no message bytes.
     #[error("blobs.engine must be \"s3\" where the store is \"fdb\"")]
     BlobsElsewhere,
+    /// There is no access key to the blobs.
+    #[cfg(feature = "s3")]
+    #[error(transparent)]
+    Credentials(#[from] blob::s3::CredentialsError),
     /// The blobs do not open.
     #[error(transparent)]
     Blobs(#[from] BlobError),

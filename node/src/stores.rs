@@ -11,7 +11,7 @@ use kv::{
 
 use crate::{
     admin::backup::Backup,
-    config::{self, BlobEngine, Engine},
+    config::{self, Addressing, BlobEngine, Engine},
     node::StartError,
 };
 
@@ -103,6 +103,39 @@ fn open_fdb(_cluster_file: &Path, _env: &Env) -> Result<Database, StartError> {
     Err(StartError::NotBuilt { engine: "fdb", feature: "fdb" })
 }
 
+#[cfg(feature = "s3")]
+async fn open_s3(data: &Path, blobs: &config::Blobs, env: &Env) -> Result<BlobStore, StartError> {
+    use blob::s3::{AddressStyle, CacheSettings, Credentials, Retries, S3Settings, TimeLimits};
+
+    use crate::limits;
+
+    let credentials = match blobs.credentials_file.as_os_str().is_empty() {
+        true => Credentials::from_environment()?,
+        false => Credentials::from_file(&blobs.credentials_file)?,
+    };
+    let settings = S3Settings {
+        endpoint: blobs.endpoint.clone(),
+        region: blobs.region.clone(),
+        bucket: blobs.bucket.clone(),
+        prefix: blobs.prefix.clone(),
+        style: match blobs.addressing {
+            Addressing::Path => AddressStyle::Path,
+            Addressing::Host => AddressStyle::VirtualHost,
+        },
+        credentials,
+        time_limits: TimeLimits::default(),
+        retries: Retries::default(),
+        cache: Some(CacheSettings {
+            folder: data.join(config::CACHE_FOLDER),
+            bytes_max: blobs.cache_bytes,
+            files_max: limits::BLOB_CACHE_FILES_MAX,
+        }),
+        requests_max: limits::S3_REQUESTS_MAX,
+    };
+    Ok(BlobStore::s3(settings, env.clone()).await?)
+}
+
+#[cfg(not(feature = "s3"))]
 async fn open_s3(
     _data: &Path,
     _blobs: &config::Blobs,

@@ -6,7 +6,7 @@
 //! the bytes first and then the reference, because bytes never come back under the same name.
 //!
 //! Deliberately absent: whether an owner exists. Whoever knows owners reads
-//! [`references::page`](crate::references::page).
+//! [`references::page`].
 
 use std::collections::{BTreeSet, VecDeque};
 

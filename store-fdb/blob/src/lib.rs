@@ -6,6 +6,7 @@
 //!
 //! - [`BlobStore`] is what everything else uses; its backend is private.
 //! - [`references`] holds the keys that say who needs a blob.
+//! - [`sweep`] removes what nobody needs; [`audit`] checks that nothing else is gone.
 //!
 //! Deliberately absent: any knowledge of what the bytes mean.
 
@@ -19,6 +20,8 @@ mod id;
 pub mod limits;
 mod name;
 pub mod references;
+#[cfg(feature = "s3")]
+pub mod s3;
 mod store;
 pub mod sweep;
 #[cfg(test)]

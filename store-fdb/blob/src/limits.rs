@@ -42,3 +42,35 @@ pub const SWEEP_BACKOFF_MAX: Duration = Duration::from_mins(5);
 
 /// Blobs that one step of an audit reads: bounds the time between two signs of progress.
 pub const AUDIT_VERIFY: usize = 16;
+
+/// Bytes of an object that one request reads: four chunks, so that most messages are one request
+/// and a large one is not hundreds. Also the memory of one reader.
+pub const WINDOW_BYTES: u64 = 4 * 128 * 1024;
+
+/// Bytes of one part of an upload, and so of memory for one writer: S3's least. The largest blob
+/// has 411 parts, and S3 takes 10,000.
+pub const PART_BYTES: usize = 5 * 1024 * 1024;
+
+/// Names that S3 lists at once.
+#[cfg(feature = "s3")]
+pub(crate) const S3_LIST_MAX: usize = 1_000;
+
+/// Bytes of one listing: about 4 KiB a name, of which S3 needs a tenth.
+#[cfg(feature = "s3")]
+pub(crate) const S3_LIST_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Bytes of an answer that is a few words of XML.
+#[cfg(feature = "s3")]
+pub(crate) const S3_REPLY_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of an error code that is told further; S3's longest has half of that.
+#[cfg(feature = "s3")]
+pub(crate) const S3_CODE_BYTES_MAX: usize = 64;
+
+/// Bytes of a file of credentials.
+#[cfg(feature = "s3")]
+pub(crate) const S3_CREDENTIALS_BYTES_MAX: u64 = 64 * 1024;
+
+/// Bytes that are hashed for a signature where others wait: less than a millisecond's work.
+#[cfg(feature = "s3")]
+pub(crate) const S3_INLINE_HASH_BYTES: usize = 64 * 1024;

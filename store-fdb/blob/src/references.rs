@@ -6,7 +6,7 @@
 //! | (BlobDue, due ms, id) | empty | written whenever a reference goes; the sweeper looks at the blob when it is due, and clears it |
 //! | (BlobDue, name) | the newest due ms, 8 bytes LE | written with every due entry, cleared with the last |
 //! | (BlobDying, name) | since when, ms, 8 bytes LE | written by the sweeper when it has found no reference, cleared [`limits::ADOPT_WITHIN_MS`] later |
-//! | (BlobDying, ms, name) | [`Step`] | what the sweeper does next about a dying blob, and when |
+//! | (BlobDying, ms, name) | 1 byte: remove the bytes (0), or clear the mark (1) | what the sweeper does next about a dying blob, and when |
 //!
 //! Dropping a reference always writes the due entry and reads nothing, so two owners that let go
 //! at once do not conflict; the sweeper finds out whether anybody is left.

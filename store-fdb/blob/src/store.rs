@@ -23,6 +23,9 @@ use crate::{
     embedded::Embedded, folder::Folder,
 };
 
+#[cfg(feature = "s3")]
+use crate::s3::{S3, S3Counts, S3Settings};
+
 /// What has been done with blobs since the store was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BlobCounts {
@@ -78,6 +81,16 @@ impl BlobStore {
         Ok(Self::new(Backend::Embedded(Embedded::open(values, Some(folder)).await?), env))
     }
 
+    /// Blobs in an S3-compatible service. Sends nothing yet.
+    ///
+    /// # Errors
+    /// [`BlobError::Unavailable`] where the settings or the cache's folder are not usable.
+    #[cfg(feature = "s3")]
+    pub async fn s3(settings: S3Settings, env: Env) -> Result<Self, BlobError> {
+        let backend = Backend::S3(Box::new(S3::open(settings, env.clone()).await?));
+        Ok(Self::new(backend, env))
+    }
+
     fn new(backend: Backend, env: Env) -> Self {
         let (counters, faults) = (Arc::default(), BlobFaultHandle::default());
         Self { backend: Arc::new(backend), env, counters, faults }
@@ -95,11 +108,13 @@ impl BlobStore {
     }
 
     /// For [`kv::embedded::Backups::begin`]: the bytes of blobs that are in files, so that
-    /// a backup of the engine holds every blob that it refers to.
+    /// a backup of the engine holds every blob that it refers to. A bucket is not in it.
     pub fn expand_backup(&self) -> kv::embedded::Expand {
         let backend = Arc::clone(&self.backend);
         Box::new(move |key, value| match &*backend {
             Backend::Embedded(embedded) => embedded.expand(key, value),
+            #[cfg(feature = "s3")]
+            Backend::S3(_) => Box::new(std::iter::empty()),
         })
     }
 
@@ -172,6 +187,8 @@ impl BlobStore {
         let list = async {
             match &*self.backend {
                 Backend::Embedded(embedded) => Ok(embedded.list(after, limit).await?),
+                #[cfg(feature = "s3")]
+                Backend::S3(s3) => s3.list(after, limit).await,
             }
         };
         self.faults.call(&self.env, "list", list).await
@@ -181,6 +198,8 @@ impl BlobStore {
     pub fn cursor_before(&self, name: &BlobName) -> Option<ListCursor> {
         match &*self.backend {
             Backend::Embedded(_) => Embedded::cursor_before(name),
+            #[cfg(feature = "s3")]
+            Backend::S3(_) => S3::cursor_before(name),
         }
     }
 
@@ -192,6 +211,8 @@ impl BlobStore {
         let exists = async {
             match &*self.backend {
                 Backend::Embedded(embedded) => Ok(embedded.header_key_of(name).await?.is_some()),
+                #[cfg(feature = "s3")]
+                Backend::S3(s3) => s3.exists(name).await,
             }
         };
         self.faults.call(&self.env, "look for a blob", exists).await
@@ -206,6 +227,8 @@ impl BlobStore {
         let remove = async {
             match &*self.backend {
                 Backend::Embedded(embedded) => Ok(embedded.remove(name).await?),
+                #[cfg(feature = "s3")]
+                Backend::S3(s3) => s3.remove(name).await,
             }
         };
         self.faults.call(&self.env, "remove", remove).await
@@ -223,9 +246,20 @@ impl BlobStore {
                     let _unneeded = before;
                     Ok(0)
                 }
+                #[cfg(feature = "s3")]
+                Backend::S3(s3) => s3.abort_uploads(before).await,
             }
         };
         self.faults.call(&self.env, "abort uploads", abort).await
+    }
+
+    /// What the S3 backend has done so far, for all handles; `None` for another backend.
+    #[cfg(feature = "s3")]
+    pub fn s3_counts(&self) -> Option<S3Counts> {
+        match &*self.backend {
+            Backend::Embedded(_) => None,
+            Backend::S3(s3) => Some(s3.counts()),
+        }
     }
 
     /// What has been done so far.

@@ -6,6 +6,7 @@
 use std::{
     fs::File,
     io::{self, BufReader, IsTerminal, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 

@@ -13,6 +13,9 @@ use crate::{
     tree,
 };
 
+#[cfg(feature = "s3")]
+use crate::s3::{Object, Opened};
+
 /// A blob being read, piece by piece, each checked before it is handed out.
 pub struct BlobReader {
     store: BlobStore,
@@ -28,6 +31,9 @@ enum Source {
     Whole(Bytes),
     /// Chunks of the embedded backend.
     Chunks(Header),
+    /// Windows of an object in S3.
+    #[cfg(feature = "s3")]
+    Windows(Object),
 }
 
 impl BlobReader {
@@ -39,6 +45,11 @@ impl BlobReader {
         let open = async {
             match &*store.backend {
                 Backend::Embedded(embedded) => open_embedded(embedded, id).await,
+                #[cfg(feature = "s3")]
+                Backend::S3(s3) => Ok(match s3.open_blob(id, range.start).await? {
+                    Opened::Whole(bytes) => Source::Whole(bytes),
+                    Opened::Large(object) => Source::Windows(object),
+                }),
             }
         };
         let source = store.faults.call(&store.env, "read", open).await?;
@@ -46,6 +57,8 @@ impl BlobReader {
         let end = match &source {
             Source::Whole(bytes) => to_u64(bytes.len()),
             Source::Chunks(header) => header.size,
+            #[cfg(feature = "s3")]
+            Source::Windows(object) => object.size,
         };
         let next = range.start.min(end);
         let end = range.end.clamp(next, end);
@@ -65,22 +78,22 @@ impl BlobReader {
         if self.next >= self.end {
             return Ok(None);
         }
-        let bytes = match &self.source {
-            Source::Whole(bytes) => bytes.slice(to_usize(self.next)..to_usize(self.end)),
-            Source::Chunks(header) => {
-                let BlobStore { backend, env, faults, .. } = &self.store;
-                let read = async {
-                    match &**backend {
-                        Backend::Embedded(it) => {
-                            embedded_chunk(it, self.id, header, self.next).await
-                        }
-                    }
-                };
-                let (start, chunk) = faults.call(env, "read", read).await?;
-                let end = self.end.min(start + to_u64(chunk.len())) - start;
-                chunk.slice(to_usize(self.next - start)..to_usize(end))
+        let BlobStore { backend, env, faults, .. } = &self.store;
+        let (id, next, end) = (self.id, self.next, self.end);
+        let (start, piece) = match (&mut self.source, &**backend) {
+            (Source::Whole(bytes), _) => (0, bytes.clone()),
+            (Source::Chunks(header), Backend::Embedded(embedded)) => {
+                faults.call(env, "read", embedded_chunk(embedded, id, header, next)).await?
             }
+            #[cfg(feature = "s3")]
+            (Source::Windows(object), Backend::S3(s3)) => {
+                faults.call(env, "read", s3.window_at(id, object, next)).await?
+            }
+            #[cfg(feature = "s3")]
+            (Source::Chunks(_) | Source::Windows(_), _) => return Err(BlobError::Damaged(id)),
         };
+        let end = end.min(start + to_u64(piece.len()));
+        let bytes = piece.slice(to_usize(next - start)..to_usize(end - start));
         self.next += to_u64(bytes.len());
         self.store.counters.bytes_read.fetch_add(to_u64(bytes.len()), Ordering::Relaxed);
         Ok(Some(bytes))

@@ -15,6 +15,28 @@ async fn store() -> (BlobStore, LargeValues) {
     (BlobStore::embedded(values.clone(), env).await.unwrap(), values)
 }
 
+/// A store of each backend, and what has to stay as long as it.
+async fn stores() -> Vec<(BlobStore, Box<dyn std::any::Any>)> {
+    let (embedded, values) = store().await;
+    #[cfg_attr(not(feature = "s3"), expect(unused_mut, reason = "there is no other"))]
+    let mut stores: Vec<(_, Box<dyn std::any::Any>)> = vec![(embedded, Box::new(values))];
+    #[cfg(feature = "s3")]
+    {
+        let server = crate::s3::tests::server::Server::start().await;
+        stores.push((server.store().await, Box::new(server)));
+        let (server, folder) =
+            (crate::s3::tests::server::Server::start().await, tempfile::tempdir().unwrap());
+        // Too small for everything: it is always at work.
+        let cache = crate::s3::CacheSettings {
+            folder: folder.path().join("cache"),
+            bytes_max: 600_000,
+            files_max: 3,
+        };
+        stores.push((server.cached(cache).await, Box::new((server, folder))));
+    }
+    stores
+}
+
 fn bytes(len: usize) -> Vec<u8> {
     // No period of the chunk's length: chunks differ from each other.
     (0..len).map(|i| u8::try_from((i / 251 + i * 7) % 256).unwrap()).collect()
@@ -50,39 +72,91 @@ async fn read(store: &BlobStore, id: BlobId, range: Range<u64>) -> Result<Vec<u8
 
 #[tokio::test]
 async fn every_range_of_every_length_comes_back() {
-    let (store, values) = store().await;
-    for len in LENGTHS {
-        let whole = bytes(len);
-        let id = store.put(&whole).await.unwrap();
-        assert_eq!(id.hash(), BlobHash::of(&whole));
-        let edges = [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, len / 2, len, len + 9];
-        for start in edges {
-            for end in edges.into_iter().chain([usize::MAX]) {
-                let range = to_u64(start)..to_u64(end);
-                let expected =
-                    whole.get(start.min(len)..end.min(len)).map_or(&[][..], |range| range);
-                let reader = store.read(id, range.clone()).await.unwrap();
-                assert_eq!(reader.remaining(), to_u64(expected.len()), "{len}: {range:?}");
-                let found = read(&store, id, range.clone()).await.unwrap();
-                assert!(found == expected, "{len}: {range:?}");
-            }
+    for (store, _kept) in stores().await {
+        for len in LENGTHS {
+            check_ranges(&store, len).await;
         }
     }
+    let (store, values) = store().await;
+    store.put(&bytes(2 * CHUNK_BYTES)).await.unwrap();
     assert_eq!(keys(&values, b"s").await, [] as [Bytes; 0], "no upload is left open");
+}
+
+async fn check_ranges(store: &BlobStore, len: usize) {
+    let whole = bytes(len);
+    let id = store.put(&whole).await.unwrap();
+    assert_eq!(id.hash(), BlobHash::of(&whole));
+    let edges = [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, len / 2, len, len + 9];
+    for start in edges {
+        for end in edges.into_iter().chain([usize::MAX]) {
+            let range = to_u64(start)..to_u64(end);
+            let expected = whole.get(start.min(len)..end.min(len)).map_or(&[][..], |range| range);
+            let reader = store.read(id, range.clone()).await.unwrap();
+            assert_eq!(reader.remaining(), to_u64(expected.len()), "{len}: {range:?}");
+            let found = read(store, id, range.clone()).await.unwrap();
+            assert!(found == expected, "{len}: {range:?}");
+        }
+    }
 }
 
 #[tokio::test]
 async fn the_way_the_bytes_come_does_not_matter() {
-    let (store, _) = store().await;
-    let whole = bytes(3 * CHUNK_BYTES + 5);
-    for step in [1_000, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 2 * CHUNK_BYTES + 1] {
-        let mut writer = store.writer();
-        for piece in whole.chunks(step) {
-            writer.write(piece).await.unwrap();
-            assert!(writer.buffer.len() <= CHUNK_BYTES, "one chunk of memory at most");
+    for (store, _kept) in stores().await {
+        let whole = bytes(3 * CHUNK_BYTES + 5);
+        for step in [1_000, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 2 * CHUNK_BYTES + 1] {
+            let mut writer = store.writer();
+            for piece in whole.chunks(step) {
+                writer.write(piece).await.unwrap();
+                assert!(writer.buffer.len() <= CHUNK_BYTES, "one chunk of memory at most");
+            }
+            assert_eq!(writer.size(), to_u64(whole.len()));
+            let id = writer.finish().await.unwrap();
+            assert_eq!(id.hash(), BlobHash::of(&whole), "{step}");
+            assert!(read(&store, id, 0..u64::MAX).await.unwrap() == whole);
         }
-        assert_eq!(writer.size(), to_u64(whole.len()));
-        assert_eq!(writer.finish().await.unwrap().hash(), BlobHash::of(&whole), "{step}");
+    }
+}
+
+#[tokio::test]
+async fn every_backend_puts_lists_and_removes_alike() {
+    for (store, _kept) in stores().await {
+        let mut names = Vec::new();
+        for len in [0, 1, CHUNK_BYTES + 1, 5, 6, 7] {
+            let (first, second) =
+                (store.put(&bytes(len)).await.unwrap(), store.put(&bytes(len)).await.unwrap());
+            assert!(first != second && first.hash() == second.hash());
+            names.extend([BlobName::of(&first), BlobName::of(&second)]);
+            assert_eq!(store.verify(first).await.unwrap(), to_u64(len));
+        }
+        names.sort_unstable();
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.list(after.as_ref(), 5).await.unwrap();
+            assert!(page.names.len() <= 5);
+            found.extend(page.names);
+            let Some(next) = page.next else { break };
+            after = Some(next);
+        }
+        assert_eq!(found, names);
+        for (index, name) in names.iter().enumerate() {
+            let page = store.list(store.cursor_before(name).as_ref(), 100).await.unwrap();
+            assert_eq!(page.names, names[index..]);
+            assert!(store.exists(name).await.unwrap());
+            store.remove(name).await.unwrap();
+            store.remove(name).await.unwrap();
+            assert!(!store.exists(name).await.unwrap());
+        }
+        let missing = name(b"never put");
+        let found = read(&store, missing, 0..1).await;
+        assert!(matches!(found, Err(BlobError::Missing(id)) if id == missing));
+        let mut writer = store.writer();
+        writer.size = BLOB_BYTES_MAX;
+        assert!(matches!(writer.write(b"x").await, Err(BlobError::TooLarge)));
+        let id = store.put(&bytes(100)).await.unwrap();
+        let refused = store.read_to_vec(id, 0..100, 99).await;
+        assert!(matches!(refused, Err(BlobError::TooLarge)));
+        let counts = store.counts();
+        assert_eq!((counts.puts, counts.bytes_written), (13, 2 * (to_u64(CHUNK_BYTES) + 20) + 100));
     }
 }
 
@@ -264,7 +338,8 @@ async fn opening_clears_what_a_crash_left_and_nothing_else() {
     let kept = original.put(&bytes(CHUNK_BYTES + 7)).await.unwrap();
     let whole = bytes(2 * CHUNK_BYTES + 1);
     let object = ObjectId::from_bytes([7; 16]);
-    let Backend::Embedded(embedded) = &*original.backend;
+    #[cfg_attr(not(feature = "s3"), expect(irrefutable_let_patterns, reason = "there is no other"))]
+    let Backend::Embedded(embedded) = &*original.backend else { panic!("it is embedded") };
     let id = BlobId::new(object, BlobHash::of(&whole));
     let chunks: Vec<ChainingValue> = whole
         .chunks(CHUNK_BYTES)

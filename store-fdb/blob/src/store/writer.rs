@@ -13,21 +13,40 @@ use crate::{
     tree::{self, ChainingValue},
 };
 
+#[cfg(feature = "s3")]
+use crate::s3::Upload;
+
 /// A blob being written. Dropped unfinished, it takes back what it has stored.
 ///
-/// Holds at most one chunk of [`CHUNK_BYTES`] in memory.
+/// Holds at most one chunk of [`CHUNK_BYTES`] in memory; on S3 also one part of
+/// [`PART_BYTES`](crate::limits::PART_BYTES), once it has more than a chunk.
 pub struct BlobWriter {
     store: BlobStore,
     object: ObjectId,
     pub(super) buffer: BytesMut,
     chunks: Vec<ChainingValue>,
     pub(super) size: u64,
+    #[cfg(feature = "s3")]
+    upload: Option<Upload>,
 }
 
 impl BlobWriter {
     pub(super) fn new(store: BlobStore) -> Self {
         let object = ObjectId::draw(&store.env);
-        Self { store, object, buffer: BytesMut::new(), chunks: Vec::new(), size: 0 }
+        #[cfg(feature = "s3")]
+        let upload = match &*store.backend {
+            Backend::Embedded(_) => None,
+            Backend::S3(s3) => Some(s3.upload(object)),
+        };
+        Self {
+            store,
+            object,
+            buffer: BytesMut::new(),
+            chunks: Vec::new(),
+            size: 0,
+            #[cfg(feature = "s3")]
+            upload,
+        }
     }
 
     /// Bytes so far.
@@ -85,6 +104,8 @@ impl BlobWriter {
         let put = async {
             match &**backend {
                 Backend::Embedded(embedded) => Ok(embedded.put_whole(id, &bytes).await?),
+                #[cfg(feature = "s3")]
+                Backend::S3(s3) => s3.put_whole(id, bytes).await,
             }
         };
         faults.call(env, "put", put).await
@@ -96,6 +117,8 @@ impl BlobWriter {
         let name = async {
             match &*store.backend {
                 Backend::Embedded(_) => self.put_header(id).await,
+                #[cfg(feature = "s3")]
+                Backend::S3(_) => self.end_upload().await,
             }
         };
         store.faults.call(&store.env, "put", name).await
@@ -112,6 +135,8 @@ impl BlobWriter {
         env.spawn("blob-name", async move {
             let named = match &*store.backend {
                 Backend::Embedded(embedded) => embedded.put_header(id, object, size, &chunks).await,
+                #[cfg(feature = "s3")]
+                Backend::S3(_) => Ok(()),
             };
             // Nobody hears it where the caller stopped waiting; the blob is whole all the same.
             let _unheard = sender.send(named);
@@ -121,6 +146,16 @@ impl BlobWriter {
             Ok(named) => named,
             Err(_) => Err(BlobError::Backend(kv::Error::Cancelled)),
         }
+    }
+
+    /// The chunks' tree, then the end.
+    #[cfg(feature = "s3")]
+    async fn end_upload(&mut self) -> Result<(), BlobError> {
+        let Some(upload) = &mut self.upload else { return Ok(()) };
+        for value in &self.chunks {
+            upload.push(value).await?;
+        }
+        upload.finish().await
     }
 
     async fn store_chunk(&mut self) -> Result<(), BlobError> {
@@ -136,12 +171,24 @@ impl BlobWriter {
     async fn put_chunk(&mut self, number: u32, chunk: Bytes) -> Result<(), BlobError> {
         match &*self.store.backend {
             Backend::Embedded(embedded) => embedded.put_chunk(self.object, number, chunk).await,
+            #[cfg(feature = "s3")]
+            Backend::S3(_) => match &mut self.upload {
+                Some(upload) => upload.push(&chunk).await,
+                None => Ok(()),
+            },
         }
     }
 }
 
 impl Drop for BlobWriter {
     fn drop(&mut self) {
+        #[cfg(feature = "s3")]
+        if let Some(upload) = &mut self.upload {
+            if let Some(abandoned) = upload.abandon() {
+                self.store.env.spawn("blob-abandon", abandoned).detach();
+            }
+            return;
+        }
         // Chunks that were named are no longer the writer's.
         if self.chunks.is_empty() {
             return;
@@ -152,6 +199,8 @@ impl Drop for BlobWriter {
         env.spawn("blob-abandon", async move {
             match &*store.backend {
                 Backend::Embedded(embedded) => abandon(embedded, object, chunks).await,
+                #[cfg(feature = "s3")]
+                Backend::S3(_) => {}
             }
         })
         .detach();
