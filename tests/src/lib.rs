@@ -17,6 +17,7 @@ pub mod http;
 pub mod imap;
 pub mod program;
 pub mod server;
+pub mod shared;
 pub mod smtp;
 pub mod wire;
 pub mod workspace;

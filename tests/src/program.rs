@@ -42,6 +42,9 @@ fn build() -> PathBuf {
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }
+    if cfg!(feature = "fdb") {
+        cargo.args(["--features", "fdb"]);
+    }
     // Where cargo was told to build by an option, the test program's own place tells it.
     if let Some(target) = target_folder() {
         cargo.arg("--target-dir").arg(target);

@@ -122,6 +122,8 @@ pub struct Server {
     /// Where it listens now; a restart may change it.
     pub ports: Ports,
     kind: Kind,
+    /// Further sections of the configuration file.
+    sections: String,
     folder: TempDir,
     process: Option<Process>,
     log: Log,
@@ -148,7 +150,7 @@ impl Server {
     /// # Panics
     /// Where it does not get ready.
     pub fn start() -> Self {
-        Self::start_kind(Kind::Development)
+        Self::start_kind(Kind::Development, "")
     }
 
     /// Starts a server from a configuration file, with a log that tells everything. Its domain
@@ -157,7 +159,7 @@ impl Server {
     /// # Panics
     /// Where it does not get ready.
     pub fn start_configured() -> Self {
-        Self::start_kind(Kind::Configured)
+        Self::start_kind(Kind::Configured, "")
     }
 
     /// Starts a development server on a packed data folder: a tar archive whose only entry is a
@@ -178,11 +180,27 @@ impl Server {
 
     fn new(kind: Kind) -> Self {
         let folder = TempDir::new().expect("the temporary folder is writable");
-        Self { ports: Ports::new(BASE_MIN), kind, folder, process: None, log: Log::default() }
+        Self {
+            ports: Ports::new(BASE_MIN),
+            kind,
+            sections: String::new(),
+            folder,
+            process: None,
+            log: Log::default(),
+        }
     }
 
-    fn start_kind(kind: Kind) -> Self {
+    /// The same on stores that these sections of a configuration file name.
+    ///
+    /// # Panics
+    /// Where it does not get ready.
+    pub fn start_shared(sections: &str) -> Self {
+        Self::start_kind(Kind::Configured, sections)
+    }
+
+    fn start_kind(kind: Kind, sections: &str) -> Self {
         let mut server = Self::new(kind);
+        sections.clone_into(&mut server.sections);
         if kind == Kind::Configured {
             std::fs::create_dir(server.data()).expect("the folder is writable");
             server.cli(&["domain", "add", "example.org"]);
@@ -228,7 +246,11 @@ impl Server {
     /// The command for `rookery ARGUMENTS --data …`.
     pub fn cli_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(program::rookery());
-        command.args(arguments).arg("--data").arg(self.data());
+        command.args(arguments);
+        match self.sections.is_empty() {
+            true => command.arg("--data").arg(self.data()),
+            false => command.arg("--config").arg(self.write_config()),
+        };
         command
     }
 
@@ -264,6 +286,16 @@ impl Server {
     pub fn restart(&mut self) {
         assert!(self.process.is_none(), "the server runs");
         self.run();
+    }
+
+    /// Starts it again on other data, which takes the place of its own.
+    ///
+    /// # Panics
+    /// Where it runs, or does not get ready.
+    pub fn restart_on(&mut self, data: &Path) {
+        std::fs::remove_dir_all(self.data()).expect("the folder is the server's own");
+        std::fs::rename(data, self.data()).expect("both are temporary");
+        self.restart();
     }
 
     /// Sends SIGTERM, and does not wait.
@@ -367,7 +399,8 @@ impl Server {
              [tls]\ncertificate = {certificate}\nkey = {key}\n\
              [log]\nlevel = \"trace\"\n\
              [listen]\nsmtp = {smtp}\nsubmission = {submission}\nsubmissions = {submissions}\n\
-             lmtp = {lmtp}\nimap = {imap}\nimaps = {imaps}\nhttp = {http}\n",
+             lmtp = {lmtp}\nimap = {imap}\nimaps = {imaps}\nhttp = {http}\n{sections}",
+            sections = self.sections,
             data = shown(&self.data()),
             certificate = shown(&folder.join("cert.pem")),
             key = shown(&folder.join("key.pem")),

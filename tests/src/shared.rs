@@ -1,0 +1,147 @@
+//! The stores that many nodes share: a FoundationDB server and an S3 bucket of the test's own.
+//!
+//! `fdbserver` and `fdbcli` are looked for in the folder that `ROOKERY_FDB_BIN` names, then in
+//! `PATH` and where packages put them. The S3 service is s3s-fs, in this process.
+
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+};
+
+use hyper_util::rt::TokioIo;
+use tempfile::TempDir;
+
+use crate::{program, report};
+
+const BUCKET: &str = "mail";
+const ACCESS_KEY: &str = "AKIABLACKBOX";
+const SECRET_KEY: &str = "blackbox-secret-key";
+
+/// Runs a server until standard input is closed, however this process ends.
+const KEEPER: &str = r#"
+    "$@" & server=$!
+    cat >/dev/null
+    kill -9 $server
+"#;
+
+/// FoundationDB and S3.
+#[derive(Debug)]
+pub struct SharedStores {
+    folder: TempDir,
+    keeper: Child,
+    endpoint: String,
+}
+
+impl SharedStores {
+    /// Starts both, empty; `None`, visibly, where there is no FoundationDB.
+    ///
+    /// # Panics
+    /// Where one does not start.
+    pub fn start() -> Option<Self> {
+        let (Some(fdbserver), Some(fdbcli)) = (find("fdbserver"), find("fdbcli")) else {
+            report("skipped: no fdbserver");
+            return None;
+        };
+        let folder = TempDir::new().expect("the temporary folder is writable");
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+        let address = free.local_addr().expect("it is bound").to_string();
+        drop(free);
+        let cluster = folder.path().join("fdb.cluster");
+        std::fs::write(&cluster, format!("blackbox:blackbox@{address}")).expect("it is writable");
+        let keeper = Command::new("sh")
+            .args(["-c", KEEPER, "keeper"])
+            .arg(fdbserver)
+            .arg("--cluster-file")
+            .arg(&cluster)
+            .args(["--public-address", &address, "--listen-address", "public", "--datadir"])
+            .arg(folder.path().join("data"))
+            .arg("--logdir")
+            .arg(folder.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("there is a shell");
+        let mut configure = Command::new(fdbcli);
+        configure.arg("-C").arg(&cluster);
+        configure.args(["--timeout", "60", "--exec", "configure new single ssd"]);
+        program::succeed(&mut configure, b"");
+        let endpoint = serve_s3(&folder.path().join("objects"));
+        let credentials = format!("{ACCESS_KEY}\n{SECRET_KEY}\n");
+        std::fs::write(folder.path().join("credentials"), credentials).expect("it is writable");
+        Some(Self { folder, keeper, endpoint })
+    }
+
+    /// The sections of a configuration file that name them.
+    pub fn config(&self) -> String {
+        let shown =
+            |name: &str| format!("{:?}", self.folder.path().join(name).display().to_string());
+        format!(
+            "[store]\nengine = \"fdb\"\ncluster_file = {cluster}\n\
+             [blobs]\nengine = \"s3\"\nendpoint = {endpoint:?}\nbucket = {BUCKET:?}\n\
+             prefix = \"test/\"\ncredentials_file = {credentials}\n",
+            cluster = shown("fdb.cluster"),
+            endpoint = self.endpoint,
+            credentials = shown("credentials"),
+        )
+    }
+
+    /// How many objects there are.
+    ///
+    /// # Panics
+    /// Where the bucket's folder cannot be read.
+    pub fn objects(&self) -> usize {
+        let folder = self.folder.path().join("objects").join(BUCKET).join("test");
+        match std::fs::read_dir(folder) {
+            Ok(entries) => entries.count(),
+            Err(_) => 0,
+        }
+    }
+}
+
+impl Drop for SharedStores {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        let _ended = self.keeper.wait();
+    }
+}
+
+fn find(name: &str) -> Option<PathBuf> {
+    let named = std::env::var_os("ROOKERY_FDB_BIN").map(|folder| Path::new(&folder).join(name));
+    let usual = ["/usr/sbin", "/usr/local/sbin"].map(|folder| Path::new(folder).join(name));
+    named
+        .filter(|file| file.is_file())
+        .or_else(|| program::find(name))
+        .or_else(|| usual.into_iter().find(|file| file.is_file()))
+}
+
+/// Serves the folder as S3, on a thread that lives as long as the process; tells where.
+fn serve_s3(folder: &Path) -> String {
+    std::fs::create_dir_all(folder.join(BUCKET)).expect("the folder is writable");
+    let files = s3s_fs::FileSystem::new(folder).expect("the folder is there");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+    let address = listener.local_addr().expect("it is bound");
+    listener.set_nonblocking(true).expect("sockets can be");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime starts");
+    thread::spawn(move || {
+        let mut builder = s3s::service::S3ServiceBuilder::new(files);
+        builder.set_auth(s3s::auth::SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        let service = builder.build();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).expect("it is bound");
+            while let Ok((stream, _)) = listener.accept().await {
+                let http = hyper::server::conn::http1::Builder::new();
+                let served = http.serve_connection(TokioIo::new(stream), service.clone());
+                tokio::spawn(async move {
+                    let _cut = served.await;
+                });
+            }
+        });
+    });
+    format!("http://{address}")
+}

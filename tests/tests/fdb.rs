@@ -1,0 +1,60 @@
+//! A node on FoundationDB and S3, as its users see it.
+
+#![cfg(feature = "fdb")]
+
+use blackbox::{
+    message, report,
+    server::{ALICE, BOB, Server},
+    shared::SharedStores,
+    smtp::Smtp,
+};
+
+/// Messages that are sent one after the other before the server is killed.
+const MESSAGES: usize = 40;
+
+#[test]
+fn mail_on_fdb_and_s3_survives_the_node() {
+    let Some(stores) = SharedStores::start() else { return };
+    let mut server = Server::start_shared(&stores.config());
+    let mut idler = server.imap(ALICE);
+    idler.ok("SELECT INBOX");
+    idler.idle();
+    let mut sent = Vec::new();
+    let mut smtp = Smtp::exchange(&server);
+    for number in 0..MESSAGES {
+        // Of all sizes: one request to S3, several, and a multipart upload.
+        let size = if number == 7 { 6_000_000 } else { number * number * 400 };
+        let mail =
+            message(BOB, ALICE, &format!("m{number}"), &"0123456789abcd\r\n".repeat(size / 16));
+        smtp.envelope(BOB, &[ALICE, BOB]);
+        let reply = smtp.data(mail.as_bytes());
+        assert_eq!(reply.code, 250, "{reply}");
+        sent.push(mail);
+    }
+    idler.wait_for(&format!("{MESSAGES} EXISTS"));
+    assert_eq!(stores.objects(), MESSAGES, "one object a message, for two recipients");
+    server.kill();
+    server.reap();
+    server.restart();
+    for user in [ALICE, BOB] {
+        let mut imap = server.imap(user);
+        imap.ok("SELECT INBOX");
+        let uids = imap.ok("UID SEARCH ALL").search();
+        assert_eq!(uids.len(), MESSAGES, "{user}");
+        for (uid, mail) in uids.iter().zip(&sent) {
+            assert!(imap.body(*uid).ends_with(mail.as_bytes()), "{user}: {uid}");
+        }
+    }
+    let mut imap = server.imap(ALICE);
+    imap.ok("CREATE Kept");
+    imap.ok("SELECT INBOX");
+    imap.ok("UID STORE 1:20 +FLAGS (\\Flagged)");
+    imap.ok("UID MOVE 2:3 Kept");
+    imap.ok("UID COPY 4 Kept");
+    imap.ok("UID STORE 5 +FLAGS (\\Deleted)");
+    imap.ok("EXPUNGE");
+    assert_eq!(imap.ok("UID SEARCH FLAGGED").search().len(), 17);
+    imap.ok("SELECT Kept");
+    assert_eq!(imap.ok("UID SEARCH FLAGGED").search(), [1, 2, 3]);
+    report(&server.cli(&["fsck", "--speed", "100"]));
+}
