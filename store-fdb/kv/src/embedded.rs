@@ -18,6 +18,7 @@
 mod committer;
 mod queue;
 mod storage;
+mod warmth;
 
 use std::{
     path::Path,

@@ -14,7 +14,10 @@ use env::Env;
 use fjall::Keyspace;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::storage::{Snapshot, Storage};
+use super::{
+    storage::{Snapshot, Storage},
+    warmth::Warmth,
+};
 use crate::{
     Error, Result, Versionstamp,
     limits::{QUEUED_BYTES_MAX, VERSIONS_RESERVED},
@@ -33,6 +36,7 @@ pub(crate) struct Queue {
     core: Arc<Core>,
     sender: mpsc::Sender<Message>,
     room: Arc<Semaphore>,
+    warmth: Warmth,
     env: Env,
 }
 
@@ -213,7 +217,8 @@ impl Queue {
             transactions: AtomicU64::new(0),
         };
         let room = Arc::new(Semaphore::new(QUEUED_BYTES_MAX / PERMIT_BYTES));
-        (Self { core: Arc::new(core), sender, room, env }, receiver)
+        let warmth = Warmth::default();
+        (Self { core: Arc::new(core), sender, room, warmth, env }, receiver)
     }
 
     pub(super) fn core(&self) -> Arc<Core> {
@@ -258,16 +263,23 @@ impl Queue {
         Ok(())
     }
 
-    /// The newest large value of a key. Read where it may block: it can be long and cold.
+    /// The newest large value of a key.
     pub(crate) async fn large_value(&self, key: &[u8]) -> Result<Option<Bytes>> {
         // Before the keyspace is asked: a value leaves this map after it arrived there.
         if let Some(put) = self.core.pending().values.get(key) {
             return Ok(put.value.clone());
         }
         let large = self.core.large()?;
-        let key = Bytes::copy_from_slice(key);
-        let read = self.env.run_blocking(move || large.get(key)).await;
-        let value = read.map_err(Error::engine_failed)??;
+        let value = if self.warmth.is_warm() {
+            let begun = self.env.monotonic();
+            let read = large.get(key);
+            self.warmth.note(self.env.monotonic().saturating_since(begun));
+            read?
+        } else {
+            let key = Bytes::copy_from_slice(key);
+            let read = self.env.run_blocking(move || large.get(key)).await;
+            read.map_err(Error::engine_failed)??
+        };
         Ok(value.map(Bytes::from))
     }
 
