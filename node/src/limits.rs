@@ -15,6 +15,10 @@ pub const READ_BYTES: usize = 16 * 1024;
 /// Bytes that wait to be written to a slow client before its session stops producing more.
 pub const WRITE_BACKLOG_BYTES: usize = 256 * 1024;
 
+/// Pieces that one write takes together: a bound for what lies on the stack, and beyond what
+/// [`WRITE_BACKLOG_BYTES`] of ordinary messages come to.
+pub const WRITE_PIECES: usize = 64;
+
 /// How long a write to a client may make no progress.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(300);
 

@@ -6,7 +6,7 @@ use imap::{
     response::SearchOutcome,
 };
 use mail::{
-    keys::email::EmailMeta,
+    MetaPart, MetaRecord, SearchedMeta,
     view::{Message, View},
 };
 use message::{Content, Part, TransferDecoder};
@@ -24,7 +24,7 @@ use crate::limits;
 struct Candidate<'a> {
     message: &'a Message,
     bounds: Bounds<'a>,
-    meta: Option<&'a EmailMeta>,
+    meta: Option<&'a SearchedMeta<'a>>,
     text: Option<&'a Text>,
 }
 
@@ -79,7 +79,11 @@ impl Connection {
         let mut walk = walk_for(&search.key, &view, last_uid, &saved);
         while let Some(messages) = walk.next(&db, &view).await.map_err(|e| errors::view(&e))? {
             let bounds = Bounds { exists: view.exists(), last_uid, saved: &saved };
-            for chunk in messages.chunks(MESSAGES_PER_READ) {
+            for (number, chunk) in messages.chunks(MESSAGES_PER_READ).enumerate() {
+                if number > 0 {
+                    // What is read from memory never makes this task wait.
+                    tokio::task::yield_now().await;
+                }
                 for found in self.matching(&search.key, bounds, chunk).await? {
                     let uid = found.row.uid.number();
                     uids.insert(uid);
@@ -115,18 +119,18 @@ impl Connection {
             .filter(|message| decide(key, &by_row(message)).is_none())
             .cloned()
             .collect();
-        let metas = if open.is_empty() {
+        let records = if open.is_empty() {
             Vec::new()
         } else {
-            self.metas(&open).await.map_err(|error| errors::store(&error))?
+            self.records(&open).await.map_err(|error| errors::store(&error))?
         };
-        let mut metas = metas.into_iter();
+        let mut records = records.into_iter();
         let mut matching = Vec::new();
         for message in messages {
             let found = match decide(key, &by_row(message)) {
                 Some(found) => found,
-                None => match metas.next().flatten() {
-                    Some(meta) => self.look_closer(key, by_row(message), &meta).await?,
+                None => match records.next().flatten() {
+                    Some(record) => self.look_closer(key, by_row(message), &record).await?,
                     // Gone meanwhile: the client does not know yet, and it matches nothing.
                     None => false,
                 },
@@ -142,20 +146,22 @@ impl Connection {
         &self,
         key: &SearchKey,
         candidate: Candidate<'_>,
-        meta: &EmailMeta,
+        record: &MetaRecord,
     ) -> Result<bool, Completion> {
-        let with_meta = Candidate { meta: Some(meta), ..candidate };
+        let meta = record.searched().map_err(|error| errors::store(&error))?;
+        let with_meta = Candidate { meta: Some(&meta), ..candidate };
         if let Some(found) = decide(key, &with_meta) {
             return Ok(found);
         }
         let wants_body = key.any(&|key| matches!(key, SearchKey::Body(_) | SearchKey::Text(_)));
-        let text = self.text(meta, wants_body).await?;
+        let text = self.text(record, wants_body).await?;
         let with_text = Candidate { text: Some(&text), ..with_meta };
         Ok(decide(key, &with_text).unwrap_or(false))
     }
 
-    async fn text(&self, meta: &EmailMeta, wants_body: bool) -> Result<Text, Completion> {
-        let opened = Opened::new(meta)?;
+    async fn text(&self, record: &MetaRecord, wants_body: bool) -> Result<Text, Completion> {
+        let parts = [MetaPart::Blob, MetaPart::Envelope, MetaPart::Root];
+        let opened = Opened::new(record, &parts)?;
         let blobs = &self.services.blobs;
         let Some(structure) = &opened.structure else { return Ok(Text::default()) };
         let header_end = structure.root.header.end.min(to_u64(limits::HEADER_BYTES_MAX));
@@ -357,9 +363,9 @@ fn sent(candidate: &Candidate<'_>, wanted: impl Fn(i64) -> bool) -> Option<bool>
 }
 
 /// RFC 9051 §6.4.4: the Date field counts as it stands, whatever zone it names.
-fn sent_where_it_was(meta: &EmailMeta) -> Option<i64> {
-    let field = meta.headers.iter().find(|field| field.name.eq_ignore_ascii_case("date"))?;
-    let raw = field.raw.as_ref()?;
+fn sent_where_it_was(meta: &SearchedMeta<'_>) -> Option<i64> {
+    let field = meta.headers.iter().find(|field| field.name.eq_ignore_ascii_case(b"date"))?;
+    let raw = field.raw?;
     let colon = raw.iter().position(|byte| *byte == b':')?;
     let text = message::unfold(&raw[colon + 1..]);
     let clock = text.find(':')?;
@@ -379,15 +385,15 @@ fn field(candidate: &Candidate<'_>, name: &str, value: &str) -> Option<bool> {
         return None;
     }
     let named: Vec<_> =
-        meta.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).collect();
+        meta.headers.iter().filter(|held| held.name.eq_ignore_ascii_case(name.as_bytes())).collect();
     if value.is_empty() {
         return Some(!named.is_empty());
     }
     let mut all_known = true;
     for field in named {
-        match &field.raw {
+        match field.raw {
             Some(raw) => {
-                let raw = raw.split_at_checked(field.name.len() + 1).map_or(&raw[..], |(_, v)| v);
+                let raw = raw.split_at_checked(field.name.len() + 1).map_or(raw, |(_, v)| v);
                 let text = message::decode_encoded_words(&message::unfold(raw));
                 if text.to_lowercase().contains(&value) {
                     return Some(true);
