@@ -156,6 +156,8 @@ impl<'a> Fields<'a> {
         Self { rest: bytes }
     }
 
+    // Inlined, with what follows: a record has some eighty fields, most of them passed over.
+    #[inline]
     fn next(&mut self) -> Result<Option<Field<'a>>, StoreError> {
         let begin = self.rest;
         if begin.is_empty() {
@@ -177,7 +179,16 @@ impl<'a> Fields<'a> {
         Ok(Some(Field { tag, value, whole }))
     }
 
+    #[inline]
     fn varint(&mut self) -> Result<u64, StoreError> {
+        if let [byte @ ..0x80, rest @ ..] = self.rest {
+            self.rest = rest;
+            return Ok(u64::from(*byte));
+        }
+        self.long_varint()
+    }
+
+    fn long_varint(&mut self) -> Result<u64, StoreError> {
         let mut number = 0;
         for (place, byte) in self.rest.iter().take(VARINT_BYTES_MAX).enumerate() {
             number |= u64::from(byte & 0x7f) << (7 * place);
@@ -189,6 +200,7 @@ impl<'a> Fields<'a> {
         Err(damaged("a number without end"))
     }
 
+    #[inline]
     fn take(&mut self, len: u64) -> Result<&'a [u8], StoreError> {
         let len = usize::try_from(len).unwrap_or(usize::MAX);
         let (taken, rest) =
