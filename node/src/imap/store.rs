@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::{StreamExt, stream::FuturesOrdered};
 use imap::{
     Completion, IdSet, MessageSet, Numbering, Reply, Response, ResponseCode, SequenceSet,
     command::{Copy, Expunge, Store, StoreEcho, StoreMode},
@@ -110,8 +111,16 @@ impl Connection {
         while let Some(messages) =
             walk.next(&self.services.db, &view).await.map_err(|error| errors::view(&error))?
         {
-            for chunk in messages.chunks(limits::EMAILS_PER_TRANSACTION) {
-                let outcome = self.store_targets(&request, &targets(chunk)).await?;
+            let mut chunks = messages.chunks(limits::EMAILS_PER_STORE).map(targets);
+            let mut under_way = FuturesOrdered::new();
+            loop {
+                while under_way.len() < limits::STORES_AT_ONCE
+                    && let Some(chunk) = chunks.next()
+                {
+                    under_way.push_back(self.store_chunk(&request, chunk));
+                }
+                let Some(outcome) = under_way.next().await else { break };
+                let outcome = outcome?;
                 all.stored.extend(outcome.stored.into_iter().map(Uid::number));
                 all.modified.extend(outcome.modified.into_iter().map(Uid::number));
                 all.refused |= !outcome.refused.is_empty();
@@ -122,6 +131,14 @@ impl Connection {
             }
         }
         Ok(all)
+    }
+
+    async fn store_chunk(
+        &self,
+        request: &StoreRequest,
+        targets: Vec<StoreTarget>,
+    ) -> Result<StoreOutcome, Completion> {
+        self.store_targets(request, &targets).await
     }
 
     /// One transaction of a STORE.
