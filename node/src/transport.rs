@@ -170,3 +170,38 @@ impl Transport {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    /// Many pieces, more than fit one call and more than the socket takes at once.
+    #[tokio::test]
+    async fn pieces_arrive_whole_and_in_order() {
+        let env = Env::system();
+        let listener = env.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let mut client = env.connect(listener.local_address().unwrap()).await.unwrap();
+        let accepted = listener.accept().await.unwrap();
+        let mut transport = Transport::new(env.clone(), accepted.stream, accepted.peer.ip());
+        let mut pieces = Pieces::default();
+        let mut expected = Vec::new();
+        for number in 0..5 * limits::WRITE_PIECES {
+            let piece = vec![(number % 251) as u8; number * 397 % 60_000];
+            expected.extend_from_slice(&piece);
+            pieces.push(piece.into());
+        }
+        assert_eq!(pieces.len(), expected.len());
+        let write = async {
+            transport.write_pieces(&mut pieces).await.unwrap();
+            assert_eq!((pieces.len(), pieces.queue.len()), (0, 0));
+            transport.write(b"end").await.unwrap();
+            transport.close().await;
+        };
+        let mut found = Vec::new();
+        let (_, read) = tokio::join!(write, client.read_to_end(&mut found));
+        assert_eq!(read.unwrap(), expected.len() + 3);
+        assert!(found.starts_with(&expected) && found.ends_with(b"end"));
+    }
+}
