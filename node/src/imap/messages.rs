@@ -84,6 +84,9 @@ impl Walk {
         db: &Database,
         view: &View,
     ) -> Result<Option<Vec<Message>>, ViewError> {
+        if self.current.is_none() && self.ranges.len() == 0 {
+            return Ok(None);
+        }
         // Pages that are in memory never make this task wait: others get their turn between two
         // stretches. Before the first the client itself has made it wait.
         if self.progress == Progress::Begun {
