@@ -33,7 +33,7 @@ use crate::{
     limits,
     metrics::Protocol,
     services::Services,
-    transport::Transport,
+    transport::{Pieces, Transport},
 };
 use append::Upload;
 use selected::Selected;
@@ -167,9 +167,14 @@ impl Connection {
 
     /// Writes what the session has to say, up to its next call.
     async fn flush(&mut self) -> Result<Option<Call>, Disconnect> {
+        let mut pieces = Pieces::default();
         loop {
-            match self.session.poll_output() {
-                Some(Output::Send(bytes)) => self.transport.write(&bytes).await?,
+            let output = self.session.poll_output();
+            if !matches!(output, Some(Output::Send(_))) {
+                self.transport.write_pieces(&mut pieces).await?;
+            }
+            match output {
+                Some(Output::Send(bytes)) => self.gather(&mut pieces, bytes).await?,
                 Some(Output::Call(call)) => return Ok(Some(call)),
                 Some(Output::WakeAt(at)) => self.wake_at = Some(at),
                 Some(Output::StartTls) => {
@@ -192,6 +197,15 @@ impl Connection {
         }
     }
 
+    /// Gathers pieces for one write, as many as may wait.
+    async fn gather(&mut self, pieces: &mut Pieces, bytes: Bytes) -> Result<(), Disconnect> {
+        pieces.push(bytes);
+        if pieces.len() >= limits::WRITE_BACKLOG_BYTES {
+            self.transport.write_pieces(pieces).await?;
+        }
+        Ok(())
+    }
+
     /// Gives the session a reply and writes what it makes of it once enough has gathered, so
     /// that a large FETCH holds little in memory and a slow client slows it down.
     async fn reply(&mut self, reply: Reply) -> Result<(), Disconnect> {
@@ -206,17 +220,19 @@ impl Connection {
     }
 
     async fn write_pending(&mut self) -> Result<(), Disconnect> {
+        let mut pieces = Pieces::default();
         while let Some(output) = self.session.poll_output() {
             match output {
-                Output::Send(bytes) => self.transport.write(&bytes).await?,
+                Output::Send(bytes) => self.gather(&mut pieces, bytes).await?,
                 Output::WakeAt(at) => self.wake_at = Some(at),
                 // Within a call the session only ends where it must.
                 Output::Call(_) | Output::StartTls | Output::Close => {
+                    self.transport.write_pieces(&mut pieces).await?;
                     return Err(Disconnect::Closed);
                 }
             }
         }
-        Ok(())
+        Ok(self.transport.write_pieces(&mut pieces).await?)
     }
 
     async fn wait(&mut self) -> Result<Woken, Disconnect> {

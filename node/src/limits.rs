@@ -15,17 +15,33 @@ pub const READ_BYTES: usize = 16 * 1024;
 /// Bytes that wait to be written to a slow client before its session stops producing more.
 pub const WRITE_BACKLOG_BYTES: usize = 256 * 1024;
 
+/// Pieces that one write takes together: a bound for what lies on the stack, and beyond what
+/// [`WRITE_BACKLOG_BYTES`] of ordinary messages come to.
+pub const WRITE_PIECES: usize = 64;
+
 /// How long a write to a client may make no progress.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Emails that one STORE, COPY, MOVE or EXPUNGE transaction changes.
+/// Emails that one COPY, MOVE or EXPUNGE transaction changes.
 pub const EMAILS_PER_TRANSACTION: usize = 200;
+
+/// Emails that one STORE transaction changes: more, for each costs one key and a place in the log,
+/// and each transaction waits for the disk once. At most what the mail store allows.
+pub const EMAILS_PER_STORE: usize = 500;
+
+/// Transactions of one STORE that are under way at once: one is made ready while the other waits
+/// for the disk.
+pub const STORES_AT_ONCE: usize = 2;
 
 /// Bytes of a message's header that are held back until it is known which fields to add.
 pub const HEADER_BYTES_MAX: usize = 256 * 1024;
 
 /// Bytes of one body that SEARCH BODY and TEXT look through; what lies behind is not searched.
 pub const SEARCH_BODY_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// Messages up to this are read once for a search, header and parts together: a blob of one chunk
+/// is read and checked whole whatever is asked for of it.
+pub const SEARCH_WHOLE_BYTES_MAX: u64 = 128 * 1024;
 
 /// How often an idling session looks at the log even where no wake-up came.
 pub const IDLE_POLL: Duration = Duration::from_secs(30);

@@ -1,14 +1,15 @@
 //! A connection's bytes: clear or TLS, with bounded reads and writes that give up in time.
 
 use std::{
-    io,
+    collections::VecDeque,
+    io::{self, IoSlice},
     net::IpAddr,
     pin::Pin,
     task::{Poll, ready},
 };
 
-use bytes::Bytes;
-use env::{Env, Stream};
+use bytes::{Buf, Bytes};
+use env::{Elapsed, Env, Stream};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 use crate::{
@@ -26,6 +27,47 @@ pub(crate) enum StartTlsError {
     /// The handshake failed.
     #[error(transparent)]
     Accept(#[from] AcceptError),
+}
+
+/// Bytes to be written, in pieces as they came, none of them empty.
+#[derive(Default)]
+pub(crate) struct Pieces {
+    queue: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl Pieces {
+    /// Adds a piece behind the others.
+    pub(crate) fn push(&mut self, piece: Bytes) {
+        if !piece.is_empty() {
+            self.bytes += piece.len();
+            self.queue.push_back(piece);
+        }
+    }
+
+    /// Bytes of all of them.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        while let Some(first) = self.queue.front_mut() {
+            if written < first.len() {
+                first.advance(written);
+                return;
+            }
+            written -= first.len();
+            self.queue.pop_front();
+        }
+    }
+}
+
+/// What a write came to, where it went on at all.
+fn progress(written: Result<io::Result<usize>, Elapsed>) -> io::Result<usize> {
+    match written.map_err(|_| io::ErrorKind::TimedOut)?? {
+        0 => Err(io::ErrorKind::WriteZero.into()),
+        written => Ok(written),
+    }
 }
 
 /// One client's connection.
@@ -81,15 +123,32 @@ impl Transport {
     pub(crate) async fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         let stream = self.stream.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         while !bytes.is_empty() {
-            let written = self
-                .env
-                .timeout(limits::WRITE_TIMEOUT, stream.write(bytes))
-                .await
-                .map_err(|_| io::ErrorKind::TimedOut)??;
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            bytes = &bytes[written..];
+            let written = self.env.timeout(limits::WRITE_TIMEOUT, stream.write(bytes)).await;
+            bytes = &bytes[progress(written)?..];
+        }
+        Ok(())
+    }
+
+    /// Writes all of `pieces`, many in one call of the operating system.
+    ///
+    /// # Errors
+    /// As [`Transport::write`].
+    pub(crate) async fn write_pieces(&mut self, pieces: &mut Pieces) -> io::Result<()> {
+        let stream = self.stream.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        pieces.bytes = 0;
+        while let Some(first) = pieces.queue.front() {
+            let written = if pieces.queue.len() == 1 {
+                self.env.timeout(limits::WRITE_TIMEOUT, stream.write(first)).await
+            } else {
+                let mut slices = [IoSlice::new(&[]); limits::WRITE_PIECES];
+                for (slice, piece) in slices.iter_mut().zip(&pieces.queue) {
+                    *slice = IoSlice::new(piece);
+                }
+                let count = pieces.queue.len().min(slices.len());
+                let write = stream.write_vectored(&slices[..count]);
+                self.env.timeout(limits::WRITE_TIMEOUT, write).await
+            };
+            pieces.advance(progress(written)?);
         }
         Ok(())
     }
@@ -109,5 +168,40 @@ impl Transport {
             let closing = async { stream.shutdown().await.is_ok() };
             let _closed = self.env.timeout(limits::CLOSE_TIMEOUT, closing).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    /// Many pieces, more than fit one call and more than the socket takes at once.
+    #[tokio::test]
+    async fn pieces_arrive_whole_and_in_order() {
+        let env = Env::system();
+        let listener = env.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let mut client = env.connect(listener.local_address().unwrap()).await.unwrap();
+        let accepted = listener.accept().await.unwrap();
+        let mut transport = Transport::new(env.clone(), accepted.stream, accepted.peer.ip());
+        let mut pieces = Pieces::default();
+        let mut expected = Vec::new();
+        for number in 0..5 * limits::WRITE_PIECES {
+            let piece = vec![(number % 251) as u8; number * 397 % 60_000];
+            expected.extend_from_slice(&piece);
+            pieces.push(piece.into());
+        }
+        assert_eq!(pieces.len(), expected.len());
+        let write = async {
+            transport.write_pieces(&mut pieces).await.unwrap();
+            assert_eq!((pieces.len(), pieces.queue.len()), (0, 0));
+            transport.write(b"end").await.unwrap();
+            transport.close().await;
+        };
+        let mut found = Vec::new();
+        let (_, read) = tokio::join!(write, client.read_to_end(&mut found));
+        assert_eq!(read.unwrap(), expected.len() + 3);
+        assert!(found.starts_with(&expected) && found.ends_with(b"end"));
     }
 }

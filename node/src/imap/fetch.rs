@@ -3,21 +3,20 @@
 
 use std::collections::BTreeSet;
 
-use futures_util::future::try_join_all;
 use imap::{
     Completion, Numbering, Phase, Reply,
     command::{Fetch, FetchAttr},
     response::{FetchItem, FetchLiteral},
 };
 use mail::{
-    Keyword, KeywordChange, KeywordSet, MailboxId, StoreError, StoreRequest, Uid,
-    keys::email::EmailMeta, view::Message,
+    Keyword, KeywordChange, KeywordSet, MailboxId, MetaPart, MetaRecord, StoreError, StoreRequest,
+    Uid, view::Message,
 };
 
 use super::{
     Connection, Disconnect, errors, flags,
     messages::renewed,
-    section::{Opened, Pieces, Source},
+    section::{Opened, Pieces, Source, parts_of},
     selected::Told,
     store::targets,
     structure,
@@ -32,6 +31,8 @@ struct Progress {
     told: Told,
     /// How the command ends.
     completion: Completion,
+    /// What the items need of each message's record.
+    parts: Vec<MetaPart>,
 }
 
 impl Connection {
@@ -40,7 +41,11 @@ impl Connection {
             Ok(found) => found,
             Err(completion) => return self.done(completion).await,
         };
-        let mut progress = Progress { told: Told::default(), completion: Completion::ok() };
+        let mut progress = Progress {
+            told: Told::default(),
+            completion: Completion::ok(),
+            parts: parts_of(&fetch.items),
+        };
         loop {
             let mut messages = match walk.next(&self.services.db, &view).await {
                 Ok(Some(messages)) => messages,
@@ -50,7 +55,11 @@ impl Connection {
             if let Some(since) = fetch.changed_since {
                 messages.retain(|message| message.row.modseq.0 > since.get());
             }
-            for chunk in messages.chunks_mut(MESSAGES_PER_READ) {
+            for (number, chunk) in messages.chunks_mut(MESSAGES_PER_READ).enumerate() {
+                if number > 0 {
+                    // What is read from memory never makes this task wait.
+                    tokio::task::yield_now().await;
+                }
                 self.fetch_chunk(fetch, mailbox, chunk, &mut progress).await?;
             }
         }
@@ -74,9 +83,9 @@ impl Connection {
             }
         }
         let needs_record = fetch.items.iter().any(needs_record);
-        let metas = if needs_record {
-            match self.metas(messages).await {
-                Ok(metas) => metas,
+        let records = if needs_record {
+            match self.records(messages).await {
+                Ok(records) => records,
                 Err(error) => {
                     progress.completion = errors::store(&error);
                     return Ok(());
@@ -85,8 +94,8 @@ impl Connection {
         } else {
             messages.iter().map(|_| None).collect()
         };
-        for (message, meta) in messages.iter().zip(metas) {
-            if needs_record && meta.is_none() {
+        for (message, record) in messages.iter().zip(records) {
+            if needs_record && record.is_none() {
                 // RFC 2180 §4.1.2: gone, and this client does not know yet. RFC 9051 §6.4.9: a
                 // UID that does not exist is no error.
                 if fetch.by == Numbering::Sequence {
@@ -96,7 +105,15 @@ impl Connection {
             }
             let tell_flags = marked.contains(&message.row.uid);
             let with_uid = fetch.by == Numbering::Uid;
-            let one = One { message, meta: meta.as_ref(), tell_flags, with_uid };
+            let opened = record.as_ref().map(|record| Opened::new(record, &progress.parts));
+            let opened = match opened.transpose() {
+                Ok(opened) => opened,
+                Err(completion) => {
+                    progress.completion = completion;
+                    continue;
+                }
+            };
+            let one = One { message, opened, tell_flags, with_uid };
             if let Some(completion) = self.fetch_one(fetch, &one).await? {
                 progress.completion = completion;
             }
@@ -105,20 +122,15 @@ impl Connection {
     }
 
     /// The records of some messages, read together; `None` for those that are gone.
-    pub(super) async fn metas(
+    pub(super) async fn records(
         &self,
         messages: &[Message],
-    ) -> Result<Vec<Option<EmailMeta>>, StoreError> {
+    ) -> Result<Vec<Option<MetaRecord>>, StoreError> {
         let account = self.account();
-        self.services
-            .db
-            .run(|tx| async move {
-                let tx = &tx;
-                let reads =
-                    messages.iter().map(|message| mail::email_meta(tx, account, message.row.email));
-                try_join_all(reads).await
-            })
-            .await
+        let emails: Vec<_> = messages.iter().map(|message| message.row.email).collect();
+        let emails = &emails;
+        let db = &self.services.db;
+        db.run(|tx| async move { mail::email_records(&tx, account, emails).await }).await
     }
 
     /// Sets `\Seen` where it is missing (RFC 9051 §6.4.5: fetching a body does), and takes up the
@@ -167,10 +179,7 @@ impl Connection {
         fetch: &Fetch,
         one: &One<'_>,
     ) -> Result<Option<Completion>, Disconnect> {
-        let opened = match one.meta.map(Opened::new).transpose() {
-            Ok(opened) => opened,
-            Err(completion) => return Ok(Some(completion)),
-        };
+        let opened = one.opened.as_ref();
         let Some(seq) = imap::SeqNo::new(one.message.sequence) else { return Ok(None) };
         self.reply(Reply::FetchBegin(seq)).await?;
         let mut amiss = None;
@@ -178,7 +187,7 @@ impl Connection {
             self.fetch_item(uid_item(one.message)).await?;
         }
         for attr in &fetch.items {
-            match (attr.literal_item(), &opened) {
+            match (attr.literal_item(), opened) {
                 (Some(_), Some(opened)) => {
                     let source = opened.source(&self.services.blobs, attr).await;
                     match source {
@@ -186,7 +195,7 @@ impl Connection {
                         Err(completion) => amiss = Some(completion),
                     }
                 }
-                _ => self.fetch_item(small_item(attr, one.message, opened.as_ref())).await?,
+                _ => self.fetch_item(small_item(attr, one.message, opened)).await?,
             }
         }
         if one.tell_flags && !fetch.items.contains(&FetchAttr::Flags) {
@@ -256,7 +265,7 @@ impl Connection {
 /// What one FETCH response is made of.
 struct One<'a> {
     message: &'a Message,
-    meta: Option<&'a EmailMeta>,
+    opened: Option<Opened<'a>>,
     tell_flags: bool,
     with_uid: bool,
 }
@@ -291,8 +300,10 @@ fn small_item(
             .map(FetchItem::InternalDate),
         FetchAttr::Rfc822Size => Some(FetchItem::Rfc822Size(row.size)),
         FetchAttr::ModSeq => imap::ModSeq::new(row.modseq.0).map(FetchItem::ModSeq),
-        FetchAttr::Envelope => structure()
-            .map(|held| FetchItem::Envelope(Box::new(structure::envelope(&held.envelope)))),
+        FetchAttr::Envelope => {
+            let envelope = opened?.envelope.as_ref()?;
+            Some(FetchItem::Envelope(Box::new(structure::envelope(envelope))))
+        }
         FetchAttr::Body => {
             structure().map(|held| FetchItem::Body(Box::new(structure::body(&held.root))))
         }

@@ -17,6 +17,14 @@ pub(super) struct Walk {
     by: Numbering,
     ranges: std::vec::IntoIter<RangeInclusive<u32>>,
     current: Option<RangeInclusive<u32>>,
+    progress: Progress,
+}
+
+/// Whether a stretch was given out.
+#[derive(PartialEq, Eq)]
+enum Progress {
+    No,
+    Begun,
 }
 
 /// Why a set cannot be walked.
@@ -66,7 +74,7 @@ impl Walk {
     /// The messages with these numbers.
     pub(super) fn over(by: Numbering, ids: &IdSet) -> Self {
         let ranges: Vec<_> = ids.ranges().collect();
-        Self { by, ranges: ranges.into_iter(), current: None }
+        Self { by, ranges: ranges.into_iter(), current: None, progress: Progress::No }
     }
 
     /// The next messages: what many small ranges name comes together, so that a client that
@@ -76,8 +84,15 @@ impl Walk {
         db: &Database,
         view: &View,
     ) -> Result<Option<Vec<Message>>, ViewError> {
-        // Pages that are in memory never make this task wait: others get their turn here.
-        tokio::task::yield_now().await;
+        if self.current.is_none() && self.ranges.len() == 0 {
+            return Ok(None);
+        }
+        // Pages that are in memory never make this task wait: others get their turn between two
+        // stretches. Before the first the client itself has made it wait.
+        if self.progress == Progress::Begun {
+            tokio::task::yield_now().await;
+        }
+        self.progress = Progress::Begun;
         let mut gathered = Vec::new();
         while gathered.len() < limits::EMAILS_PER_TRANSACTION {
             let Some(range) = self.current.take().or_else(|| self.ranges.next()) else { break };

@@ -1,30 +1,25 @@
 //! SEARCH (RFC 9051 §6.4.4): what the view's row decides first, then the record, then the bytes.
 
+mod text;
+
 use imap::{
     Completion, IdSet, MessageSet, Numbering, Reply,
     command::{Search, SearchKey, SearchReturn},
     response::SearchOutcome,
 };
 use mail::{
-    keys::email::EmailMeta,
+    MetaRecord, SearchedMeta,
     view::{Message, View},
 };
-use message::{Content, Part, TransferDecoder};
 
-use super::{
-    Connection, Disconnect, errors,
-    fetch::MESSAGES_PER_READ,
-    flags,
-    messages::Walk,
-    section::{Opened, to_u64},
-};
-use crate::limits;
+use super::{Connection, Disconnect, errors, fetch::MESSAGES_PER_READ, flags, messages::Walk};
+use text::{Extent, Text};
 
 /// What a key knows a message by; each level costs more than the one before.
 struct Candidate<'a> {
     message: &'a Message,
     bounds: Bounds<'a>,
-    meta: Option<&'a EmailMeta>,
+    meta: Option<&'a SearchedMeta<'a>>,
     text: Option<&'a Text>,
 }
 
@@ -34,14 +29,6 @@ struct Bounds<'a> {
     exists: u32,
     last_uid: u32,
     saved: &'a IdSet,
-}
-
-/// A message's searchable text, lower case.
-#[derive(Default)]
-struct Text {
-    header: String,
-    body: String,
-    fields: Vec<(String, String)>,
 }
 
 impl Connection {
@@ -76,10 +63,15 @@ impl Connection {
         let mut matches = IdSet::new();
         let mut uids = IdSet::new();
         let mut modseqs = ModSeqs::default();
+        let wants_body = wants_body(&search.key);
         let mut walk = walk_for(&search.key, &view, last_uid, &saved);
         while let Some(messages) = walk.next(&db, &view).await.map_err(|e| errors::view(&e))? {
             let bounds = Bounds { exists: view.exists(), last_uid, saved: &saved };
             for chunk in messages.chunks(MESSAGES_PER_READ) {
+                if wants_body {
+                    // Bodies that are in memory never make this task wait, and take their time.
+                    tokio::task::yield_now().await;
+                }
                 for found in self.matching(&search.key, bounds, chunk).await? {
                     let uid = found.row.uid.number();
                     uids.insert(uid);
@@ -110,23 +102,22 @@ impl Connection {
         messages: &'m [Message],
     ) -> Result<Vec<&'m Message>, Completion> {
         let by_row = |message| Candidate { message, bounds, meta: None, text: None };
-        let open: Vec<Message> = messages
-            .iter()
-            .filter(|message| decide(key, &by_row(message)).is_none())
-            .cloned()
-            .collect();
-        let metas = if open.is_empty() {
+        let decided: Vec<Option<bool>> =
+            messages.iter().map(|message| decide(key, &by_row(message))).collect();
+        let open = messages.iter().zip(&decided).filter(|(_, decided)| decided.is_none());
+        let open: Vec<Message> = open.map(|(message, _)| message.clone()).collect();
+        let records = if open.is_empty() {
             Vec::new()
         } else {
-            self.metas(&open).await.map_err(|error| errors::store(&error))?
+            self.records(&open).await.map_err(|error| errors::store(&error))?
         };
-        let mut metas = metas.into_iter();
+        let mut records = records.into_iter();
         let mut matching = Vec::new();
-        for message in messages {
-            let found = match decide(key, &by_row(message)) {
+        for (message, decided) in messages.iter().zip(decided) {
+            let found = match decided {
                 Some(found) => found,
-                None => match metas.next().flatten() {
-                    Some(meta) => self.look_closer(key, by_row(message), &meta).await?,
+                None => match records.next().flatten() {
+                    Some(record) => self.look_closer(key, by_row(message), &record).await?,
                     // Gone meanwhile: the client does not know yet, and it matches nothing.
                     None => false,
                 },
@@ -142,53 +133,23 @@ impl Connection {
         &self,
         key: &SearchKey,
         candidate: Candidate<'_>,
-        meta: &EmailMeta,
+        record: &MetaRecord,
     ) -> Result<bool, Completion> {
-        let with_meta = Candidate { meta: Some(meta), ..candidate };
+        let meta = record.searched().map_err(|error| errors::store(&error))?;
+        let with_meta = Candidate { meta: Some(&meta), ..candidate };
         if let Some(found) = decide(key, &with_meta) {
             return Ok(found);
         }
-        let wants_body = key.any(&|key| matches!(key, SearchKey::Body(_) | SearchKey::Text(_)));
-        let text = self.text(meta, wants_body).await?;
+        let extent = if wants_body(key) { Extent::Body } else { Extent::Header };
+        let text = Text::read(&self.services.blobs, record, extent).await?;
         let with_text = Candidate { text: Some(&text), ..with_meta };
         Ok(decide(key, &with_text).unwrap_or(false))
     }
+}
 
-    async fn text(&self, meta: &EmailMeta, wants_body: bool) -> Result<Text, Completion> {
-        let opened = Opened::new(meta)?;
-        let blobs = &self.services.blobs;
-        let Some(structure) = &opened.structure else { return Ok(Text::default()) };
-        let header_end = structure.root.header.end.min(to_u64(limits::HEADER_BYTES_MAX));
-        let header = blobs
-            .read_to_vec(opened.blob, 0..header_end, limits::HEADER_BYTES_MAX)
-            .await
-            .map_err(|error| errors::blob(&error))?;
-        let mut text = Text::default();
-        for field in message::Fields::new(&header) {
-            let name = message::header_text(field.name).to_lowercase();
-            let value = message::decode_encoded_words(&message::unfold(field.value));
-            let value = value.to_lowercase();
-            text.header.push_str(&format!("{name}: {value}\n"));
-            text.fields.push((name, value));
-        }
-        if wants_body {
-            let mut left = limits::SEARCH_BODY_BYTES_MAX;
-            let mut parts = Vec::new();
-            text_parts(&structure.root, &mut parts);
-            for part in parts {
-                let end = part.body.end.min(part.body.start.saturating_add(left));
-                left -= end - part.body.start;
-                let max = usize::try_from(limits::SEARCH_BODY_BYTES_MAX).unwrap_or(usize::MAX);
-                let bytes = blobs
-                    .read_to_vec(opened.blob, part.body.start..end, max)
-                    .await
-                    .map_err(|error| errors::blob(&error))?;
-                text.body.push_str(&decode(part, &bytes).to_lowercase());
-                text.body.push('\n');
-            }
-        }
-        Ok(text)
-    }
+/// Whether the key asks for what is in bodies.
+fn wants_body(key: &SearchKey) -> bool {
+    key.any(&|key| matches!(key, SearchKey::Body(_) | SearchKey::Text(_)))
 }
 
 /// The mod-sequences of what was found.
@@ -357,9 +318,9 @@ fn sent(candidate: &Candidate<'_>, wanted: impl Fn(i64) -> bool) -> Option<bool>
 }
 
 /// RFC 9051 §6.4.4: the Date field counts as it stands, whatever zone it names.
-fn sent_where_it_was(meta: &EmailMeta) -> Option<i64> {
-    let field = meta.headers.iter().find(|field| field.name.eq_ignore_ascii_case("date"))?;
-    let raw = field.raw.as_ref()?;
+fn sent_where_it_was(meta: &SearchedMeta<'_>) -> Option<i64> {
+    let field = meta.headers.iter().find(|field| field.name.eq_ignore_ascii_case(b"date"))?;
+    let raw = field.raw?;
     let colon = raw.iter().position(|byte| *byte == b':')?;
     let text = message::unfold(&raw[colon + 1..]);
     let clock = text.find(':')?;
@@ -378,16 +339,19 @@ fn field(candidate: &Candidate<'_>, name: &str, value: &str) -> Option<bool> {
     if !meta.headers_whole {
         return None;
     }
-    let named: Vec<_> =
-        meta.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).collect();
+    let named: Vec<_> = meta
+        .headers
+        .iter()
+        .filter(|held| held.name.eq_ignore_ascii_case(name.as_bytes()))
+        .collect();
     if value.is_empty() {
         return Some(!named.is_empty());
     }
     let mut all_known = true;
     for field in named {
-        match &field.raw {
+        match field.raw {
             Some(raw) => {
-                let raw = raw.split_at_checked(field.name.len() + 1).map_or(&raw[..], |(_, v)| v);
+                let raw = raw.split_at_checked(field.name.len() + 1).map_or(raw, |(_, v)| v);
                 let text = message::decode_encoded_words(&message::unfold(raw));
                 if text.to_lowercase().contains(&value) {
                     return Some(true);
@@ -397,27 +361,4 @@ fn field(candidate: &Candidate<'_>, name: &str, value: &str) -> Option<bool> {
         }
     }
     all_known.then_some(false)
-}
-
-/// The parts with text, in order.
-fn text_parts<'a>(part: &'a Part, found: &mut Vec<&'a Part>) {
-    match &part.content {
-        Content::Leaf if part.content_type.kind == "text" => found.push(part),
-        Content::Leaf => {}
-        Content::Multipart(parts) => parts.iter().for_each(|part| text_parts(part, found)),
-        Content::Message(structure) => text_parts(&structure.root, found),
-    }
-}
-
-fn decode(part: &Part, bytes: &[u8]) -> String {
-    let mut decoded = Vec::with_capacity(bytes.len());
-    match TransferDecoder::new(&part.transfer_encoding) {
-        Some(mut decoder) => {
-            decoder.push(bytes, &mut decoded);
-            // What is damaged is searched as far as it goes.
-            let _damage = decoder.finish(&mut decoded);
-        }
-        None => decoded.extend_from_slice(bytes),
-    }
-    message::charset_text(part.content_type.param("charset").unwrap_or("us-ascii"), &decoded)
 }

@@ -5,7 +5,7 @@ use imap::{
     Completion, ResponseCode,
     command::{FetchAttr, HeaderFields, Partial, Section, SectionKind},
 };
-use mail::keys::email::EmailMeta;
+use mail::{MetaPart, MetaRecord, keys::email::EmailMeta};
 use message::{SectionText, Selection, Structure, TransferDecoder};
 
 use super::errors;
@@ -34,19 +34,63 @@ impl Source {
     }
 }
 
-/// One message's record, prepared for looking into.
+/// One message's record, prepared for looking into: what was asked for of it.
 pub(super) struct Opened<'a> {
-    pub(super) meta: &'a EmailMeta,
-    pub(super) structure: Option<Structure>,
+    record: &'a MetaRecord,
+    meta: EmailMeta,
     pub(super) blob: BlobId,
+    pub(super) structure: Option<Structure>,
+    pub(super) envelope: Option<message::Envelope>,
+}
+
+/// What of the records is needed to give out all of `items`.
+pub(super) fn parts_of(items: &[FetchAttr]) -> Vec<MetaPart> {
+    let mut parts = vec![MetaPart::Blob];
+    for item in items {
+        let needed: &[MetaPart] = match item {
+            FetchAttr::Envelope => &[MetaPart::Envelope],
+            FetchAttr::Section { section, .. } => parts_of_section(section),
+            FetchAttr::Rfc822(part) => parts_of_section(&part.section()),
+            FetchAttr::Body
+            | FetchAttr::BodyStructure
+            | FetchAttr::Binary { .. }
+            | FetchAttr::BinarySize(_) => STRUCTURE,
+            FetchAttr::Uid
+            | FetchAttr::Flags
+            | FetchAttr::InternalDate
+            | FetchAttr::Rfc822Size
+            | FetchAttr::ModSeq => &[],
+        };
+        for part in needed {
+            if !parts.contains(part) {
+                parts.push(*part);
+            }
+        }
+    }
+    parts
+}
+
+/// What a [`Structure`] is made of.
+const STRUCTURE: &[MetaPart] = &[MetaPart::Envelope, MetaPart::Root];
+
+fn parts_of_section(section: &Section) -> &'static [MetaPart] {
+    let whole = section.part().is_empty();
+    match section.kind() {
+        SectionKind::Whole if whole => &[],
+        SectionKind::HeaderFields(_) if whole => &[MetaPart::Headers],
+        _ => STRUCTURE,
+    }
 }
 
 impl<'a> Opened<'a> {
-    pub(super) fn new(meta: &'a EmailMeta) -> Result<Self, Completion> {
+    /// Takes `parts` out of a record; [`MetaPart::Blob`] must be among them.
+    pub(super) fn new(record: &'a MetaRecord, parts: &[MetaPart]) -> Result<Self, Completion> {
+        let meta = record.decode(parts).map_err(|error| errors::store(&error))?;
         let blob = BlobId::from_slice(&meta.blob).ok_or_else(|| {
             Completion::no("A record is damaged").with_code(ResponseCode::Corruption)
         })?;
-        Ok(Self { meta, structure: mail::structure(meta), blob })
+        let envelope = mail::message_envelope(&meta);
+        Ok(Self { record, structure: mail::structure(&meta), envelope, meta, blob })
     }
 
     /// Where the bytes of a FETCH item come from.
@@ -89,7 +133,7 @@ impl<'a> Opened<'a> {
                 {
                     return Ok(Source::Ready(bytes));
                 }
-                let Some(range) = range(SectionText::Header) else { return Ok(Source::Nothing) };
+                let Some(range) = self.header_range(&path)? else { return Ok(Source::Nothing) };
                 let header = blobs
                     .read_to_vec(self.blob, capped(range), limits::HEADER_BYTES_MAX)
                     .await
@@ -98,6 +142,17 @@ impl<'a> Opened<'a> {
                 Source::Ready(message::select_fields(&header, selection, &names))
             }
         })
+    }
+
+    /// Where the header of a part is. Only now is the structure needed of a record that might
+    /// have had the fields themselves.
+    fn header_range(&self, path: &[u32]) -> Result<Option<std::ops::Range<u64>>, Completion> {
+        let header = |structure: &Structure| message::resolve(structure, path, SectionText::Header);
+        if let Some(structure) = &self.structure {
+            return Ok(header(structure));
+        }
+        let meta = self.record.decode(STRUCTURE).map_err(|error| errors::store(&error))?;
+        Ok(mail::structure(&meta).as_ref().and_then(header))
     }
 
     /// The fields, where the record has every one of them whole.

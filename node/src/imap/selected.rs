@@ -57,6 +57,16 @@ impl Connection {
     pub(super) async fn updates(&mut self, told: &Told) -> Result<Vec<Response>, ViewError> {
         let Some(selected) = &self.selected else { return Ok(Vec::new()) };
         let newer = self.services.views.view(self.account(), selected.mailbox).await?;
+        self.updates_to(newer, told).await
+    }
+
+    /// The same up to a view that is at hand.
+    async fn updates_to(
+        &mut self,
+        newer: Arc<View>,
+        told: &Told,
+    ) -> Result<Vec<Response>, ViewError> {
+        let Some(selected) = &self.selected else { return Ok(Vec::new()) };
         let change = view::diff(&self.services.db, &selected.view, &newer).await?;
         if !change.expunged.is_empty() && !self.session.may_expunge() {
             return Ok(Vec::new());
@@ -114,7 +124,27 @@ impl Connection {
         completion: Completion,
         told: &Told,
     ) -> Result<(), Disconnect> {
-        match self.updates(told).await {
+        let updates = self.updates(told).await;
+        self.done_telling(completion, updates).await
+    }
+
+    /// The same, telling what changed up to a view that is at hand.
+    pub(super) async fn done_at(
+        &mut self,
+        completion: Completion,
+        told: &Told,
+        newest: Arc<View>,
+    ) -> Result<(), Disconnect> {
+        let updates = self.updates_to(newest, told).await;
+        self.done_telling(completion, updates).await
+    }
+
+    async fn done_telling(
+        &mut self,
+        completion: Completion,
+        updates: Result<Vec<Response>, ViewError>,
+    ) -> Result<(), Disconnect> {
+        match updates {
             Ok(responses) => {
                 for response in responses {
                     self.reply(Reply::Untagged(response)).await?;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::{StreamExt, stream::FuturesOrdered};
 use imap::{
     Completion, IdSet, MessageSet, Numbering, Reply, Response, ResponseCode, SequenceSet,
     command::{Copy, Expunge, Store, StoreEcho, StoreMode},
@@ -110,8 +111,16 @@ impl Connection {
         while let Some(messages) =
             walk.next(&self.services.db, &view).await.map_err(|error| errors::view(&error))?
         {
-            for chunk in messages.chunks(limits::EMAILS_PER_TRANSACTION) {
-                let outcome = self.store_targets(&request, &targets(chunk)).await?;
+            let mut chunks = messages.chunks(limits::EMAILS_PER_STORE).map(targets);
+            let mut under_way = FuturesOrdered::new();
+            loop {
+                while under_way.len() < limits::STORES_AT_ONCE
+                    && let Some(chunk) = chunks.next()
+                {
+                    under_way.push_back(self.store_chunk(&request, chunk));
+                }
+                let Some(outcome) = under_way.next().await else { break };
+                let outcome = outcome?;
                 all.stored.extend(outcome.stored.into_iter().map(Uid::number));
                 all.modified.extend(outcome.modified.into_iter().map(Uid::number));
                 all.refused |= !outcome.refused.is_empty();
@@ -122,6 +131,14 @@ impl Connection {
             }
         }
         Ok(all)
+    }
+
+    async fn store_chunk(
+        &self,
+        request: &StoreRequest,
+        targets: Vec<StoreTarget>,
+    ) -> Result<StoreOutcome, Completion> {
+        self.store_targets(request, &targets).await
     }
 
     /// One transaction of a STORE.
@@ -150,7 +167,7 @@ impl Connection {
 
     /// Tells what came of a STORE, then what else changed.
     async fn store_done(&mut self, store: &Store, stored: Stored) -> Result<(), Disconnect> {
-        let told = self.echo(store, &stored).await?;
+        let (told, newest) = self.echo(store, &stored).await?;
         let completion = if stored.refused {
             Completion::no("A message would have too many keywords").with_code(ResponseCode::Limit)
         } else if stored.lost == Loss::Some {
@@ -166,14 +183,23 @@ impl Connection {
             Some(set) => completion.with_code(ResponseCode::Modified(set)),
             None => completion,
         };
-        self.done_after(completion, &told).await
+        match newest {
+            // What came since is told with the next command.
+            Some(newest) => self.done_at(completion, &told, newest).await,
+            None => self.done_after(completion, &told).await,
+        }
     }
 
     /// Tells the flags of what was stored as of now: they may hold other clients' changes too,
     /// which are told even where the client wants to hear nothing of its own (RFC 9051 §6.4.6).
-    async fn echo(&mut self, store: &Store, stored: &Stored) -> Result<Told, Disconnect> {
+    /// Returns what was told, and the view that it was taken from.
+    async fn echo(
+        &mut self,
+        store: &Store,
+        stored: &Stored,
+    ) -> Result<(Told, Option<Arc<View>>), Disconnect> {
         let mut told = Told::default();
-        let Some(selected) = &self.selected else { return Ok(told) };
+        let Some(selected) = &self.selected else { return Ok((told, None)) };
         let (mailbox, view) = (selected.mailbox, Arc::clone(&selected.view));
         let db = self.services.db.clone();
         let newest = match self.services.views.view(self.account(), mailbox).await {
@@ -181,7 +207,7 @@ impl Connection {
             Err(error) => {
                 // What is not told here is told with the next command.
                 tracing::debug!(%error, "no echo");
-                return Ok(told);
+                return Ok((told, None));
             }
         };
         let mut walk = Walk::over(Numbering::Uid, &stored.stored);
@@ -195,10 +221,10 @@ impl Connection {
                 Ok(Some((known, now))) => {
                     self.echo_stretch(store, &stored.request, &known, now, &mut told).await?;
                 }
-                Ok(None) => return Ok(told),
+                Ok(None) => return Ok((told, Some(newest))),
                 Err(error) => {
                     tracing::debug!(%error, "no echo");
-                    return Ok(told);
+                    return Ok((told, None));
                 }
             }
         }

@@ -26,6 +26,7 @@ mod journal;
 mod queue;
 mod restore;
 mod storage;
+mod warmth;
 
 use std::{
     io::Read,

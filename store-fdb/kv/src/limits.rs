@@ -67,6 +67,14 @@ pub const LARGE_VALUE_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Longest key of [`LargeValues`](crate::LargeValues), the same as an ordinary key's.
 pub const LARGE_KEY_BYTES_MAX: usize = KEY_BYTES_MAX;
 
+/// A large value that took this long came from the disk, not from the system's memory: the disk
+/// takes longer, memory a hundredth of it.
+pub(crate) const LARGE_READ_SLOW: Duration = Duration::from_millis(1);
+
+/// Large values read where reading may block, after one that was slow: at most one in so many
+/// keeps a thread that has other tasks waiting for the disk.
+pub(crate) const LARGE_READS_COLD: u32 = 64;
+
 /// Keys in one page of [`LargeValues::scan_prefix`](crate::LargeValues::scan_prefix).
 pub const LARGE_SCAN_KEYS_MAX: usize = 10_000;
 

@@ -33,6 +33,7 @@ mod mailboxes;
 mod meta;
 mod operation;
 mod read;
+mod record;
 mod store;
 mod unit;
 
@@ -52,8 +53,8 @@ pub use mailboxes::{
     Subscription, create_mailbox, delete_mailbox, finish_delete, inbox, mailbox_counts,
     mailbox_tree, rename_mailbox, set_subscription,
 };
-pub use meta::structure;
-
-pub use read::{email_meta, email_state};
+pub use meta::{message_envelope, structure};
+pub use read::{email_meta, email_records, email_state};
+pub use record::{MetaPart, MetaRecord, SearchedField, SearchedMeta};
 pub use store::{Deleted, KeywordChange, StoreOutcome, StoreRequest, StoreTarget, store_keywords};
 pub use unit::AccountUnit;

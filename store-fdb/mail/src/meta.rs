@@ -236,6 +236,11 @@ pub fn structure(meta: &EmailMeta) -> Option<Structure> {
     })
 }
 
+/// The message's envelope; `None` where the record has given it up to fit its value.
+pub fn message_envelope(meta: &EmailMeta) -> Option<message::Envelope> {
+    Some(envelope_of(meta.envelope.as_ref()?))
+}
+
 fn envelope_of(record: &Envelope) -> message::Envelope {
     let from = addresses_of(&record.from);
     let or_from = |list: &[Address]| {

@@ -115,6 +115,30 @@ async fn many_single_numbers_are_one_transaction() {
     server.check().await;
 }
 
+/// Its transactions overlap; what is told and kept is whole and in order.
+#[tokio::test]
+async fn a_store_of_many_is_told_whole_and_in_order() {
+    let server = Server::new().await;
+    for _ in 0..5 {
+        server.deliver(HELLO).await;
+    }
+    let mut client = server.login().await;
+    client.ok("SELECT INBOX").await;
+    let mut count = 5;
+    while count <= 2 * crate::limits::EMAILS_PER_STORE {
+        client.ok("COPY 1:* INBOX").await;
+        count *= 2;
+    }
+    let before = server.services.db.counts().transactions_committed;
+    let stored = client.ok(r"STORE 1:* +FLAGS (\Flagged)").await;
+    let expected = (1..=count).map(|number| format!(r"* {number} FETCH (FLAGS (\Flagged))"));
+    assert_eq!(stored, expected.collect::<Vec<_>>());
+    let commits = server.services.db.counts().transactions_committed - before;
+    assert_eq!(commits, count.div_ceil(crate::limits::EMAILS_PER_STORE) as u64);
+    assert_eq!(client.ok("SEARCH UNFLAGGED").await, ["* SEARCH"]);
+    server.check().await;
+}
+
 #[tokio::test]
 async fn searches_at_the_edges() {
     let server = Server::new().await;

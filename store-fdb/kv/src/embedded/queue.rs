@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::{
     backup::Everything,
     storage::{Snapshot, Storage, unreadable},
+    warmth::Warmth,
 };
 use crate::{
     Error, Result, Versionstamp,
@@ -36,6 +37,7 @@ pub(crate) struct Queue {
     core: Arc<Core>,
     sender: mpsc::Sender<Message>,
     room: Arc<Semaphore>,
+    warmth: Warmth,
     env: Env,
 }
 
@@ -228,7 +230,8 @@ impl Queue {
             injected: Mutex::default(),
         };
         let room = Arc::new(Semaphore::new(QUEUED_BYTES_MAX / PERMIT_BYTES));
-        (Self { core: Arc::new(core), sender, room, env }, receiver)
+        let warmth = Warmth::default();
+        (Self { core: Arc::new(core), sender, room, warmth, env }, receiver)
     }
 
     pub(super) fn core(&self) -> Arc<Core> {
@@ -273,16 +276,23 @@ impl Queue {
         Ok(())
     }
 
-    /// The newest large value of a key. Read where it may block: it can be long and cold.
+    /// The newest large value of a key.
     pub(crate) async fn large_value(&self, key: &[u8]) -> Result<Option<Bytes>> {
         // Before the keyspace is asked: a value leaves this map after it arrived there.
         if let Some(put) = self.core.pending().values.get(key) {
             return Ok(put.value.clone());
         }
         let large = self.core.large()?;
-        let key = Bytes::copy_from_slice(key);
-        let read = move || large.get(key).map_err(|error| unreadable(&large, error));
-        let value = self.env.run_blocking(read).await.map_err(Error::engine_failed)??;
+        let value = if self.warmth.is_warm() {
+            let begun = self.env.monotonic();
+            let read = large.get(key);
+            self.warmth.note(self.env.monotonic().saturating_since(begun));
+            read.map_err(|error| unreadable(&large, error))?
+        } else {
+            let key = Bytes::copy_from_slice(key);
+            let read = move || large.get(key).map_err(|error| unreadable(&large, error));
+            self.env.run_blocking(read).await.map_err(Error::engine_failed)??
+        };
         Ok(value.map(Bytes::from))
     }
 

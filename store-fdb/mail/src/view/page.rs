@@ -1,6 +1,6 @@
 //! One page of a view: at most 2,048 messages in columns.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use super::{first_uid_of, to_index};
 use crate::{
@@ -42,16 +42,28 @@ pub struct Row {
 }
 
 /// The messages of one page in UID order.
+///
+/// A clone shares its columns until they change: a view that differs from the one before in some
+/// flags holds two columns of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Page {
-    uids: Vec<u32>,
-    emails: Vec<u32>,
-    threads: Vec<u32>,
-    modseqs: Vec<u64>,
-    received: Vec<i64>,
-    sizes: Vec<u64>,
-    flags: Vec<u16>,
+    uids: Column<u32>,
+    emails: Column<u32>,
+    threads: Column<u32>,
+    modseqs: Column<u64>,
+    received: Column<i64>,
+    sizes: Column<u64>,
+    flags: Column<u16>,
     flag_sets: Vec<Flags>,
+}
+
+type Column<T> = Arc<Vec<T>>;
+
+/// Sets one row of a column, which is copied only where that changes it.
+fn put<T: Copy + PartialEq>(column: &mut Column<T>, row: usize, value: T) {
+    if column[row] != value {
+        Arc::make_mut(column)[row] = value;
+    }
 }
 
 impl Page {
@@ -123,21 +135,21 @@ impl Page {
         let flags = self.intern(&row.flags);
         match self.uids.binary_search(&uid) {
             Ok(i) => {
-                self.emails[i] = row.email.0;
-                self.threads[i] = row.thread.0;
-                self.modseqs[i] = row.modseq.0;
-                self.received[i] = row.received_ms;
-                self.sizes[i] = row.size;
-                self.flags[i] = flags;
+                put(&mut self.emails, i, row.email.0);
+                put(&mut self.threads, i, row.thread.0);
+                put(&mut self.modseqs, i, row.modseq.0);
+                put(&mut self.received, i, row.received_ms);
+                put(&mut self.sizes, i, row.size);
+                put(&mut self.flags, i, flags);
             }
             Err(i) => {
-                self.uids.insert(i, uid);
-                self.emails.insert(i, row.email.0);
-                self.threads.insert(i, row.thread.0);
-                self.modseqs.insert(i, row.modseq.0);
-                self.received.insert(i, row.received_ms);
-                self.sizes.insert(i, row.size);
-                self.flags.insert(i, flags);
+                Arc::make_mut(&mut self.uids).insert(i, uid);
+                Arc::make_mut(&mut self.emails).insert(i, row.email.0);
+                Arc::make_mut(&mut self.threads).insert(i, row.thread.0);
+                Arc::make_mut(&mut self.modseqs).insert(i, row.modseq.0);
+                Arc::make_mut(&mut self.received).insert(i, row.received_ms);
+                Arc::make_mut(&mut self.sizes).insert(i, row.size);
+                Arc::make_mut(&mut self.flags).insert(i, flags);
             }
         }
     }
@@ -145,13 +157,13 @@ impl Page {
     /// Takes a row out, where it is there.
     pub(super) fn remove(&mut self, uid: u32) {
         if let Ok(i) = self.uids.binary_search(&uid) {
-            self.uids.remove(i);
-            self.emails.remove(i);
-            self.threads.remove(i);
-            self.modseqs.remove(i);
-            self.received.remove(i);
-            self.sizes.remove(i);
-            self.flags.remove(i);
+            Arc::make_mut(&mut self.uids).remove(i);
+            Arc::make_mut(&mut self.emails).remove(i);
+            Arc::make_mut(&mut self.threads).remove(i);
+            Arc::make_mut(&mut self.modseqs).remove(i);
+            Arc::make_mut(&mut self.received).remove(i);
+            Arc::make_mut(&mut self.sizes).remove(i);
+            Arc::make_mut(&mut self.flags).remove(i);
         }
     }
 
@@ -170,7 +182,7 @@ impl Page {
     fn compact(&mut self) {
         let old = std::mem::take(&mut self.flag_sets);
         let mut moved = vec![None; old.len()];
-        for set in &mut self.flags {
+        for set in Arc::make_mut(&mut self.flags) {
             let place = moved[usize::from(*set)].get_or_insert_with(|| {
                 self.flag_sets.push(old[usize::from(*set)].clone());
                 u16::try_from(self.flag_sets.len() - 1).expect("at most one set a row")
@@ -191,11 +203,11 @@ impl Page {
         ViewPage {
             as_of: as_of.0,
             uid_offsets: page.uids.iter().map(|uid| uid - first).collect(),
-            emails: page.emails,
-            threads: page.threads,
+            emails: page.emails.to_vec(),
+            threads: page.threads.to_vec(),
             modseq_deltas: deltas(page.modseqs.iter().map(|modseq| modseq.cast_signed())),
             received_deltas: deltas(page.received.iter().copied()),
-            sizes: page.sizes,
+            sizes: page.sizes.to_vec(),
             flags: page.flags.iter().map(|set| u32::from(*set)).collect(),
             flag_sets: page.flag_sets.iter().map(set).collect(),
         }
@@ -229,18 +241,18 @@ impl Page {
                 Some(*sum)
             })
         };
+        let flag = |set: &u32| {
+            u16::try_from(*set).map_err(|error| StoreError::damaged("view page", error))
+        };
+        let flags: Result<Vec<u16>, StoreError> = record.flags.iter().map(flag).collect();
         Ok(Self {
-            uids: record.uid_offsets.iter().map(|offset| first + offset).collect(),
-            emails: record.emails,
-            threads: record.threads,
-            modseqs: sum(record.modseq_deltas).map(i64::cast_unsigned).collect(),
-            received: sum(record.received_deltas).collect(),
-            sizes: record.sizes,
-            flags: record
-                .flags
-                .iter()
-                .map(|set| u16::try_from(*set).map_err(|e| StoreError::damaged("view page", e)))
-                .collect::<Result<_, _>>()?,
+            uids: Arc::new(record.uid_offsets.iter().map(|offset| first + offset).collect()),
+            emails: Arc::new(record.emails),
+            threads: Arc::new(record.threads),
+            modseqs: Arc::new(sum(record.modseq_deltas).map(i64::cast_unsigned).collect()),
+            received: Arc::new(sum(record.received_deltas).collect()),
+            sizes: Arc::new(record.sizes),
+            flags: Arc::new(flags?),
             flag_sets: record
                 .flag_sets
                 .iter()

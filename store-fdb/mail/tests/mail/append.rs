@@ -209,3 +209,39 @@ async fn the_meta_record_holds_what_fetch_needs() {
     assert_eq!(set(&["$seen"]).len(), state.keywords.len());
     fixture.check().await;
 }
+
+/// Whether they are read one by one or as a range.
+#[tokio::test]
+async fn records_come_in_the_order_asked_for() {
+    let fixture = &Fixture::new().await;
+    let inbox = fixture.inbox().await;
+    let mut appended = Vec::new();
+    for number in 0..6 {
+        let email = email(&format!("Subject: {number}\r\n\r\n"), &[]);
+        appended.push(fixture.append(inbox, &email).await);
+    }
+    fixture.expunge(inbox, ExpungeMode::All, &[target(&appended[2])]).await;
+    let ids: Vec<_> = appended.iter().map(|appended| appended.email).collect();
+    let gone = mail::EmailId(1_000);
+    for asked in [
+        vec![],
+        vec![ids[1]],
+        vec![ids[2]],
+        ids.clone(),
+        vec![ids[1], ids[4], ids[5]],
+        vec![ids[0], ids[2], gone],
+        ids.iter().rev().copied().collect(),
+        vec![ids[3], ids[3]],
+        vec![gone],
+    ] {
+        let tx = fixture.db.begin();
+        let found = mail::email_records(&tx, fixture.account, &asked).await.unwrap();
+        assert_eq!(found.len(), asked.len());
+        for (email, record) in asked.iter().zip(found) {
+            let whole = mail::email_meta(&tx, fixture.account, *email).await.unwrap();
+            let blob = record.map(|record| record.decode(&[mail::MetaPart::Blob]).unwrap());
+            let both = |meta: mail::keys::email::EmailMeta| (meta.blob, meta.size);
+            assert_eq!(blob.map(both), whole.map(both), "{email} of {asked:?}");
+        }
+    }
+}
