@@ -287,9 +287,10 @@ impl Connection {
             Call::AppendData(bytes) => self.append_data(&bytes).await?,
             Call::AppendEnd => self.append_end().await?,
             Call::AppendAbort => self.upload = None,
-            Call::Search(search) => self.search(&search).await?,
-            Call::Fetch(fetch) => self.fetch(&fetch).await?,
-            Call::Store(store) => self.store(&store).await?,
+            // What these hold while they run is not to be a part of every idle session.
+            Call::Search(search) => Box::pin(self.search(&search)).await?,
+            Call::Fetch(fetch) => Box::pin(self.fetch(&fetch)).await?,
+            Call::Store(store) => Box::pin(self.store(&store)).await?,
             Call::Copy(copy) => self.copy(&copy, mail::CopyMode::Copy).await?,
             Call::Move(copy) => self.copy(&copy, mail::CopyMode::Move).await?,
             Call::Expunge(expunge) => self.expunge(&expunge).await?,

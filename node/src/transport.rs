@@ -10,7 +10,7 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use env::{Elapsed, Env, Stream};
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::{
     auth::ChannelBinding,
@@ -136,18 +136,17 @@ impl Transport {
     pub(crate) async fn write_pieces(&mut self, pieces: &mut Pieces) -> io::Result<()> {
         let stream = self.stream.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         pieces.bytes = 0;
-        while let Some(first) = pieces.queue.front() {
-            let written = if pieces.queue.len() == 1 {
-                self.env.timeout(limits::WRITE_TIMEOUT, stream.write(first)).await
-            } else {
+        while !pieces.queue.is_empty() {
+            // As in `read`, the slices live on the stack of one poll.
+            let write = std::future::poll_fn(|cx| {
                 let mut slices = [IoSlice::new(&[]); limits::WRITE_PIECES];
                 for (slice, piece) in slices.iter_mut().zip(&pieces.queue) {
                     *slice = IoSlice::new(piece);
                 }
                 let count = pieces.queue.len().min(slices.len());
-                let write = stream.write_vectored(&slices[..count]);
-                self.env.timeout(limits::WRITE_TIMEOUT, write).await
-            };
+                Pin::new(&mut *stream).poll_write_vectored(cx, &slices[..count])
+            });
+            let written = self.env.timeout(limits::WRITE_TIMEOUT, write).await;
             pieces.advance(progress(written)?);
         }
         Ok(())

@@ -46,6 +46,7 @@ impl Connection {
             completion: Completion::ok(),
             parts: parts_of(&fetch.items),
         };
+        let reads_bytes = fetch.items.iter().any(|item| item.literal_item().is_some());
         loop {
             let mut messages = match walk.next(&self.services.db, &view).await {
                 Ok(Some(messages)) => messages,
@@ -56,8 +57,8 @@ impl Connection {
                 messages.retain(|message| message.row.modseq.0 > since.get());
             }
             for (number, chunk) in messages.chunks_mut(MESSAGES_PER_READ).enumerate() {
-                if number > 0 {
-                    // What is read from memory never makes this task wait.
+                if number > 0 && reads_bytes {
+                    // Bytes that are in memory never make this task wait, and take their time.
                     tokio::task::yield_now().await;
                 }
                 self.fetch_chunk(fetch, mailbox, chunk, &mut progress).await?;

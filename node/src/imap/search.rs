@@ -67,8 +67,8 @@ impl Connection {
         let mut walk = walk_for(&search.key, &view, last_uid, &saved);
         while let Some(messages) = walk.next(&db, &view).await.map_err(|e| errors::view(&e))? {
             let bounds = Bounds { exists: view.exists(), last_uid, saved: &saved };
-            for chunk in messages.chunks(MESSAGES_PER_READ) {
-                if wants_body {
+            for (number, chunk) in messages.chunks(MESSAGES_PER_READ).enumerate() {
+                if number > 0 && wants_body {
                     // Bodies that are in memory never make this task wait, and take their time.
                     tokio::task::yield_now().await;
                 }
