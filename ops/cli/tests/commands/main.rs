@@ -10,6 +10,7 @@ use std::{
     net::TcpListener,
     path::Path,
     process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
 };
 
 const ROOKERY: &str = env!("CARGO_BIN_EXE_rookery");
@@ -50,7 +51,22 @@ struct Server {
 
 impl Server {
     fn start(data: &Path) -> Self {
-        let base = free_port_base();
+        let mut log = String::new();
+        for _ in 0..STARTS_MAX {
+            match Self::start_at(free_port_base(), data) {
+                Ok(server) => return server,
+                Err(printed) => log = printed,
+            }
+            // Another program was faster.
+            if !log.contains("Address already in use") {
+                break;
+            }
+        }
+        panic!("no server: {log}");
+    }
+
+    /// What it logs where it does not get ready.
+    fn start_at(base: u16, data: &Path) -> Result<Self, String> {
         let mut command = rookery(&["serve", "--dev", "--port-base", &base.to_string(), "--data"]);
         let log = data.with_extension("log");
         command.arg(data).stdout(Stdio::piped()).stderr(File::create(&log).unwrap());
@@ -58,10 +74,10 @@ impl Server {
         for line in BufReader::new(server.child.stdout.take().unwrap()).lines() {
             server.lines.push(line.unwrap());
             if server.lines.last().is_some_and(|line| line.starts_with("read: ")) {
-                return server;
+                return Ok(server);
             }
         }
-        panic!("no server: {:?} {}", server.lines, fs::read_to_string(log).unwrap());
+        Err(fs::read_to_string(log).unwrap())
     }
 
     /// Ends it as an init system does; its exit code.
@@ -80,10 +96,16 @@ impl Drop for Server {
     }
 }
 
-/// A base whose ports nobody listens on.
+/// How often another base is tried where a port is taken.
+const STARTS_MAX: usize = 20;
+
+/// A base whose ports nobody listened on a moment ago. Each call begins elsewhere, below the ports
+/// that the system gives to outgoing connections.
 fn free_port_base() -> u16 {
-    let first = 20_000 + u16::try_from(std::process::id() % 20_000).unwrap();
-    (first..64_000)
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let turn = NEXT.fetch_add(1, Ordering::Relaxed) % 8;
+    let first = 10_007 + u16::try_from(std::process::id() % 1_000).unwrap() + turn * 1_100;
+    (first..31_000)
         .step_by(7)
         .find(|base| {
             let ports = [80, 143, 424, 465, 525, 587, 993];

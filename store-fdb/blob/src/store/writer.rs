@@ -159,13 +159,20 @@ impl BlobWriter {
     }
 
     async fn store_chunk(&mut self) -> Result<(), BlobError> {
-        let chunk = self.buffer.split().freeze();
+        let chunk = std::mem::take(&mut self.buffer).freeze();
         let number = u32::try_from(self.chunks.len()).map_err(|_| BlobError::TooLarge)?;
         let offset = u64::from(number) * to_u64(CHUNK_BYTES);
         self.chunks.push(tree::chunk_value(offset, &chunk));
         let store = self.store.clone();
-        let put = self.put_chunk(number, chunk);
-        store.faults.call(&store.env, "put", put).await
+        let put = self.put_chunk(number, chunk.clone());
+        store.faults.call(&store.env, "put", put).await?;
+        // Where the backend has not kept it, the next chunk takes its memory: what one thread
+        // allocates and another frees is slow to come back.
+        if let Ok(mut buffer) = chunk.try_into_mut() {
+            buffer.clear();
+            self.buffer = buffer;
+        }
+        Ok(())
     }
 
     async fn put_chunk(&mut self, number: u32, chunk: Bytes) -> Result<(), BlobError> {
