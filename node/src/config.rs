@@ -179,7 +179,7 @@ pub struct Blobs {
     /// File with the access key; empty for the environment's `AWS_ACCESS_KEY_ID` and
     /// `AWS_SECRET_ACCESS_KEY`.
     pub credentials_file: PathBuf,
-    /// Bytes of the cache in the data folder.
+    /// Bytes of the cache in the data folder; 0 for none, which no file says.
     pub cache_bytes: u64,
 }
 

@@ -14,7 +14,7 @@ use crate::{
         fsck::Checker,
         token::{AdminToken, TokenError},
     },
-    config::Config,
+    config::{BlobEngine, Config},
     http::{self, HttpParts, Phase, Readiness},
     limits,
     metrics::Protocol,
@@ -129,7 +129,13 @@ impl Node {
         let services = Services::new(stores, config, env.clone(), tls, stop.listen());
         let readiness = Readiness::new();
         let (db, blobs) = (services.db.clone(), services.blobs.clone());
-        let sweeper = Sweeper::new(env.clone(), db, blobs, SweepSettings::default());
+        let settings = match services.config.blobs.engine {
+            BlobEngine::Embedded => SweepSettings::default(),
+            // Nothing binds a bucket to one store yet: on a wrong one every object would look as
+            // if nobody needed it.
+            BlobEngine::S3 => SweepSettings { scan_interval: None, ..SweepSettings::default() },
+        };
+        let sweeper = Sweeper::new(env.clone(), db, blobs, settings);
         services.metrics.watch_sweeper(sweeper.counts());
         let parts = HttpParts {
             env: env.clone(),

@@ -62,7 +62,8 @@ impl OpenStores {
             Engine::Fdb => (open_fdb(&store.cluster_file, env)?, None),
         };
         mail::schema::open(&db).await?;
-        let blobs = match (blobs.engine, &embedded) {
+        let engine = blobs.engine;
+        let blobs = match (engine, &embedded) {
             (BlobEngine::Embedded, Some(embedded)) => {
                 let files = data.join(config::BLOB_FOLDER);
                 let values = embedded.large_values();
@@ -71,7 +72,9 @@ impl OpenStores {
             (BlobEngine::Embedded, None) => return Err(StartError::BlobsElsewhere),
             (BlobEngine::S3, _) => open_s3(data, blobs, env).await?,
         };
-        let backup = embedded.as_ref().map(|it| Backup::new(it.backups(), blobs.clone()));
+        // A backup without the bucket's bytes would be none.
+        let whole = embedded.as_ref().filter(|_| engine == BlobEngine::Embedded);
+        let backup = whole.map(|it| Backup::new(it.backups(), blobs.clone()));
         Ok(Self { stores: Stores { db, blobs, backup }, embedded })
     }
 
@@ -125,7 +128,7 @@ async fn open_s3(data: &Path, blobs: &config::Blobs, env: &Env) -> Result<BlobSt
         credentials,
         time_limits: TimeLimits::default(),
         retries: Retries::default(),
-        cache: Some(CacheSettings {
+        cache: (blobs.cache_bytes > 0).then(|| CacheSettings {
             folder: data.join(config::CACHE_FOLDER),
             bytes_max: blobs.cache_bytes,
             files_max: limits::BLOB_CACHE_FILES_MAX,

@@ -1,6 +1,4 @@
 //! `rookery fsck`: the store's check ([`mail::fsck`]) and the outbound queue's, told in lines.
-//!
-//! Deliberately absent: objects of the blob store that nothing refers to.
 
 mod queue;
 

@@ -120,7 +120,14 @@ impl Connection {
                     under_way.push_back(self.store_chunk(&request, chunk));
                 }
                 let Some(outcome) = under_way.next().await else { break };
-                let outcome = outcome?;
+                let outcome = match outcome {
+                    Ok(outcome) => outcome,
+                    Err(failed) => {
+                        // What may have been committed has to be told to other sessions.
+                        while under_way.next().await.is_some() {}
+                        return Err(failed);
+                    }
+                };
                 all.stored.extend(outcome.stored.into_iter().map(Uid::number));
                 all.modified.extend(outcome.modified.into_iter().map(Uid::number));
                 all.refused |= !outcome.refused.is_empty();

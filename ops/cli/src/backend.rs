@@ -83,7 +83,9 @@ struct Data {
 impl Data {
     /// As a configuration says.
     fn of(config: Config) -> Self {
-        let Config { data, store, blobs, .. } = config;
+        let Config { data, store, mut blobs, .. } = config;
+        // The cache is its node's alone.
+        blobs.cache_bytes = 0;
         Self { folder: data, missing: Missing::Create, store, blobs }
     }
 

@@ -150,8 +150,12 @@ impl Embedded {
         size: u64,
         chunks: &[ChainingValue],
     ) -> Result<(), BlobError> {
-        if let Some(folder) = &self.folder {
-            folder.sync(object).await?;
+        if let Some(folder) = &self.folder
+            && let Err(error) = folder.sync(object).await
+        {
+            // Nobody else knows of it any more.
+            self.abandon(object, chunks.len()).await?;
+            return Err(error);
         }
         self.values.put(&upload_key(object), id.to_bytes().into()).await?;
         let record =

@@ -38,13 +38,17 @@ use crate::{
     limits::{SWEEP_BACKOFF_MAX, SWEEP_BACKOFF_MIN, SWEEP_SCAN_PAGES},
 };
 
+/// How long after a scan of everything has ended the next one usually begins.
+pub const SCAN_INTERVAL: Duration = Duration::from_hours(24);
+
 /// How a sweeper works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SweepSettings {
     /// How long it rests when nothing is left to do.
     pub due_interval: Duration,
     /// How long after a scan of everything has ended the next one begins.
-    pub scan_interval: Duration,
+    /// `None` for never: where the bytes may be another store's, too.
+    pub scan_interval: Option<Duration>,
     /// How long one call of the blob store may take.
     pub call_time_max: Duration,
 }
@@ -55,7 +59,7 @@ impl Default for SweepSettings {
     fn default() -> Self {
         Self {
             due_interval: Duration::from_mins(1),
-            scan_interval: Duration::from_hours(24),
+            scan_interval: Some(SCAN_INTERVAL),
             call_time_max: Duration::from_mins(5),
         }
     }

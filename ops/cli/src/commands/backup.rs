@@ -12,7 +12,10 @@ use std::{
 
 use env::Env;
 use kv::embedded::Embedded;
-use node::{admin::AdminError, config::STORE_FOLDER};
+use node::{
+    admin::AdminError,
+    config::{BLOB_FOLDER, STORE_FOLDER},
+};
 
 use crate::{
     args::{BackupArgs, RestoreArgs},
@@ -52,6 +55,12 @@ pub(crate) fn restore(args: &RestoreArgs) -> Result<(), CliError> {
     let file = |source| CliError::File { path: args.file.clone(), source };
     let backup = BufReader::new(File::open(&args.file).map_err(file)?);
     create_data_folder(&args.data)?;
+    // Their bytes would go before the backup's.
+    let files = args.data.join(BLOB_FOLDER);
+    if std::fs::read_dir(&files).is_ok_and(|mut entries| entries.next().is_some()) {
+        let source = io::Error::from(io::ErrorKind::DirectoryNotEmpty);
+        return Err(CliError::File { path: files, source });
+    }
     let store = args.data.join(STORE_FOLDER);
     let mut progress = Progress::new(args.progress);
     let restored =

@@ -330,7 +330,8 @@ async fn sweeping_on_s3_removes_what_nothing_needs() {
     let mut writer = store.writer();
     writer.write(&bytes(PART_BYTES + CHUNK_BYTES + 1)).await.unwrap();
     std::mem::forget(writer);
-    let settings = SweepSettings { scan_interval: Duration::ZERO, ..SweepSettings::default() };
+    let settings =
+        SweepSettings { scan_interval: Some(Duration::ZERO), ..SweepSettings::default() };
     let sweeper = Sweeper::new(env, db.clone(), store.clone(), settings);
     let at = |ms: i64| Timestamp::from_unix_ms(now.unix_ms() + ms);
     assert_eq!(sweeper.pass(at(GRACE_MS - 60_000)).await.unwrap().removed, 0);

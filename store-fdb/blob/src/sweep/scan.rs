@@ -41,9 +41,10 @@ impl Sweeper {
         pages: usize,
         swept: &mut Swept,
     ) -> Result<Progress, SweepError> {
+        let Some(interval) = self.settings.scan_interval else { return Ok(Progress::Done) };
         for _ in 0..pages {
             let record = self.db.run(|tx| async move { read(&tx).await }).await?;
-            if !record.under_way && rests(&record, now, self.settings.scan_interval) {
+            if !record.under_way && rests(&record, now, interval) {
                 return Ok(Progress::Done);
             }
             if !record.under_way {

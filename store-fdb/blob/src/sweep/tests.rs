@@ -15,13 +15,14 @@ const OTHER: Owner = Owner::Submission([9; 16]);
 
 fn sweeper(world: &World) -> Sweeper {
     // Every pass scans.
-    let settings = SweepSettings { scan_interval: Duration::ZERO, ..SweepSettings::default() };
+    let settings =
+        SweepSettings { scan_interval: Some(Duration::ZERO), ..SweepSettings::default() };
     Sweeper::new(world.time.env(), world.db.clone(), world.blobs.clone(), settings)
 }
 
 /// A sweeper that does not scan.
 fn due_only(world: &World) -> Sweeper {
-    let tx_less = SweepSettings { scan_interval: Duration::MAX, ..SweepSettings::default() };
+    let tx_less = SweepSettings { scan_interval: Some(Duration::MAX), ..SweepSettings::default() };
     Sweeper::new(world.time.env(), world.db.clone(), world.blobs.clone(), tx_less)
 }
 
@@ -308,7 +309,7 @@ async fn a_backend_that_fails_delays_the_removal_and_nothing_else() {
     world.let_go(id, OWNER).await;
     world.time.advance(GRACE_MS);
     let faulty = world.blobs.handle(world.time.env());
-    let settings = SweepSettings { scan_interval: Duration::MAX, ..SweepSettings::default() };
+    let settings = SweepSettings { scan_interval: Some(Duration::MAX), ..SweepSettings::default() };
     let sweeper = Sweeper::new(world.time.env(), world.db.clone(), faulty.clone(), settings);
     let always = BlobFaults::ALWAYS;
     for faults in [
@@ -349,7 +350,8 @@ async fn a_scan_goes_on_where_it_was_and_rests_afterwards() {
     assert_eq!(rest.scanned, crate::store::to_u64(total + 1 - SWEEP_LIST));
     assert_eq!(swept.orphans + rest.orphans, crate::store::to_u64(total));
     assert!(exists(&world, shared).await);
-    let settings = SweepSettings { scan_interval: Duration::from_hours(1), ..Default::default() };
+    let settings =
+        SweepSettings { scan_interval: Some(Duration::from_hours(1)), ..Default::default() };
     let resting = Sweeper::new(world.time.env(), world.db.clone(), world.blobs.clone(), settings);
     assert_eq!(resting.pass(world.now()).await.unwrap().scans, 0);
     world.time.advance(HOUR_MS);

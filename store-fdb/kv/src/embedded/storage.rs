@@ -58,6 +58,9 @@ const VERSION_MARK: &str = "version";
 /// The file that `fjall` locks.
 const LOCK_FILE: &str = "lock";
 
+/// Ours, of whoever is about to open the directory.
+const OPENING_LOCK_FILE: &str = "opening.lock";
+
 /// In a directory while a backup is restored into it.
 pub(super) const RESTORING_MARK: &str = "restoring";
 
@@ -130,6 +133,7 @@ impl Storage {
         if path.join(RESTORING_MARK).exists() {
             return Err(corrupt(path, "a restore into it did not finish"));
         }
+        let _opening = lock_opening(path)?;
         let version_mark = path.join(VERSION_MARK);
         let acknowledged = match Acknowledged::open(path)? {
             found if version_mark.exists() => found,
@@ -304,6 +308,18 @@ impl Keyspaces {
             database,
         })
     }
+}
+
+/// Held while a process opens the directory, until `fjall`'s own lock stands: what the checks see
+/// and cut off must not be another process's writing.
+fn lock_opening(path: &Path) -> Result<std::fs::File, OpenError> {
+    let lock = path.join(OPENING_LOCK_FILE);
+    let io = |source| OpenError::Io { path: lock.clone(), source };
+    std::fs::create_dir_all(path).map_err(io)?;
+    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&lock);
+    let file = file.map_err(io)?;
+    file.lock().map_err(io)?;
+    Ok(file)
 }
 
 /// Whether a process has the directory open.

@@ -9,7 +9,7 @@
 use blob::{
     BlobError, BlobId, Owner,
     audit::{Audit, AuditError, Depth, Finding},
-    sweep::SweepSettings,
+    sweep::SCAN_INTERVAL,
 };
 use kv::Transaction;
 
@@ -64,8 +64,7 @@ pub(super) async fn check(walk: &mut Walk, whose: Whose) -> Result<(), FsckError
 /// What nobody needs. References to nothing have been told of already.
 async fn check_orphans(walk: &mut Walk) -> Result<(), FsckError> {
     let (env, db, blobs) = (walk.env.clone(), walk.db.clone(), walk.blobs.clone());
-    let scan_interval = SweepSettings::default().scan_interval;
-    let mut audit = Audit::new(env, db, blobs, Depth::Names, scan_interval);
+    let mut audit = Audit::new(env, db, blobs, Depth::Names, SCAN_INTERVAL);
     loop {
         let begun = walk.env.monotonic();
         let step = audit.next_step().await.map_err(|error| match error {
