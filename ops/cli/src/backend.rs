@@ -83,17 +83,20 @@ struct Data {
 impl Data {
     /// As a configuration says.
     fn of(config: Config) -> Self {
-        let Config { data, store, mut blobs, .. } = config;
-        // The cache is its node's alone.
-        blobs.cache_bytes = 0;
-        Self { folder: data, missing: Missing::Create, store, blobs }
+        let Config { data, store, blobs, .. } = config;
+        Self { missing: Missing::Create, store, blobs: uncached(blobs), ..Self::in_folder(data) }
     }
 
     /// All in the folder.
     fn in_folder(folder: PathBuf) -> Self {
-        let (store, blobs) = (config::Store::default(), config::Blobs::default());
+        let (store, blobs) = (config::Store::default(), uncached(config::Blobs::default()));
         Self { folder, missing: Missing::Refuse, store, blobs }
     }
+}
+
+/// The cache is its node's alone.
+fn uncached(blobs: config::Blobs) -> config::Blobs {
+    config::Blobs { cache_bytes: 0, ..blobs }
 }
 
 /// What to do where the data folder does not exist.
