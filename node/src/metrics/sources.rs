@@ -70,10 +70,7 @@ impl Collector for SweepSource {
             ("scans", "Scans that came to their end", swept.scans),
             ("errors", "Calls and transactions of the sweeper that failed", swept.errors),
         ];
-        for (name, help, value) in rows {
-            counter(&mut encoder, &format!("blob_sweep_{name}"), help, None, value)?;
-        }
-        Ok(())
+        counters(&mut encoder, "blob_sweep", &rows)
     }
 }
 
@@ -97,14 +94,23 @@ impl Sources {
             ("keys_cleared", "Keys cleared one by one", counts.keys_cleared),
             ("ranges_cleared", "Ranges cleared", counts.ranges_cleared),
         ];
-        for (name, help, value) in rows {
-            counter(encoder, &format!("store_{name}"), help, None, value)?;
-        }
+        counters(encoder, "store", &rows)?;
         let bytes = Some(&Unit::Bytes);
         let written = "Keys and values written";
         counter(encoder, "store_written", written, bytes, counts.bytes_written)?;
         counter(encoder, "store_read", "Keys and values read", bytes, counts.bytes_read)
     }
+}
+
+/// Counters without a unit: name behind the prefix, help, value.
+fn counters(
+    encoder: &mut DescriptorEncoder<'_>,
+    prefix: &str,
+    rows: &[(&str, &str, u64)],
+) -> fmt::Result {
+    rows.iter().try_for_each(|(name, help, value)| {
+        counter(encoder, &format!("{prefix}_{name}"), help, None, *value)
+    })
 }
 
 fn counter(

@@ -45,13 +45,20 @@ impl Checked {
     pub(super) const GONE: Self = Self { damages: Vec::new(), rows: 0, next: None };
 }
 
-/// Checks every email of the account.
-pub(super) async fn check(walk: &mut Walk, account: AccountId) -> Result<(), FsckError> {
-    let (mut from, _) = keys::email::state_range(account);
+/// Goes through a range of keys from `begin` on, a page a step, and tells what each page found.
+/// `page` gets where to begin and the number of rows that a step may read.
+pub(super) async fn check_pages<F, Fut>(
+    walk: &mut Walk,
+    begin: Vec<u8>,
+    page: F,
+) -> Result<(), FsckError>
+where
+    F: Fn(Transaction, Vec<u8>, usize) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<Checked, StoreError>> + Send,
+{
+    let mut from = begin;
     loop {
-        let begin = &from;
-        let checked =
-            walk.step(|tx, rows| async move { page(&tx, account, begin, rows / 2).await }).await?;
+        let checked = walk.step(|tx, rows| page(tx, from.clone(), rows)).await?;
         walk.progress.emails += checked.rows;
         walk.find_all(checked.damages).await?;
         match checked.next {
@@ -59,6 +66,17 @@ pub(super) async fn check(walk: &mut Walk, account: AccountId) -> Result<(), Fsc
             None => return Ok(()),
         }
     }
+}
+
+/// Checks every email of the account.
+pub(super) async fn check(walk: &mut Walk, account: AccountId) -> Result<(), FsckError> {
+    let (begin, _) = keys::email::state_range(account);
+    check_pages(
+        walk,
+        begin,
+        |tx, from, rows| async move { page(&tx, account, &from, rows / 2).await },
+    )
+    .await
 }
 
 /// An email's rows; `Err` of one that cannot be decoded.

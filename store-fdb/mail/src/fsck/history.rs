@@ -7,7 +7,7 @@ use kv::{RangeQuery, Transaction};
 
 use super::{
     Damage, FsckError,
-    emails::{Checked, is_alive},
+    emails::{Checked, check_pages, is_alive},
     walk::{Walk, after, stretch},
 };
 use crate::{
@@ -66,17 +66,13 @@ impl Entries {
 
 /// Checks every entry of the account's log.
 pub(super) async fn check(walk: &mut Walk, account: AccountId) -> Result<(), FsckError> {
-    let (mut from, _) = keys::log::range_after(account, 0);
-    loop {
-        let begin = &from;
-        let checked =
-            walk.step(|tx, rows| async move { page(&tx, account, begin, rows / 4).await }).await?;
-        walk.find_all(checked.damages).await?;
-        match checked.next {
-            Some(next) => from = next,
-            None => return Ok(()),
-        }
-    }
+    let (begin, _) = keys::log::range_after(account, 0);
+    check_pages(
+        walk,
+        begin,
+        |tx, from, rows| async move { page(&tx, account, &from, rows / 4).await },
+    )
+    .await
 }
 
 async fn page(

@@ -4,23 +4,19 @@ use kv::Transaction;
 
 use super::{
     Damage, FsckError,
-    emails::{Checked, is_alive},
+    emails::{Checked, check_pages, is_alive},
     walk::{Walk, stretch},
 };
 use crate::{AccountId, StoreError, keys, operation::Outcome};
 
 pub(super) async fn check(walk: &mut Walk, account: AccountId) -> Result<(), FsckError> {
-    let (mut from, _) = keys::operation::range(account);
-    loop {
-        let begin = &from;
-        let checked =
-            walk.step(|tx, rows| async move { page(&tx, account, begin, rows * 2).await }).await?;
-        walk.find_all(checked.damages).await?;
-        match checked.next {
-            Some(next) => from = next,
-            None => return Ok(()),
-        }
-    }
+    let (begin, _) = keys::operation::range(account);
+    check_pages(
+        walk,
+        begin,
+        |tx, from, rows| async move { page(&tx, account, &from, rows * 2).await },
+    )
+    .await
 }
 
 async fn page(

@@ -4,7 +4,7 @@ use kv::Transaction;
 
 use super::{
     Damage, FsckError,
-    emails::{Checked, is_alive},
+    emails::{Checked, check_pages, is_alive},
     walk::{Walk, stretch},
 };
 use crate::{
@@ -13,17 +13,9 @@ use crate::{
 };
 
 pub(super) async fn check(walk: &mut Walk, account: AccountId) -> Result<(), FsckError> {
-    let (mut from, _) = keys::thread::all_range(account);
-    loop {
-        let begin = &from;
-        let checked =
-            walk.step(|tx, rows| async move { page(&tx, account, begin, rows).await }).await?;
-        walk.find_all(checked.damages).await?;
-        match checked.next {
-            Some(next) => from = next,
-            None => return Ok(()),
-        }
-    }
+    let (begin, _) = keys::thread::all_range(account);
+    check_pages(walk, begin, |tx, from, rows| async move { page(&tx, account, &from, rows).await })
+        .await
 }
 
 async fn page(
