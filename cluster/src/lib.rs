@@ -1,6 +1,9 @@
-//! Coordination between nodes. So far: the work queue's keys and how items enter it.
+//! Coordination between nodes: who is there, who does which work, and who has to hear of a change.
 //!
-//! Claims, membership and wake-ups across nodes come with the cluster's own issue; what a node
-//! writes today is what they will read.
+//! Every node is the same program; what they agree on is in the store, in transactions. A message
+//! between nodes makes things fast, and decides nothing.
 
+mod epoch;
 pub mod work;
+
+pub use epoch::{Epoch, InvalidNodeName, NODE_NAME_BYTES_MAX, NodeName};
