@@ -167,8 +167,10 @@ impl SweepCounts {
 
 /// Whether there is more to do at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
+pub enum Progress {
+    /// There is.
     More,
+    /// There is not.
     Done,
 }
 
@@ -217,6 +219,15 @@ impl Sweeper {
             }
             self.env.sleep(self.jittered(delay)).await;
         }
+    }
+
+    /// One bounded round, as [`Sweeper::run`] does them. Returns whether there is more to do at
+    /// once.
+    ///
+    /// # Errors
+    /// The first failure; what does not hang on it was done all the same.
+    pub async fn round(&self, now: Timestamp) -> Result<Progress, SweepError> {
+        self.turn(now, SWEEP_SCAN_PAGES, &mut Swept::default()).await
     }
 
     /// Does everything that is to be done by `now`, a whole scan included where it is time.

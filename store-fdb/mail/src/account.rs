@@ -3,7 +3,7 @@
 mod delete;
 
 use env::Timestamp;
-use kv::{AtomicOp, Transaction};
+use kv::{AtomicOp, RangeQuery, Transaction};
 use prost::Message;
 
 use crate::{
@@ -145,6 +145,25 @@ async fn next_id(tx: &Transaction) -> Result<AccountId, StoreError> {
     };
     tx.atomic(&key, &1_u64.to_le_bytes(), AtomicOp::Add);
     Ok(AccountId(last + 1))
+}
+
+/// The ids of the accounts after `after`, ascending, at most `limit`. A snapshot read.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn account_ids(
+    tx: &Transaction,
+    after: Option<AccountId>,
+    limit: usize,
+) -> Result<Vec<AccountId>, StoreError> {
+    let (begin, end) = keys::account::range();
+    let begin = after.map_or(begin, |after| keys::account::key(AccountId(after.0 + 1)));
+    let rows = tx.range(RangeQuery::new(begin, end).limit(limit).snapshot()).collect().await?;
+    let id = |key: &[u8]| {
+        keys::account::account_of(key)
+            .ok_or_else(|| StoreError::damaged("account", "a key without its id"))
+    };
+    rows.iter().map(|row| id(&row.key)).collect()
 }
 
 /// Reads an account's record.

@@ -28,7 +28,8 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    pub(crate) fn damaged(family: &'static str, detail: impl std::fmt::Display) -> Self {
+    /// A record of `family` that cannot be decoded.
+    pub fn damaged(family: &'static str, detail: impl std::fmt::Display) -> Self {
         Self::Damaged { family, detail: detail.to_string() }
     }
 }

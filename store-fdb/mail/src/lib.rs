@@ -16,6 +16,7 @@
 pub mod directory;
 pub mod fold;
 pub mod fsck;
+pub mod interest;
 pub mod keys;
 pub mod limits;
 pub mod schema;
@@ -38,22 +39,24 @@ mod store;
 mod unit;
 
 pub use account::{
-    AccountError, AccountUsage, NewAccount, account_record, create_account, credential,
-    delete_account, set_account_record, set_credential, usage,
+    AccountError, AccountUsage, NewAccount, account_ids, account_record, create_account,
+    credential, delete_account, set_account_record, set_credential, usage,
 };
 pub use append::{AppendError, Appended, NewEmail, append};
 pub use copy::{Copied, CopyError, CopyMode, copy};
 pub use error::StoreError;
 pub use expunge::{ExpungeMode, Progress, expunge, remove_mailbox_contents};
 pub use ids::{AccountId, EmailId, MailboxId, ModSeq, OperationId, ThreadId, Uid, UidValidity};
+pub use interest::{Interested, ListenerId};
 pub use keyword::{Keyword, KeywordError, KeywordSet};
-pub use log::{LogPage, changes_since, trim_log};
+pub use log::{LogPage, changes_since, reaches_below, trim_log, trim_log_some};
 pub use mailboxes::{
     CreateError, DeleteError, Mailbox, MailboxCounts, MailboxTree, NewMailbox, RenameError, Role,
     Subscription, create_mailbox, delete_mailbox, finish_delete, inbox, mailbox_counts,
     mailbox_tree, rename_mailbox, set_subscription,
 };
 pub use meta::{message_envelope, structure};
+pub use operation::sweep_operations;
 pub use read::{email_meta, email_records, email_state};
 pub use record::{MetaPart, MetaRecord, SearchedField, SearchedMeta};
 pub use store::{Deleted, KeywordChange, StoreOutcome, StoreRequest, StoreTarget, store_keywords};

@@ -138,3 +138,15 @@ pub const FSCK_REPAIRS_MAX: usize = 20;
 /// How long a client may take to read what a check has to tell, in milliseconds; then the check
 /// ends.
 pub const FSCK_LISTENER_MS: u64 = 60_000;
+
+/// Entries of an inbox that one transaction takes: about 60 bytes each.
+pub const INBOX_ENTRIES_PER_READ: usize = 1_000;
+
+/// Interests of a dead listener that one transaction forgets: two keys each.
+pub const INTERESTS_PER_TRANSACTION: usize = 500;
+
+/// Log entries that one transaction trims: a clear writes a mark for each on the local engines.
+pub const LOG_TRIM_ENTRIES: usize = 2_000;
+
+/// Records of operations that one transaction sweeps.
+pub const OPERATIONS_PER_SWEEP: usize = 2_000;

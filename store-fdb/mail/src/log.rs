@@ -4,6 +4,7 @@ use kv::{AtomicOp, RangeQuery, Transaction};
 
 use crate::{
     AccountId, ModSeq, StoreError,
+    interest::Remaining,
     keys::{self, log::LogEntry},
     limits,
 };
@@ -59,6 +60,39 @@ pub async fn trim_log(
     // MAX: two that trim at once do not conflict, and the horizon never goes back.
     tx.atomic(&keys::log::horizon_key(account), &version.0.to_le_bytes(), AtomicOp::Max);
     Ok(())
+}
+
+/// Drops the oldest entries up to `version`, as many as one transaction bears. Returns whether
+/// there may be more.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn trim_log_some(
+    tx: &Transaction,
+    account: AccountId,
+    version: ModSeq,
+) -> Result<Remaining, StoreError> {
+    let (begin, end) = keys::log::range_up_to(account, version.0);
+    let limit = limits::LOG_TRIM_ENTRIES;
+    let rows = tx.range(RangeQuery::new(begin, end).limit(limit).snapshot()).collect().await?;
+    let Some(last) = rows.last() else { return Ok(Remaining::None) };
+    let last = keys::log::version_of(&last.key)
+        .ok_or_else(|| StoreError::damaged("log", "a key without its versionstamp"))?;
+    trim_log(tx, account, ModSeq(last)).await?;
+    Ok(if rows.len() < limit { Remaining::None } else { Remaining::Some })
+}
+
+/// Whether the log has entries up to `version`.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn reaches_below(
+    tx: &Transaction,
+    account: AccountId,
+    version: ModSeq,
+) -> Result<bool, StoreError> {
+    let (begin, end) = keys::log::range_up_to(account, version.0);
+    Ok(!tx.range(RangeQuery::new(begin, end).limit(1).snapshot()).collect().await?.is_empty())
 }
 
 pub(crate) async fn horizon(tx: &Transaction, account: AccountId) -> Result<ModSeq, StoreError> {

@@ -1,10 +1,13 @@
 //! Operation ids: an operation that is not idempotent finds out whether it has run before.
 
 use bytes::Bytes;
-use kv::{AtomicOp, Versionstamp};
+use env::Timestamp;
+use kv::{AtomicOp, RangeQuery, Transaction, Versionstamp};
 use prost::Message;
 
-use crate::{AccountUnit, ModSeq, OperationId, StoreError, keys, limits};
+use crate::{
+    AccountId, AccountUnit, ModSeq, OperationId, StoreError, interest::Remaining, keys, limits,
+};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -78,14 +81,31 @@ impl AccountUnit {
         self.tx.atomic(&key, &value, AtomicOp::SetVersionstampedValue);
     }
 
-    /// Sweeps the records of operations that no retry can ask for any more.
-    pub fn sweep_operations(&self) {
-        let before = self.day().saturating_sub(1);
-        let (begin, end) = keys::operation::range_before(self.account, before);
-        self.tx.clear_range(&begin, &end);
-    }
-
     fn day(&self) -> u32 {
-        u32::try_from(self.now.unix_ms().div_euclid(DAY_MS)).unwrap_or(0)
+        day_of(self.now)
     }
+}
+
+fn day_of(now: Timestamp) -> u32 {
+    u32::try_from(now.unix_ms().div_euclid(DAY_MS)).unwrap_or(0)
+}
+
+/// Sweeps records of operations that no retry can ask for any more at `now`, as many as one
+/// transaction bears. Returns whether there may be more.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn sweep_operations(
+    tx: &Transaction,
+    account: AccountId,
+    now: Timestamp,
+) -> Result<Remaining, StoreError> {
+    let (begin, end) = keys::operation::range_before(account, day_of(now).saturating_sub(1));
+    let limit = limits::OPERATIONS_PER_SWEEP;
+    let query = RangeQuery::new(begin, end).limit(limit).snapshot();
+    let rows = tx.range(query).collect().await?;
+    for row in &rows {
+        tx.clear(&row.key);
+    }
+    Ok(if rows.len() < limit { Remaining::None } else { Remaining::Some })
 }

@@ -12,7 +12,7 @@ use kv::{AtomicOp, Transaction};
 use prost::Message;
 
 use crate::{
-    AccountId, EmailId, MailboxId, StoreError, ThreadId, UidValidity,
+    AccountId, EmailId, Interested, MailboxId, StoreError, ThreadId, UidValidity, interest,
     keys::{
         self,
         account::Account,
@@ -226,12 +226,13 @@ impl AccountUnit {
             .or_insert(kind);
     }
 
-    /// Writes what follows from the changes: state, counters, references and the log. A unit
-    /// that changed nothing writes nothing.
+    /// Writes what follows from the changes: state, counters, references, the log, and the inboxes
+    /// of those who listen, who are to be woken after the commit. A unit that changed nothing
+    /// writes nothing.
     ///
     /// # Errors
     /// [`StoreError`]; the transaction must then not commit.
-    pub async fn finish(self) -> Result<(), StoreError> {
+    pub async fn finish(self) -> Result<Interested, StoreError> {
         let mut log = LogWriter::new(&self.tx, self.account);
         let mut account_delta = AccountCounts::default();
         let mut mailbox_deltas: BTreeMap<MailboxId, MailboxTotals> = BTreeMap::new();
@@ -260,8 +261,9 @@ impl AccountUnit {
             log.mailbox(MailboxChange { mailbox: mailbox.0, kind: *kind as i32 });
         }
         log.flush();
+        let wrote = log.order > 0;
         self.write_counters(account_delta, &mailbox_deltas);
-        Ok(())
+        if wrote { interest::tell(&self.tx, self.account).await } else { Ok(Interested::default()) }
     }
 
     fn write_counters(

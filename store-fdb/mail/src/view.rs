@@ -22,7 +22,7 @@ use kv::Database;
 use crate::{AccountId, MailboxId, ModSeq, StoreError, Uid, UidValidity, limits};
 
 pub(crate) use build::{check_header, check_page};
-pub use cache::{CacheStats, ViewCache};
+pub use cache::{CacheStats, Growth, ViewCache};
 pub use checkpoint::{Checkpointed, write_checkpoint};
 pub use diff::{ViewChange, diff};
 pub use page::{Flags, Page, Row};

@@ -56,6 +56,16 @@ pub struct CacheStats {
     pub loaded_bytes: u64,
 }
 
+/// How much an account's log has grown since its last round of checkpoints, as far as one node
+/// knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Growth {
+    /// By fewer than [`limits::LOG_TAIL_CHECKPOINT`] entries.
+    Small,
+    /// By so many: [`ViewCache::checkpoint_account`] is to be called, by whichever node.
+    CheckpointDue,
+}
+
 impl ViewCache {
     /// A cache that keeps about `budget_bytes` of pages.
     pub fn new(db: Database, env: Env, budget_bytes: usize) -> Self {
@@ -110,34 +120,20 @@ impl ViewCache {
         Ok(view)
     }
 
-    /// Notes that a transaction of this node added to the account's log, and starts a round of
-    /// checkpoints once the log has grown by [`limits::LOG_TAIL_CHECKPOINT`] entries. Only a
-    /// hint: a SELECT that finds a long tail writes its checkpoint whatever was counted here.
-    pub fn note_commit(&self, account: AccountId) {
-        let due = {
-            let mut growth = self.shared.growth.lock().expect("no code panics while it counts");
-            if growth.len() >= GROWTH_ACCOUNTS_MAX {
-                growth.clear();
-            }
-            let count = growth.entry(account).or_insert(0);
-            *count += 1;
-            let due = *count >= limits::LOG_TAIL_CHECKPOINT;
-            if due {
-                growth.remove(&account);
-            }
-            due
-        };
-        if due {
-            let cache = self.clone();
-            self.shared
-                .env
-                .spawn("checkpoint-account", async move {
-                    if let Err(error) = cache.checkpoint_account(account).await {
-                        tracing::warn!(%account, %error, "checkpoint round failed");
-                    }
-                })
-                .detach();
+    /// Notes that a transaction of this node added to the account's log. Only a hint: a SELECT that
+    /// finds a long tail writes its checkpoint whatever was counted here.
+    pub fn note_commit(&self, account: AccountId) -> Growth {
+        let mut growth = self.shared.growth.lock().expect("no code panics while it counts");
+        if growth.len() >= GROWTH_ACCOUNTS_MAX {
+            growth.clear();
         }
+        let count = growth.entry(account).or_insert(0);
+        *count += 1;
+        if *count < limits::LOG_TAIL_CHECKPOINT {
+            return Growth::Small;
+        }
+        growth.remove(&account);
+        Growth::CheckpointDue
     }
 
     /// Writes the checkpoint of every mailbox of an account.

@@ -93,7 +93,8 @@ async fn midnight_does_not_make_an_operation_new() {
     // Two days later the record is swept.
     let tx = fixture.db.begin();
     let later = env::Timestamp::from_unix_ms(midnight + DAY_MS);
-    mail::AccountUnit::new(&tx, fixture.account, later).sweep_operations();
+    let swept = mail::sweep_operations(&tx, fixture.account, later).await.unwrap();
+    assert_eq!(swept, mail::interest::Remaining::None);
     tx.commit().await.unwrap();
     let tx = fixture.db.begin();
     let now = env::Timestamp::from_unix_ms(midnight);
