@@ -11,6 +11,18 @@ impl std::fmt::Display for Epoch {
     }
 }
 
+impl From<Epoch> for mail::ListenerId {
+    fn from(epoch: Epoch) -> Self {
+        Self(epoch.0)
+    }
+}
+
+impl From<mail::ListenerId> for Epoch {
+    fn from(listener: mail::ListenerId) -> Self {
+        Self(listener.0)
+    }
+}
+
 /// What people call a node. It may be used again as soon as they like: the node that registers
 /// last has it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

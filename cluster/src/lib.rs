@@ -3,7 +3,14 @@
 //! Every node is the same program; what they agree on is in the store, in transactions. A message
 //! between nodes makes things fast, and decides nothing.
 
-mod epoch;
+pub mod limits;
+pub mod membership;
+pub mod wake;
 pub mod work;
 
+mod epoch;
+mod error;
+
 pub use epoch::{Epoch, InvalidNodeName, NODE_NAME_BYTES_MAX, NodeName};
+pub use error::ClusterError;
+pub use membership::{Fence, Membership, Registration, Roster, Standing};

@@ -1,0 +1,468 @@
+//! Claims zones that are due, and works on what is in them.
+//!
+//! One loop a kind. It looks at the zones that are due, claims some of them at random, and gives
+//! each to a task that works through the zone's items and lets the zone go. A zone that has more
+//! to do after [`limits::ZONE_TURN`] is let go as well, and comes behind the others that are due.
+//!
+//! Architecture invariants:
+//! - An item is completed in a transaction that reads the fence and the item: never by a node whose
+//!   epoch has ended, and never twice.
+//! - A claim is let go on every way out but the epoch's end; after that it is settled by others.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use env::{BoxFuture, Env, Task, Timestamp};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use kv::{Database, Transaction};
+use tokio::sync::{Notify, watch};
+
+use super::{
+    Failures, Kind, item_key,
+    zone::{self, Claimed, Item},
+};
+use crate::{ClusterError, Fence, Membership, limits};
+
+/// What does one kind of work.
+pub trait Worker: Send + Sync + 'static {
+    /// The kind.
+    fn kind(&self) -> Kind;
+
+    /// Zones that this node works on at once; at least one.
+    fn zones_at_once(&self) -> usize;
+
+    /// Items of one zone that are worked on at once; at least one.
+    fn items_at_once(&self) -> usize;
+
+    /// Works on one item. `Err` says why it has to be tried again, later and later.
+    fn work<'a>(&'a self, held: &'a Held, item: &'a Item) -> BoxFuture<'a, Result<Done, String>>;
+}
+
+/// What came of an item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Done {
+    /// It is to be taken out.
+    Finished,
+    /// A transaction of the worker's own has taken it out, by [`Held::complete`].
+    Completed,
+    /// It is to come again.
+    Again {
+        /// When.
+        due: Timestamp,
+        /// As what.
+        payload: Vec<u8>,
+    },
+}
+
+/// A claimed zone.
+pub struct Held {
+    /// The right to act on it.
+    pub fence: Fence,
+    /// The kind of its items.
+    pub kind: Kind,
+    /// Its name.
+    pub zone: String,
+}
+
+/// Whether an item was there to be completed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Completion {
+    /// It was, and this transaction takes it out.
+    Ours,
+    /// Somebody else has taken it out.
+    Gone,
+}
+
+impl Held {
+    /// Takes an item out, in a transaction that does more.
+    ///
+    /// # Errors
+    /// [`ClusterError::Ended`] where the zone may be another node's by now.
+    pub async fn complete(
+        &self,
+        tx: &Transaction,
+        item: &Item,
+    ) -> Result<Completion, ClusterError> {
+        self.fence.check(tx).await?;
+        if !zone::stands(tx, self.kind, &self.zone, item).await? {
+            return Ok(Completion::Gone);
+        }
+        super::remove(tx, self.kind, &self.zone, item.due, &item.id);
+        Ok(Completion::Ours)
+    }
+
+    /// Puts an item off.
+    async fn put_off(
+        &self,
+        tx: &Transaction,
+        item: &Item,
+        due: Timestamp,
+        payload: &[u8],
+        failures: Option<&Failures>,
+    ) -> Result<(), ClusterError> {
+        if self.complete(tx, item).await? == Completion::Gone {
+            return Ok(());
+        }
+        // The zone is ours: no pointer is needed before it is let go.
+        tx.set(&item_key(self.kind, &self.zone, due.unix_ms(), &item.id), payload);
+        if let Some(failures) = failures {
+            super::note_failure(tx, self.kind, &self.zone, &item.id, failures);
+        }
+        Ok(())
+    }
+}
+
+/// What a kind of work is up to, for people and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lag {
+    /// Zones that this node works on now.
+    pub claimed: u64,
+    /// Zones that were due at the last look, at most [`limits::ZONES_PER_SCAN`] of them counted.
+    pub due: u64,
+    /// Items that were worked on with success.
+    pub done: u64,
+    /// Tries that failed.
+    pub failed: u64,
+    /// Claims that another node was faster with.
+    pub lost_races: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    claimed: AtomicU64,
+    due: AtomicU64,
+    done: AtomicU64,
+    failed: AtomicU64,
+    lost_races: AtomicU64,
+}
+
+/// How a node works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunnerSettings {
+    /// How often it looks for zones that have come due.
+    pub scan_period: Duration,
+    /// How long one zone may go on before others get their turn.
+    pub zone_turn: Duration,
+}
+
+impl Default for RunnerSettings {
+    fn default() -> Self {
+        Self { scan_period: limits::SCAN_PERIOD, zone_turn: limits::ZONE_TURN }
+    }
+}
+
+/// A node's workers.
+pub struct Runner {
+    kinds: BTreeMap<Kind, Arc<Shared>>,
+    loops: Vec<Task<()>>,
+    stop: watch::Sender<bool>,
+}
+
+/// What the tasks of one kind share.
+struct Shared {
+    db: Database,
+    env: Env,
+    membership: Membership,
+    settings: RunnerSettings,
+    worker: Arc<dyn Worker>,
+    counters: Counters,
+    /// Something has come due.
+    nudge: Notify,
+    stop: watch::Receiver<bool>,
+}
+
+impl Runner {
+    /// Starts to work.
+    pub fn start(
+        db: &Database,
+        env: &Env,
+        membership: &Membership,
+        settings: RunnerSettings,
+        workers: Vec<Arc<dyn Worker>>,
+    ) -> Self {
+        let stop = watch::Sender::new(false);
+        let mut kinds = BTreeMap::new();
+        let mut loops = Vec::new();
+        for worker in workers {
+            let kind = worker.kind();
+            let shared = Arc::new(Shared {
+                db: db.clone(),
+                env: env.clone(),
+                membership: membership.clone(),
+                settings,
+                worker,
+                counters: Counters::default(),
+                nudge: Notify::new(),
+                stop: stop.subscribe(),
+            });
+            loops.push(env.spawn("work", Scan::new(&shared).run()));
+            kinds.insert(kind, shared);
+        }
+        Self { kinds, loops, stop }
+    }
+
+    /// Says that something of a kind has come due: it is looked for at once.
+    pub fn nudge(&self, kind: Kind) {
+        if let Some(shared) = self.kinds.get(&kind) {
+            shared.nudge.notify_one();
+        }
+    }
+
+    /// What each kind is up to.
+    pub fn lags(&self) -> Vec<(Kind, Lag)> {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let lag = |it: &Counters| Lag {
+            claimed: read(&it.claimed),
+            due: read(&it.due),
+            done: read(&it.done),
+            failed: read(&it.failed),
+            lost_races: read(&it.lost_races),
+        };
+        self.kinds.iter().map(|(kind, shared)| (*kind, lag(&shared.counters))).collect()
+    }
+
+    /// Claims nothing more, lets what is under way come to its next item's end, and lets all zones
+    /// go.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        for ended in self.loops {
+            let _ended = ended.await;
+        }
+    }
+}
+
+impl Shared {
+    fn is_stopped(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    /// A part of the scan period, so that nodes do not look all at once.
+    fn period(&self) -> Duration {
+        let whole = self.settings.scan_period;
+        let micros = u64::try_from(whole.as_micros() / 2).unwrap_or(u64::MAX);
+        whole / 2 + Duration::from_micros(self.env.random_below(micros))
+    }
+}
+
+/// The loop that claims zones of one kind.
+struct Scan {
+    shared: Arc<Shared>,
+    /// Zones whose tasks run.
+    active: BTreeSet<String>,
+    tasks: FuturesUnordered<BoxFuture<'static, String>>,
+}
+
+impl Scan {
+    fn new(shared: &Arc<Shared>) -> Self {
+        let (shared, tasks) = (Arc::clone(shared), FuturesUnordered::new());
+        Self { shared, active: BTreeSet::new(), tasks }
+    }
+
+    async fn run(mut self) {
+        let mut stop = self.shared.stop.clone();
+        while !self.shared.is_stopped() {
+            let wait = match self.look().await {
+                Ok(wait) => wait,
+                Err(error) => {
+                    tracing::warn!(kind = self.shared.worker.kind().as_str(), %error, "no work");
+                    limits::STORE_PAUSE
+                }
+            };
+            let env = self.shared.env.clone();
+            tokio::select! {
+                Some(zone) = self.tasks.next() => {
+                    self.active.remove(&zone);
+                }
+                () = self.shared.nudge.notified() => {}
+                _ = stop.wait_for(|stop| *stop) => {}
+                () = env.sleep(wait) => {}
+            }
+        }
+        while self.tasks.next().await.is_some() {}
+        self.shared.counters.claimed.store(0, Ordering::Relaxed);
+    }
+
+    /// Claims zones that are due, as many as there is room for. Returns how long to wait before
+    /// the next look.
+    async fn look(&mut self) -> Result<Duration, ClusterError> {
+        let shared = Arc::clone(&self.shared);
+        let kind = shared.worker.kind();
+        let fence = shared.membership.fence();
+        let room = shared.worker.zones_at_once().max(1).saturating_sub(self.active.len());
+        if room == 0 || !fence.is_live() {
+            return Ok(shared.period());
+        }
+        let now = shared.env.wall();
+        let limit = limits::ZONES_PER_SCAN;
+        let due = shared.db.run(|tx| async move { zone::due(&tx, kind, now, limit).await });
+        let (mut zones, next) = due.await?;
+        shared.counters.due.store(zones.len() as u64, Ordering::Relaxed);
+        zones.retain(|zone| !self.active.contains(zone));
+        let mut claimed = 0;
+        while claimed < room && !zones.is_empty() {
+            let picked = usize::try_from(shared.env.random_below(zones.len() as u64)).unwrap_or(0);
+            let zone = zones.swap_remove(picked);
+            claimed += self.claim(&fence, zone, now).await;
+        }
+        let until_next = next.map(|next| next.unix_ms().saturating_sub(now.unix_ms()));
+        let until_next =
+            until_next.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
+        let period = shared.period();
+        Ok(until_next.map_or(period, |until| until.min(period)))
+    }
+
+    /// Claims one zone and gives it to a task. Returns how many were claimed.
+    async fn claim(&mut self, fence: &Fence, zone: String, now: Timestamp) -> usize {
+        let shared = Arc::clone(&self.shared);
+        let kind = shared.worker.kind();
+        let held = Held { fence: fence.clone(), kind, zone };
+        let held_here = &held;
+        let claim = shared.db.run(|tx| async move {
+            zone::claim(&tx, &held_here.fence, kind, &held_here.zone, now).await
+        });
+        let work = match claim.await {
+            Ok(Claimed::Ours) => true,
+            Ok(Claimed::NotDue) => {
+                shared.counters.lost_races.fetch_add(1, Ordering::Relaxed);
+                return 0;
+            }
+            Err(ClusterError::Ended(_)) => return 0,
+            Err(error) => {
+                tracing::warn!(kind = kind.as_str(), zone = held.zone, %error, "zone not claimed");
+                // The commit may have gone through: let go of what may be ours.
+                false
+            }
+        };
+        self.active.insert(held.zone.clone());
+        shared.counters.claimed.store(self.active.len() as u64, Ordering::Relaxed);
+        let turn = Arc::new(Turn { shared: Arc::clone(&shared), held });
+        self.tasks.push(Box::pin(async move {
+            if work {
+                let working = Arc::clone(&turn);
+                let task = shared.env.spawn("zone", async move { working.run().await });
+                if task.await.is_err() {
+                    tracing::error!(zone = turn.held.zone, "a worker has panicked");
+                    shared.counters.failed.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            turn.release().await;
+            turn.held.zone.clone()
+        }));
+        1
+    }
+}
+
+/// One node's turn at one zone.
+struct Turn {
+    shared: Arc<Shared>,
+    held: Held,
+}
+
+impl Turn {
+    async fn run(&self) {
+        let shared = &self.shared;
+        let end = shared.env.monotonic() + shared.settings.zone_turn;
+        while self.goes_on() && shared.env.monotonic() < end {
+            let (kind, zone, now) = (self.held.kind, &self.held.zone, shared.env.wall());
+            let items =
+                shared.db.run(|tx| async move { zone::due_items(&tx, kind, zone, now).await });
+            match items.await {
+                Ok(items) if items.is_empty() => return,
+                Ok(items) => {
+                    let at_once = shared.worker.items_at_once().max(1);
+                    futures_util::stream::iter(items)
+                        .for_each_concurrent(at_once, |item| self.item(item, end))
+                        .await;
+                }
+                Err(error) => {
+                    tracing::warn!(zone, %error, "a zone's items cannot be read");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn goes_on(&self) -> bool {
+        !self.shared.is_stopped() && self.held.fence.is_live()
+    }
+
+    async fn item(&self, item: Item, end: env::Monotonic) {
+        let shared = &self.shared;
+        if !self.goes_on() || shared.env.monotonic() >= end {
+            return;
+        }
+        let worked = shared.worker.work(&self.held, &item).await;
+        let failed = worked.is_err();
+        if let Err(reason) = &worked {
+            let (kind, zone) = (self.held.kind.as_str(), &self.held.zone);
+            tracing::warn!(kind, zone, failures = item.failures + 1, reason, "work failed");
+        }
+        match self.conclude(&item, worked).await {
+            Ok(()) => {
+                let it = &shared.counters;
+                let counter = if failed { &it.failed } else { &it.done };
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error) => {
+                tracing::warn!(zone = self.held.zone, %error, "work is not noted as done");
+                // It is due as before: not at once again.
+                shared.env.sleep(limits::STORE_PAUSE).await;
+            }
+        }
+    }
+
+    async fn conclude(
+        &self,
+        item: &Item,
+        worked: Result<Done, String>,
+    ) -> Result<(), ClusterError> {
+        let (shared, held) = (&self.shared, &self.held);
+        let now = shared.env.wall();
+        let (due, payload, failures) = match worked {
+            Ok(Done::Completed) => return Ok(()),
+            Ok(Done::Finished) => {
+                let complete = |tx| async move { held.complete(&tx, item).await };
+                shared.db.run(complete).await?;
+                return Ok(());
+            }
+            Ok(Done::Again { due, payload }) => (due, payload, None),
+            Err(reason) => {
+                let count = item.failures.saturating_add(1);
+                let delay = super::retry_delay(&shared.env, count).as_millis();
+                let delay = i64::try_from(delay).unwrap_or(i64::MAX);
+                let due = Timestamp::from_unix_ms(now.unix_ms().saturating_add(delay));
+                let failures = Failures { count, last_ms: now.unix_ms(), reason };
+                (due, item.payload.to_vec(), Some(failures))
+            }
+        };
+        let (payload, failures) = (&payload[..], failures.as_ref());
+        shared
+            .db
+            .run(|tx| async move { held.put_off(&tx, item, due, payload, failures).await })
+            .await
+    }
+
+    /// Lets the zone go, however long the store does not let us, as long as it is ours.
+    async fn release(&self) {
+        let (shared, held) = (&self.shared, &self.held);
+        loop {
+            let now = shared.env.wall();
+            let release = shared.db.run(|tx| async move {
+                zone::release(&tx, &held.fence, held.kind, &held.zone, now).await
+            });
+            match release.await {
+                Ok(()) | Err(ClusterError::Ended(_)) => return,
+                Err(error) => {
+                    tracing::warn!(zone = held.zone, %error, "a zone is not let go");
+                    shared.env.sleep(limits::STORE_PAUSE).await;
+                }
+            }
+        }
+    }
+}

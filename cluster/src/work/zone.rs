@@ -1,0 +1,234 @@
+//! Zones: who works on one, and when the next may.
+//!
+//! A zone's record is its pointer's due time where it waits, and that with the claiming epoch
+//! where it is worked on. Each step of a zone's life is one transaction that reads the record
+//! with conflict, so two workers never hold one zone.
+
+use env::Timestamp;
+use kv::{RangeQuery, Transaction, tuple};
+use mail::StoreError;
+
+use super::{Kind, item_key, pointer_key, zone_key};
+use crate::{ClusterError, Epoch, Fence, limits, membership::registry};
+
+/// A zone's record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ZoneState {
+    /// A pointer in the index stands for it.
+    Waiting {
+        /// When it is due, milliseconds since 1970.
+        due_ms: i64,
+    },
+    /// A node works on it. There is no pointer.
+    Claimed {
+        /// When it came due.
+        due_ms: i64,
+        /// The claiming epoch.
+        by: Epoch,
+    },
+}
+
+impl ZoneState {
+    pub(super) fn encode(self) -> Vec<u8> {
+        match self {
+            Self::Waiting { due_ms } => due_ms.to_le_bytes().to_vec(),
+            Self::Claimed { due_ms, by } => {
+                [due_ms.to_le_bytes(), by.0.to_le_bytes()].as_flattened().to_vec()
+            }
+        }
+    }
+
+    /// A record of 8 bytes is a waiting zone's, one of 16 a claimed one's.
+    pub(super) fn decode(value: &[u8]) -> Result<Self, StoreError> {
+        let number = |bytes: &[u8]| bytes.try_into().map(i64::from_le_bytes).ok();
+        let state = match value.split_at_checked(8) {
+            Some((due, [])) => number(due).map(|due_ms| Self::Waiting { due_ms }),
+            Some((due, by)) => number(due)
+                .zip(by.try_into().ok().map(u64::from_le_bytes))
+                .map(|(due_ms, by)| Self::Claimed { due_ms, by: Epoch(by) }),
+            None => None,
+        };
+        state.ok_or_else(|| StoreError::damaged("zone", format!("{} bytes", value.len())))
+    }
+}
+
+/// What is known of a zone; `None` where it has nothing to do.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn state(
+    tx: &Transaction,
+    kind: Kind,
+    zone: &str,
+) -> Result<Option<ZoneState>, StoreError> {
+    state_of(tx, kind as u64, zone).await
+}
+
+async fn state_of(
+    tx: &Transaction,
+    kind: u64,
+    zone: &str,
+) -> Result<Option<ZoneState>, StoreError> {
+    let value = tx.get(&zone_key(kind, zone)).await?;
+    value.map(|value| ZoneState::decode(&value)).transpose()
+}
+
+/// Zones that are due at `now`, those due first in front, at most `limit`; and when the next one
+/// will be. Takes part in no conflict: a claim looks again.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn due(
+    tx: &Transaction,
+    kind: Kind,
+    now: Timestamp,
+    limit: usize,
+) -> Result<(Vec<String>, Option<Timestamp>), StoreError> {
+    let (begin, end) = super::pointer_range(kind);
+    let rows = tx.range(RangeQuery::new(begin, end).limit(limit).snapshot()).collect().await?;
+    let mut zones = Vec::new();
+    for row in rows {
+        let (_, _, _, due_ms, zone): (u64, u64, String, i64, String) = tuple::unpack(&row.key)
+            .map_err(|_| StoreError::damaged("zone pointer", "a key without its zone"))?;
+        if due_ms > now.unix_ms() {
+            return Ok((zones, Some(Timestamp::from_unix_ms(due_ms))));
+        }
+        zones.push(zone);
+    }
+    Ok((zones, None))
+}
+
+/// What came of a try to claim a zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claimed {
+    /// It is ours.
+    Ours,
+    /// Another node was first, or it is not due any more.
+    NotDue,
+}
+
+/// Claims a zone that is due. A claim of our own whose commit was not seen counts as ours.
+///
+/// # Errors
+/// [`ClusterError`].
+pub async fn claim(
+    tx: &Transaction,
+    fence: &Fence,
+    kind: Kind,
+    zone: &str,
+    now: Timestamp,
+) -> Result<Claimed, ClusterError> {
+    fence.check(tx).await?;
+    match state(tx, kind, zone).await? {
+        Some(ZoneState::Waiting { due_ms }) if due_ms <= now.unix_ms() => {
+            let by = fence.epoch();
+            tx.clear(&pointer_key(kind as u64, due_ms, zone));
+            tx.set(&zone_key(kind as u64, zone), &ZoneState::Claimed { due_ms, by }.encode());
+            tx.set(&registry::claim_key(by, kind as u64, zone), &[]);
+            Ok(Claimed::Ours)
+        }
+        Some(ZoneState::Claimed { by, .. }) if by == fence.epoch() => Ok(Claimed::Ours),
+        _ => Ok(Claimed::NotDue),
+    }
+}
+
+/// Lets a zone go: it waits for its first item, or has nothing to do. Where it is due already it
+/// goes behind all that came due before `now`.
+///
+/// # Errors
+/// [`ClusterError`].
+pub async fn release(
+    tx: &Transaction,
+    fence: &Fence,
+    kind: Kind,
+    zone: &str,
+    now: Timestamp,
+) -> Result<(), ClusterError> {
+    fence.check(tx).await?;
+    hand_back(tx, kind as u64, zone, fence.epoch(), now.unix_ms()).await?;
+    tx.clear(&registry::claim_key(fence.epoch(), kind as u64, zone));
+    Ok(())
+}
+
+/// Gives a claimed zone a pointer again where it has items. One that `by` has not claimed stays as
+/// it is. `kind` is a number: what an ended node claimed may be of a kind that only a newer
+/// release knows.
+pub(crate) async fn hand_back(
+    tx: &Transaction,
+    kind: u64,
+    zone: &str,
+    by: Epoch,
+    now_ms: i64,
+) -> Result<(), StoreError> {
+    match state_of(tx, kind, zone).await? {
+        Some(ZoneState::Claimed { by: held, .. }) if held == by => {}
+        _ => return Ok(()),
+    }
+    match first_due(tx, kind, zone).await? {
+        Some(first_ms) => {
+            let due_ms = first_ms.max(now_ms);
+            tx.set(&zone_key(kind, zone), &ZoneState::Waiting { due_ms }.encode());
+            tx.set(&pointer_key(kind, due_ms, zone), &[]);
+        }
+        None => tx.clear(&zone_key(kind, zone)),
+    }
+    Ok(())
+}
+
+/// When a zone's first item is due. Conflicts with an earlier one that comes meanwhile.
+async fn first_due(tx: &Transaction, kind: u64, zone: &str) -> Result<Option<i64>, StoreError> {
+    let rows = tx.range(super::zone_items(kind, zone).limit(1)).collect().await?;
+    rows.first().map(|row| Ok(super::parse_item(&row.key)?.due_ms)).transpose()
+}
+
+/// An item as it lies in its zone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// When it came due.
+    pub due: Timestamp,
+    /// Its id in the zone.
+    pub id: Vec<u8>,
+    /// What its kind makes of it.
+    pub payload: bytes::Bytes,
+    /// How often it has failed.
+    pub failures: u32,
+}
+
+/// The items of a zone that are due, at most [`limits::ITEMS_PER_READ`]. A snapshot: whoever
+/// completes one looks again.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn due_items(
+    tx: &Transaction,
+    kind: Kind,
+    zone: &str,
+    now: Timestamp,
+) -> Result<Vec<Item>, StoreError> {
+    let query = super::zone_items(kind as u64, zone).limit(limits::ITEMS_PER_READ).snapshot();
+    let mut items = Vec::new();
+    for row in tx.range(query).collect().await? {
+        let key = super::parse_item(&row.key)?;
+        if key.due_ms > now.unix_ms() {
+            break;
+        }
+        let failures = super::failures(tx, kind, zone, &key.id).await?.count;
+        let due = Timestamp::from_unix_ms(key.due_ms);
+        items.push(Item { due, id: key.id, payload: row.value, failures });
+    }
+    Ok(items)
+}
+
+/// Whether an item is still there, with conflict: whoever completes it does so once.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn stands(
+    tx: &Transaction,
+    kind: Kind,
+    zone: &str,
+    item: &Item,
+) -> Result<bool, StoreError> {
+    let key = item_key(kind, zone, item.due.unix_ms(), &item.id);
+    Ok(tx.get(&key).await?.is_some())
+}
