@@ -64,6 +64,9 @@ pub struct Config {
     /// Where messages' bytes are.
     #[serde(default)]
     pub blobs: Blobs,
+    /// This node among the others.
+    #[serde(default)]
+    pub cluster: Cluster,
 }
 
 /// Where to listen, by protocol. An empty list switches a protocol off.
@@ -85,6 +88,9 @@ pub struct Listen {
     pub imaps: Vec<SocketAddr>,
     /// Admin API, metrics and health, without TLS. Default: 127.0.0.1:8080.
     pub http: Vec<SocketAddr>,
+    /// What other nodes say (QUIC, UDP), at most one address; keep it on a private network.
+    /// Default: none, and wake-ups across nodes come through the store alone.
+    pub mesh: Vec<SocketAddr>,
 }
 
 /// The certificate that the node shows.
@@ -160,6 +166,20 @@ pub enum Engine {
     Fdb,
 }
 
+/// This node among the others that share its store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cluster {
+    /// What people call the node; empty for the hostname. A node that registers under a name that
+    /// another has takes its place.
+    pub node: String,
+    /// Where other nodes reach this one, such as `192.0.2.1:7400`; empty for the address in
+    /// `listen.mesh`.
+    pub advertise: String,
+    /// Milliseconds that a node may be silent before the others take over what it had claimed.
+    pub time_to_live_ms: u64,
+}
+
 /// Where messages' bytes are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -217,6 +237,7 @@ impl Default for Listen {
             imap: any(143),
             imaps: any(993),
             http: loopback(8080),
+            mesh: Vec::new(),
         }
     }
 }
@@ -251,6 +272,17 @@ impl Default for Blobs {
             addressing: Addressing::default(),
             credentials_file: PathBuf::new(),
             cache_bytes: 1 << 30,
+        }
+    }
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        let time_to_live_ms = u64::try_from(cluster::limits::TIME_TO_LIVE.as_millis());
+        Self {
+            node: String::new(),
+            advertise: String::new(),
+            time_to_live_ms: time_to_live_ms.unwrap_or(u64::MAX),
         }
     }
 }
@@ -314,6 +346,15 @@ impl Config {
         }
     }
 
+    /// What other nodes and administrators call the node.
+    pub fn node_name(&self) -> cluster::NodeName {
+        let name = match self.cluster.node.as_str() {
+            "" => &self.hostname,
+            name => name,
+        };
+        cluster::NodeName::parse(name).expect("a checked name, and every hostname is one")
+    }
+
     /// A development node: 127.0.0.1, a certificate of its own making, and ports at `base` plus
     /// 525 (SMTP), 587 (submission), 465 (submissions), 424 (LMTP), 143 (IMAP), 993 (IMAPS) and
     /// 80 (HTTP). Without `data`, mail is kept in `$XDG_DATA_HOME/rookery-dev` or
@@ -334,6 +375,7 @@ impl Config {
             imap: base.port(143),
             imaps: base.port(993),
             http: base.port(80),
+            mesh: Vec::new(),
         };
         Ok(Self {
             hostname: "localhost".to_owned(),
@@ -344,6 +386,7 @@ impl Config {
             log: Log::default(),
             store: Store::default(),
             blobs: Blobs::default(),
+            cluster: Cluster::default(),
         })
     }
 }

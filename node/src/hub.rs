@@ -1,19 +1,20 @@
 //! Wake-ups within a node: sessions learn that an account's log has grown.
 //!
 //! A hint only: a session that is woken reads the log, and one that is not reads it at its next
-//! command. Wake-ups across nodes will ring here too.
+//! command. What other nodes commit rings here too: by a datagram, and by this node's inbox.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
 };
 
-use mail::AccountId;
+use mail::{AccountId, ModSeq};
 use tokio::sync::watch;
 
 /// The node's bell for each account that has sessions. Cloning is one reference count.
 #[derive(Clone, Default)]
 pub struct Hub {
+    /// Each with the version of the newest change that it was rung for.
     bells: Arc<Mutex<HashMap<AccountId, watch::Sender<u64>>>>,
 }
 
@@ -34,11 +35,24 @@ impl Hub {
         Wakeups { hub: self.clone(), account, bell: Some(sender.subscribe()) }
     }
 
-    /// Wakes the sessions of `account`. To be called after the commit.
-    pub fn ring(&self, account: AccountId) {
+    /// Wakes the sessions of `account`, unless they were woken for this change or a later one. To
+    /// be called after the commit, whose version this is.
+    pub fn ring(&self, account: AccountId, version: ModSeq) {
         let bells = self.bells.lock().expect("no code panics while it holds the bells");
         if let Some(bell) = bells.get(&account) {
-            bell.send_modify(|count| *count = count.wrapping_add(1));
+            bell.send_if_modified(|newest| {
+                let newer = version.0 > *newest;
+                *newest = version.0.max(*newest);
+                newer
+            });
+        }
+    }
+
+    /// Wakes every session.
+    pub fn ring_all(&self) {
+        let bells = self.bells.lock().expect("no code panics while it holds the bells");
+        for bell in bells.values() {
+            bell.send_modify(|_newest| {});
         }
     }
 
@@ -71,6 +85,8 @@ impl Drop for Wakeups {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     #[tokio::test]
@@ -78,14 +94,19 @@ mod tests {
         let hub = Hub::default();
         let mut first = hub.listen(AccountId(1));
         let mut second = hub.listen(AccountId(1));
-        hub.ring(AccountId(2));
-        hub.ring(AccountId(1));
+        hub.ring(AccountId(2), ModSeq(7));
+        hub.ring(AccountId(1), ModSeq(7));
         first.changed().await;
         second.changed().await;
         drop(first);
         assert_eq!(hub.accounts(), 1);
-        hub.ring(AccountId(1));
+        hub.ring(AccountId(1), ModSeq(8));
         second.changed().await;
+        hub.ring_all();
+        second.changed().await;
+        hub.ring(AccountId(1), ModSeq(8));
+        hub.ring(AccountId(1), ModSeq(7));
+        assert!(second.changed().now_or_never().is_none(), "told twice");
         drop(second);
         assert_eq!(hub.accounts(), 0);
     }

@@ -24,6 +24,7 @@ mod tests;
 use std::{io, time::Duration};
 
 use bytes::Bytes;
+use cluster::wake::Interest;
 use imap::{Call, Config, Output, Reply, Session};
 use mail::AccountId;
 
@@ -71,6 +72,8 @@ struct Connection {
 struct User {
     account: AccountId,
     wakeups: Wakeups,
+    /// From the first time that the client waits for changes.
+    interest: Option<Interest>,
 }
 
 /// Serves one connection until it ends.
@@ -295,7 +298,7 @@ impl Connection {
             Call::Move(copy) => self.copy(&copy, mail::CopyMode::Move).await?,
             Call::Expunge(expunge) => self.expunge(&expunge).await?,
             Call::Noop | Call::IdleEnd => self.done_with_updates(imap::Completion::ok()).await?,
-            Call::IdleBegin => self.tell_idle().await,
+            Call::IdleBegin => self.begin_idle().await,
         }
         if part == Part::Last {
             self.services.metrics.imap_command(name, self.services.env.monotonic() - begun);

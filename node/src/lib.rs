@@ -4,6 +4,7 @@
 //! it alike. A node keeps nothing that matters: whatever must survive it is in the store.
 
 pub mod admin;
+mod announce;
 pub mod auth;
 pub mod config;
 pub mod date;
@@ -15,6 +16,7 @@ pub mod limits;
 pub mod metrics;
 pub mod names;
 mod node;
+mod peers;
 mod server;
 mod services;
 mod smtp;
@@ -22,6 +24,8 @@ mod stop;
 pub mod stores;
 pub mod tls;
 mod transport;
+mod upkeep;
 
+pub use announce::Announcer;
 pub use node::{Node, StartError};
 pub use stores::Stores;

@@ -46,6 +46,36 @@ pub const SEARCH_WHOLE_BYTES_MAX: u64 = 128 * 1024;
 /// How often an idling session looks at the log even where no wake-up came.
 pub const IDLE_POLL: Duration = Duration::from_secs(30);
 
+/// How long a client that begins to wait for changes waits until they are heard from other nodes.
+pub const INTEREST_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a node that ends takes at most to give back what it has claimed: within
+/// [`CLOSE_RESERVE`], with time left for closing the store.
+pub const LEAVE_RESERVE: Duration = Duration::from_secs(1);
+
+/// How often bytes that have come due are looked for.
+pub const BLOB_SWEEP_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Shares of the accounts that nodes may walk over at once.
+pub const ACCOUNT_SHARES: u64 = 8;
+
+/// How often each account is visited.
+pub const ACCOUNT_WALK_INTERVAL: Duration = Duration::from_hours(24);
+
+/// How long a walk over accounts goes on before how far it has come is noted.
+pub const ACCOUNT_WALK_TURN: Duration = Duration::from_secs(2);
+
+/// Accounts whose ids are read at once.
+pub const ACCOUNTS_PER_READ: usize = 1_000;
+
+/// For how long a change can be told to a client that comes back (QRESYNC, later JMAP), in versions
+/// of the store, of which there are about a million a second: 30 days. Beyond, clients compare
+/// what they have with what there is.
+pub const LOG_LIFE_VERSIONS: u64 = 30 * 86_400 * 1_000_000;
+
+/// Accounts whose checkpoints a node writes at once: each may load views of all its mailboxes.
+pub const CHECKPOINTS_AT_ONCE: usize = 4;
+
 /// Bytes of a password that an administrator may set at least (NIST SP 800-63B §5.1.1.1).
 pub const PASSWORD_BYTES_MIN: usize = 8;
 

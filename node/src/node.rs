@@ -6,6 +6,7 @@ use blob::{
     BlobError,
     sweep::{SweepSettings, Sweeper},
 };
+use cluster::{ClusterError, Membership, membership::registry::Activity, work::Runner};
 use env::{Env, Listener, Task};
 
 use crate::{
@@ -16,13 +17,16 @@ use crate::{
     },
     config::{BlobEngine, Config},
     http::{self, HttpParts, Phase, Readiness},
+    hub::Hub,
     limits,
     metrics::Protocol,
+    peers::Peers,
     server::{self, Sessions},
     services::Services,
     stop::Stop,
     stores::{OpenStores, Stores},
     tls::{Tls, TlsError},
+    upkeep,
 };
 
 /// A running node. Dropping it ends every session at once; [`Node::drain`] is the gentle way.
@@ -36,7 +40,8 @@ pub struct Node {
     loops: Vec<Task<()>>,
     http_loops: Vec<Task<()>>,
     _housekeeping: Task<()>,
-    _sweeper: Task<()>,
+    membership: Membership,
+    runner: Runner,
     http_addresses: Vec<SocketAddr>,
     /// Where the node has opened its stores itself.
     open: Option<OpenStores>,
@@ -83,6 +88,9 @@ pub enum StartError {
     /// The admin token is no good.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// The store does not let the node register.
+    #[error("cannot join the others: {0}")]
+    Join(#[from] ClusterError),
     /// A port cannot be listened on.
     #[error("cannot listen on {address} for {}: {source}", protocol.as_str())]
     Listen {
@@ -126,7 +134,10 @@ impl Node {
         let token = AdminToken::load_or_create(&config.data, &env)?;
         let stop = Stop::new();
         let backup = stores.backup.clone();
-        let services = Services::new(stores, config, env.clone(), tls, stop.listen());
+        let hub = Hub::default();
+        let peers = Peers::join(&stores.db, &env, &config, &hub).await?;
+        let heard = (hub, peers.ears.clone());
+        let services = Services::new(stores, config, env.clone(), tls, stop.listen(), heard);
         let readiness = Readiness::new();
         let (db, blobs) = (services.db.clone(), services.blobs.clone());
         let settings = match services.config.blobs.engine {
@@ -146,9 +157,11 @@ impl Node {
             backup,
             token,
         };
+        upkeep::seed(&services.db, &env).await.map_err(ClusterError::from)?;
         let mut node = Self {
             _housekeeping: env.spawn("housekeeping", housekeeping(services.clone())),
-            _sweeper: env.spawn("blob-sweeper", sweeper.run()),
+            runner: peers.work(&services.db, &env, upkeep::workers(&services, sweeper)),
+            membership: peers.membership,
             services,
             stop,
             stop_http: Stop::new(),
@@ -237,6 +250,7 @@ impl Node {
     /// most [`crate::config::Limits::shutdown_seconds`].
     pub async fn drain(mut self) {
         self.readiness.enter(Phase::Draining);
+        self.membership.show_activity(Activity::Draining);
         self.stop.stop();
         let env = self.services.env.clone();
         let whole = Duration::from_secs(self.services.config.limits.shutdown_seconds);
@@ -251,6 +265,9 @@ impl Node {
         if ended.await.is_err() {
             tracing::warn!("sessions were cut off at the end of the shutdown time");
         }
+        if env.timeout(limits::LEAVE_RESERVE, leave(self.runner, self.membership)).await.is_err() {
+            tracing::warn!("left without a word: others will find this node dead");
+        }
         if !self.http_addresses.is_empty()
             && let Err(error) = endpoint::withdraw(&self.services.config.data)
         {
@@ -262,6 +279,14 @@ impl Node {
             // Whatever was acknowledged is in the journal already.
             tracing::error!(%error, "the store did not close cleanly");
         }
+    }
+}
+
+/// Gives back what the node has claimed, and ends its epoch.
+async fn leave(runner: Runner, membership: Membership) {
+    runner.stop().await;
+    if let Err(error) = membership.leave().await {
+        tracing::warn!(%error, "this node's end is not noted");
     }
 }
 

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use blob::BlobStore;
+use cluster::wake::Ears;
 use env::Env;
 use kv::Database;
 use mail::view::ViewCache;
 
 use crate::{
+    announce::Announcer,
     auth::{AuthError, Authenticator},
     config::Config,
     deliver::Deliverer,
@@ -31,6 +33,9 @@ pub(crate) struct Parts {
     pub(crate) blobs: BlobStore,
     pub(crate) views: ViewCache,
     pub(crate) hub: Hub,
+    pub(crate) announcer: Announcer,
+    /// Hears what other nodes commit.
+    pub(crate) ears: Ears,
     pub(crate) deliverer: Deliverer,
     pub(crate) auth: Authenticator,
     pub(crate) metrics: Metrics,
@@ -46,11 +51,12 @@ impl Services {
         env: Env,
         tls: Tls,
         stopping: Stopping,
+        (hub, ears): (Hub, Ears),
     ) -> Self {
         let Stores { db, blobs, .. } = stores;
         let cache_bytes = usize::try_from(config.limits.view_cache_bytes).unwrap_or(usize::MAX);
         let views = ViewCache::new(db.clone(), env.clone(), cache_bytes);
-        let hub = Hub::default();
+        let announcer = Announcer::new(db.clone(), env.clone(), hub.clone(), views.clone());
         let metrics = Metrics::new(env.clone());
         metrics.watch(Sources {
             db: db.clone(),
@@ -58,19 +64,15 @@ impl Services {
             views: Some(views.clone()),
         });
         let parts = Parts {
-            deliverer: Deliverer::new(
-                db.clone(),
-                blobs.clone(),
-                env.clone(),
-                hub.clone(),
-                views.clone(),
-            ),
+            deliverer: Deliverer::new(db.clone(), blobs.clone(), env.clone(), announcer.clone()),
             auth: Authenticator::new(db.clone(), env.clone()),
             stopping,
             config,
             blobs,
             views,
             hub,
+            announcer,
+            ears,
             metrics,
             tls,
             db,

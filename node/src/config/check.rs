@@ -21,7 +21,7 @@ pub struct NumberKey {
 }
 
 /// Every number in a [`Config`].
-pub const NUMBERS: [NumberKey; 7] = [
+pub const NUMBERS: [NumberKey; 8] = [
     NumberKey {
         key: "limits.message_bytes_max",
         unit: "bytes",
@@ -74,6 +74,13 @@ pub const NUMBERS: [NumberKey; 7] = [
         max: 1 << 44,
         read: |config| config.blobs.cache_bytes,
     },
+    NumberKey {
+        key: "cluster.time_to_live_ms",
+        unit: "milliseconds",
+        min: 500,
+        max: 60_000,
+        read: |config| config.cluster.time_to_live_ms,
+    },
 ];
 
 /// A value that a well-typed file must not have.
@@ -116,6 +123,7 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     }
     check_level(&config.log.level)?;
     check_blobs(config)?;
+    check_cluster(config)?;
     check_listen(config)
 }
 
@@ -133,6 +141,29 @@ fn check_blobs(config: &Config) -> Result<(), Problem> {
         if value.is_empty() {
             return problem(key, "must be set where the engine is \"s3\"");
         }
+    }
+    Ok(())
+}
+
+fn check_cluster(config: &Config) -> Result<(), Problem> {
+    let problem = |key, reason: String| Err(Problem { key, reason });
+    let cluster = &config.cluster;
+    if !cluster.node.is_empty()
+        && let Err(error) = cluster::NodeName::parse(&cluster.node)
+    {
+        return problem("cluster.node", error.to_string());
+    }
+    let mesh = &config.listen.mesh;
+    if mesh.len() > 1 {
+        return problem("listen.mesh", "is at most one address".to_owned());
+    }
+    if !cluster.advertise.is_empty() && cluster.advertise.parse::<SocketAddr>().is_err() {
+        let reason = "is no address with a port, such as 192.0.2.1:7400".to_owned();
+        return problem("cluster.advertise", reason);
+    }
+    if cluster.advertise.is_empty() && mesh.iter().any(|address| address.ip().is_unspecified()) {
+        let reason = "must be set where listen.mesh is every address".to_owned();
+        return problem("cluster.advertise", reason);
     }
     Ok(())
 }
@@ -167,6 +198,7 @@ fn check_listen(config: &Config) -> Result<(), Problem> {
         ("listen.imap", &listen.imap),
         ("listen.imaps", &listen.imaps),
         ("listen.http", &listen.http),
+        ("listen.mesh", &listen.mesh),
     ];
     let mut owners: BTreeMap<SocketAddr, &str> = BTreeMap::new();
     for (key, addresses) in lists {

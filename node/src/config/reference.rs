@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use super::{Blobs, Config, Limits, Listen, Log, NUMBERS, Store};
+use super::{Blobs, Cluster, Config, Limits, Listen, Log, NUMBERS, Store};
 
 const REFERENCE: &str =
     include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../ops/config/rookery.toml"));
@@ -54,6 +54,7 @@ fn the_reference_file_shows_the_defaults() {
     assert_eq!(config.log, Log::default());
     assert_eq!(config.store, Store::default());
     assert_eq!(config.blobs, Blobs::default());
+    assert_eq!(config.cluster, Cluster::default());
 }
 
 #[test]

@@ -8,7 +8,8 @@ use std::{
 use blob::BlobId;
 use kv::{AsKvError, Committed, Transaction};
 use mail::{
-    AccountId, AccountUnit, Appended, KeywordSet, ModSeq, NewEmail, OperationId, StoreError,
+    AccountId, AccountUnit, Appended, Interested, KeywordSet, ModSeq, NewEmail, OperationId,
+    StoreError,
     directory::{self, ResolveError},
 };
 
@@ -63,14 +64,16 @@ impl AsKvError for Abort {
 /// What one run of the transaction found for one request.
 type Results = Vec<Result<Appended, Refusal>>;
 
-/// Runs a batch and answers everybody in it. Returns the accounts that changed.
-pub(super) async fn run(shared: &Shared, batch: Vec<Waiting>) -> BTreeSet<AccountId> {
+/// What one run of the transaction did: for each request, and to whom it is to be announced.
+type Transacted = (Vec<Results>, BTreeMap<AccountId, Interested>);
+
+/// Runs a batch, announces what it changed and answers everybody in it.
+pub(super) async fn run(shared: &Shared, batch: Vec<Waiting>) {
     let (requests, answers): (Vec<_>, Vec<_>) =
         batch.into_iter().map(|waiting| (waiting.request, waiting.answer)).unzip();
-    let mut changed = BTreeSet::new();
     // A report that was sent by a run whose commit nobody saw is the same in the next one.
     let mut reports: Vec<Option<Report>> = requests.iter().map(|_| None).collect();
-    match run_together(shared, &requests, &mut reports, &mut changed).await {
+    match run_together(shared, &requests, &mut reports).await {
         Ok(delivered) => {
             for (answer, result) in answers.into_iter().zip(delivered) {
                 // Whoever does not listen any more has hung up; the message is delivered.
@@ -88,7 +91,7 @@ pub(super) async fn run(shared: &Shared, batch: Vec<Waiting>) -> BTreeSet<Accoun
             for ((request, report), answer) in requests.into_iter().zip(&mut reports).zip(answers) {
                 let alone = std::slice::from_ref(&request);
                 let report = std::slice::from_mut(report);
-                let result = run_together(shared, alone, report, &mut changed).await;
+                let result = run_together(shared, alone, report).await;
                 if let Err(error) = &result {
                     tracing::warn!(%error, "delivery failed");
                 }
@@ -96,14 +99,12 @@ pub(super) async fn run(shared: &Shared, batch: Vec<Waiting>) -> BTreeSet<Accoun
             }
         }
     }
-    changed
 }
 
 async fn run_together(
     shared: &Shared,
     requests: &[Request],
     reports: &mut [Option<Report>],
-    changed: &mut BTreeSet<AccountId>,
 ) -> Result<Vec<Delivered>, DeliverError> {
     let now = shared.env.wall();
     for _ in 0..REPORT_ATTEMPTS_MAX * requests.len() {
@@ -114,9 +115,14 @@ async fn run_together(
         match run.await {
             Ok(Committed { value, versionstamp, .. }) => {
                 let modseq = versionstamp.map(|stamp| ModSeq(stamp.version()));
-                changed.extend(value.1);
+                let (results, changed) = value;
+                for (account, interested) in changed {
+                    if let Some(version) = modseq {
+                        shared.announcer.changed(account, version, &interested);
+                    }
+                }
                 let delivered = |appends| Delivered { appends, modseq };
-                return Ok(value.0.into_iter().map(delivered).collect());
+                return Ok(results.into_iter().map(delivered).collect());
             }
             Err(Abort::NeedsReport(index, about)) => {
                 let OnFailure::Report(Some(reporting)) = &requests[index].on_failure else {
@@ -137,7 +143,7 @@ async fn transact(
     requests: &[Request],
     reports: &[Option<Report>],
     now: env::Timestamp,
-) -> Result<(Vec<Results>, BTreeSet<AccountId>), Abort> {
+) -> Result<Transacted, Abort> {
     let mut units: BTreeMap<AccountId, AccountUnit> = BTreeMap::new();
     let mut results = Vec::with_capacity(requests.len());
     for (index, request) in requests.iter().enumerate() {
@@ -163,9 +169,9 @@ async fn transact(
         }
         results.push(appends);
     }
-    let changed = units.keys().copied().collect();
-    for unit in units.into_values() {
-        unit.finish().await?;
+    let mut changed = BTreeMap::new();
+    for (account, unit) in units {
+        changed.insert(account, unit.finish().await?);
     }
     Ok((results, changed))
 }

@@ -11,12 +11,12 @@ use std::{
 use blob::BlobStore;
 use env::Env;
 use kv::Database;
-use mail::{AccountId, view::ViewCache};
+use mail::AccountId;
 use tokio::sync::{oneshot, watch};
 use tracing::Instrument;
 
 use super::{DeliverError, Delivered, Request, batch};
-use crate::{hub::Hub, limits};
+use crate::{announce::Announcer, limits};
 
 /// Takes requests; cloning is one reference count.
 #[derive(Clone)]
@@ -28,8 +28,7 @@ pub(super) struct Shared {
     pub(super) db: Database,
     pub(super) blobs: BlobStore,
     pub(super) env: Env,
-    hub: Hub,
-    views: ViewCache,
+    pub(super) announcer: Announcer,
     /// Requests that wait for their account's runner; an account with a runner has an entry.
     waiting: Mutex<HashMap<AccountId, Vec<Waiting>>>,
     /// Runners at work.
@@ -44,9 +43,9 @@ pub(super) struct Waiting {
 
 impl Deliverer {
     /// A deliverer over a node's store.
-    pub fn new(db: Database, blobs: BlobStore, env: Env, hub: Hub, views: ViewCache) -> Self {
+    pub fn new(db: Database, blobs: BlobStore, env: Env, announcer: Announcer) -> Self {
         let (waiting, runners) = (Mutex::default(), watch::Sender::new(0));
-        Self { shared: Arc::new(Shared { db, blobs, env, hub, views, waiting, runners }) }
+        Self { shared: Arc::new(Shared { db, blobs, env, announcer, waiting, runners }) }
     }
 
     /// Appends and enqueues, and answers when that is durable. Goes on to its end even where the
@@ -112,10 +111,7 @@ impl Runner {
     async fn run(mut self, first: Vec<Waiting>) {
         let mut batch = first;
         loop {
-            for touched in batch::run(&self.shared, batch).await {
-                self.shared.hub.ring(touched);
-                self.shared.views.note_commit(touched);
-            }
+            batch::run(&self.shared, batch).await;
             match self.next() {
                 Some(next) => batch = next,
                 None => return,

@@ -19,7 +19,7 @@ use super::{
     Append, Delivered, Deliverer, OnFailure, Refusal, Reporting, Request, Target,
     outbound::{self, Body, RemoteRecipient, ReturnContent, Submission},
 };
-use crate::{auth::new_credential, hub::Hub};
+use crate::{Announcer, auth::new_credential, hub::Hub};
 
 struct Node {
     env: Env,
@@ -35,8 +35,8 @@ impl Node {
         let blobs = BlobStore::embedded(LargeValues::memory(env.clone()), env.clone());
         let blobs = blobs.await.unwrap();
         let views = ViewCache::new(db.clone(), env.clone(), 1 << 20);
-        let deliverer =
-            Deliverer::new(db.clone(), blobs.clone(), env.clone(), Hub::default(), views);
+        let announcer = Announcer::new(db.clone(), env.clone(), Hub::default(), views);
+        let deliverer = Deliverer::new(db.clone(), blobs.clone(), env.clone(), announcer);
         let now = env.wall();
         db.run(|tx| async move {
             mail::directory::add_domain(&tx, "example.org", now).await.unwrap();

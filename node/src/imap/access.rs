@@ -55,7 +55,7 @@ impl Connection {
         self.services.metrics.auth(AuthOutcome::Success);
         tracing::info!(account = %identity.account, "logged in");
         let wakeups = self.services.hub.listen(identity.account);
-        self.user = Some(User { account: identity.account, wakeups });
+        self.user = Some(User { account: identity.account, wakeups, interest: None });
         // What a crash cut off is taken up here; it must not keep the owner out.
         if let Err(error) = mailboxes::finish_deletions(&self.services, identity.account).await {
             tracing::warn!(%error, "a deletion is not finished");

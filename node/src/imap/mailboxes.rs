@@ -5,8 +5,8 @@ use imap::{
     command::{Create, Rename},
 };
 use mail::{
-    AccountId, AccountUnit, CopyMode, CreateError, DeleteError, MailboxId, MailboxTree, NewMailbox,
-    OperationId, Progress, RenameError, Role, StoreError, StoreTarget, Subscription,
+    AccountId, AccountUnit, CopyMode, CreateError, DeleteError, Interested, MailboxId, MailboxTree,
+    NewMailbox, OperationId, Progress, RenameError, Role, StoreError, StoreTarget, Subscription,
     limits::MAILBOX_DEPTH_MAX,
 };
 
@@ -51,19 +51,16 @@ impl Connection {
         let made = self
             .services
             .db
-            .run(|tx| async move {
+            .run_versioned(|tx| async move {
                 let mut unit = AccountUnit::new(&tx, account, now);
                 let tree = mail::mailbox_tree(&tx, account).await?;
                 let parent = ensure_levels(&mut unit, &tree, above, operations).await?;
                 let new = NewMailbox { name: name.to_owned(), parent, role, subscribed: false };
                 let made = mail::create_mailbox(&mut unit, &new, operation).await?;
-                unit.finish().await?;
-                Ok::<_, CreateError>(made)
+                Ok::<_, CreateError>((made, unit.finish().await?))
             })
             .await?;
-        self.services.hub.ring(account);
-        self.services.views.note_commit(account);
-        Ok(made)
+        Ok(self.services.announcer.committed(account, made))
     }
 
     pub(super) async fn delete(&mut self, name: &MailboxName) -> Result<(), Disconnect> {
@@ -73,7 +70,7 @@ impl Connection {
         let deleted = self
             .services
             .db
-            .run(|tx| async move {
+            .run_versioned(|tx| async move {
                 let tree = mail::mailbox_tree(&tx, account).await?;
                 let mailbox = tree.by_path(list::path(name)).map(|found| found.id);
                 let mut unit = AccountUnit::new(&tx, account, now);
@@ -81,17 +78,18 @@ impl Connection {
                 // list of deletions.
                 let mailbox = match mailbox {
                     Some(mailbox) => mailbox,
-                    None if unit.outcome(operation).await?.is_some() => return Ok(None),
+                    None if unit.outcome(operation).await?.is_some() => {
+                        return Ok((None, Interested::default()));
+                    }
                     None => return Err(DeleteError::NoMailbox),
                 };
                 mail::delete_mailbox(&mut unit, mailbox, operation).await?;
-                unit.finish().await?;
-                Ok(Some(mailbox))
+                Ok((Some(mailbox), unit.finish().await?))
             })
             .await;
         match deleted {
-            Ok(mailbox) => {
-                self.services.hub.ring(account);
+            Ok(deleted) => {
+                let mailbox = self.services.announcer.committed(account, deleted);
                 if self.selected.as_ref().is_some_and(|held| Some(held.mailbox) == mailbox) {
                     self.session.handle_shutdown("The selected mailbox was deleted");
                 }
@@ -124,10 +122,10 @@ impl Connection {
         let renamed = self
             .services
             .db
-            .run(|tx| async move {
+            .run_versioned(|tx| async move {
                 let mut unit = AccountUnit::new(&tx, account, now);
                 if unit.outcome(operation).await.map_err(RenameError::from)?.is_some() {
-                    return Ok(());
+                    return Ok(((), Interested::default()));
                 }
                 let tree = mail::mailbox_tree(&tx, account).await.map_err(RenameError::from)?;
                 let mailbox =
@@ -136,13 +134,13 @@ impl Connection {
                 // RENAME that fails leaves none.
                 let parent = ensure_levels(&mut unit, &tree, above, levels).await?;
                 mail::rename_mailbox(&mut unit, mailbox, parent, name, operation).await?;
-                Ok::<_, RenameFailure>(unit.finish().await.map_err(RenameError::from)?)
+                let interested = unit.finish().await.map_err(RenameError::from)?;
+                Ok::<_, RenameFailure>(((), interested))
             })
             .await;
         match renamed {
-            Ok(()) => {
-                self.services.hub.ring(account);
-                self.services.views.note_commit(account);
+            Ok(renamed) => {
+                self.services.announcer.committed(account, renamed);
                 self.done_with_updates(Completion::ok()).await
             }
             Err(RenameFailure::Level(error)) => self.done(errors::create(&error)).await,
@@ -199,16 +197,17 @@ impl Connection {
         let set = self
             .services
             .db
-            .run(|tx| async move {
+            .run_versioned(|tx| async move {
                 let tree = mail::mailbox_tree(&tx, account).await?;
-                let Some(mailbox) = tree.by_path(list::path(name)) else { return Ok(None) };
+                let Some(mailbox) = tree.by_path(list::path(name)) else {
+                    return Ok((None, Interested::default()));
+                };
                 let mut unit = AccountUnit::new(&tx, account, now);
                 let found = mail::set_subscription(&mut unit, mailbox.id, subscription).await?;
-                unit.finish().await?;
-                Ok::<_, StoreError>(found)
+                Ok::<_, StoreError>((found, unit.finish().await?))
             })
             .await;
-        match set {
+        match set.map(|set| self.services.announcer.committed(account, set)) {
             Ok(Some(())) => self.done_with_updates(Completion::ok()).await,
             // Nothing to unsubscribe from is no error (RFC 9051 §6.3.8).
             Ok(None) if subscription == Subscription::Unsubscribed => {
@@ -280,17 +279,15 @@ pub(super) async fn finish_deletions(
         let mut after = None;
         loop {
             let now = services.env.wall();
-            let progress = db
-                .run(|tx| async move {
+            let removed = db
+                .run_versioned(|tx| async move {
                     let mut unit = AccountUnit::new(&tx, account, now);
                     let progress =
                         mail::remove_mailbox_contents(&mut unit, *mailbox, after).await?;
-                    unit.finish().await?;
-                    Ok::<_, StoreError>(progress)
+                    Ok::<_, StoreError>((progress, unit.finish().await?))
                 })
                 .await?;
-            services.views.note_commit(account);
-            match progress {
+            match services.announcer.committed(account, removed) {
                 Progress::More(last) => after = Some(last),
                 Progress::Done => break,
             }

@@ -12,6 +12,7 @@ use mail::{
 };
 
 use super::{Connection, Disconnect, errors, flags};
+use crate::limits;
 
 /// What a session knows of its mailbox.
 pub(super) struct Selected {
@@ -89,6 +90,19 @@ impl Connection {
             responses.extend(flag_update(&message, uid));
         }
         responses
+    }
+
+    /// The client waits for changes from now on: those of other nodes, too, are to be heard before
+    /// the log is looked at. Where the store does not let that happen soon, the poll is the net.
+    pub(super) async fn begin_idle(&mut self) {
+        let (env, ears) = (&self.services.env, &self.services.ears);
+        if let Some(user) = &mut self.user {
+            let interest = user.interest.get_or_insert_with(|| ears.listen(user.account));
+            if env.timeout(limits::INTEREST_PATIENCE, interest.heard()).await.is_err() {
+                tracing::warn!("changes that other nodes make are not heard yet");
+            }
+        }
+        self.tell_idle().await;
     }
 
     /// Tells an idling client what changed.

@@ -159,17 +159,14 @@ impl Connection {
         let outcome = self
             .services
             .db
-            .run(|tx| async move {
+            .run_versioned(|tx| async move {
                 let mut unit = AccountUnit::new(&tx, account, now);
                 let outcome = mail::store_keywords(&mut unit, request, targets, operation).await?;
-                unit.finish().await?;
-                Ok::<_, StoreError>(outcome)
+                Ok::<_, StoreError>((outcome, unit.finish().await?))
             })
             .await
             .map_err(|error| errors::store(&error))?;
-        self.services.hub.ring(account);
-        self.services.views.note_commit(account);
-        Ok(outcome)
+        Ok(self.services.announcer.committed(account, outcome))
     }
 
     /// Tells what came of a STORE, then what else changed.
@@ -374,16 +371,16 @@ impl Connection {
         now: env::Timestamp,
     ) -> Result<(), StoreError> {
         let account = self.account();
-        self.services
+        let expunged = self
+            .services
             .db
-            .run(|tx| async move {
+            .run_versioned(|tx| async move {
                 let mut unit = AccountUnit::new(&tx, account, now);
                 mail::expunge(&mut unit, mailbox, mode, targets).await?;
-                unit.finish().await
+                Ok::<_, StoreError>(((), unit.finish().await?))
             })
             .await?;
-        self.services.hub.ring(account);
-        self.services.views.note_commit(account);
+        self.services.announcer.committed(account, expunged);
         Ok(())
     }
 
@@ -400,17 +397,14 @@ impl Connection {
         let copied = self
             .services
             .db
-            .run(|tx| async move {
+            .run_versioned(|tx| async move {
                 let mut unit = AccountUnit::new(&tx, account, now);
                 let copied = mail::copy(&mut unit, mode, from, to, targets, operation).await?;
-                unit.finish().await?;
-                Ok::<_, CopyError>(copied)
+                Ok::<_, CopyError>((copied, unit.finish().await?))
             })
             .await
             .map_err(|error| errors::copy(&error))?;
-        self.services.hub.ring(account);
-        self.services.views.note_commit(account);
-        Ok(copied)
+        Ok(self.services.announcer.committed(account, copied))
     }
 
     pub(super) async fn expunge(&mut self, expunge: &Expunge) -> Result<(), Disconnect> {

@@ -16,7 +16,9 @@ use crate::{
     auth::new_credential,
     config::{Config, PortBase},
     deliver::{Append, OnFailure, Request, Target},
+    hub::Hub,
     metrics::Protocol,
+    peers::Peers,
     services::Services,
     stop::Stop,
     stores::Stores,
@@ -49,7 +51,11 @@ impl Server {
         let config = Config::dev(Some(folder.path().to_owned()), PortBase::default()).unwrap();
         let stop = Stop::new();
         let tls = Tls::self_signed(&env, folder.path(), &["localhost".to_owned()]).unwrap();
-        let services = Services::new(Stores::new(db, blobs), config, env, tls, stop.listen());
+        let hub = Hub::default();
+        let peers = Peers::join(&db, &env, &config, &hub).await.unwrap();
+        let heard = (hub, peers.ears.clone());
+        let stores = Stores::new(db, blobs);
+        let services = Services::new(stores, config, env, tls, stop.listen(), heard);
         let account = add_account(&services).await;
         Self { services, account, stop, _folder: folder }
     }

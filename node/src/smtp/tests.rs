@@ -24,7 +24,9 @@ use super::serve;
 use crate::{
     auth::new_credential,
     config::{Config, PortBase},
+    hub::Hub,
     metrics::Protocol,
+    peers::Peers,
     services::Services,
     stop::Stop,
     stores::Stores,
@@ -70,7 +72,10 @@ impl World {
         let stop = Stop::new();
         let tls = Tls::self_signed(&env, folder.path(), &["localhost".to_owned()]).unwrap();
         let stores = Stores::new(db.clone(), blobs);
-        let services = Services::new(stores, config, env.clone(), tls, stop.listen());
+        let hub = Hub::default();
+        let peers = Peers::join(&stores.db, &env, &config, &hub).await.unwrap();
+        let heard = (hub, peers.ears.clone());
+        let services = Services::new(stores, config, env.clone(), tls, stop.listen(), heard);
         let mut world = Self {
             env: env.clone(),
             services,

@@ -187,7 +187,7 @@ impl Walk<'_> {
         let mended = self.parts.db.run(|tx| async move {
             match damage {
                 Damage::NoPointer(zone) => {
-                    work::restore_pointer(&tx, Kind::Outbound, zone, now).await.map_err(store)?;
+                    work::restore_pointer(&tx, Kind::Outbound, zone, now).await?;
                 }
                 Damage::NoReference(id, blob) => {
                     if tx.get(&submission_key(id)).await?.is_none() {
@@ -273,7 +273,7 @@ async fn items(
         };
         let mut damages = Vec::new();
         if last_zone.as_ref() != Some(&zone) {
-            if !work::has_pointer(tx, Kind::Outbound, &zone).await.map_err(store)? {
+            if !work::is_tended(tx, Kind::Outbound, &zone).await? {
                 damages.push(Damage::NoPointer(zone.clone()));
             }
             last_zone = Some(zone.clone());

@@ -114,7 +114,7 @@ async fn a_lost_submission() {
 #[tokio::test]
 async fn a_lost_pointer() {
     let world = World::new().await;
-    world.clear(&work::zone_key(Kind::Outbound, "example.com")).await;
+    world.clear(&work::zone_key(Kind::Outbound as u64, "example.com")).await;
     world.check(&["no_pointer"], 0).await;
 }
 

@@ -1,0 +1,74 @@
+//! What has to be done for a store from time to time, by whichever node: kinds of work.
+//!
+//! Each kind's zones have one item each, which comes again and again. A node that starts puts in
+//! what is missing.
+
+mod accounts;
+mod blobs;
+mod views;
+
+use std::{sync::Arc, time::Duration};
+
+use cluster::work::{self, Kind, Worker};
+use env::{Env, Timestamp};
+use kv::Database;
+use mail::{AccountId, StoreError};
+
+use self::{
+    accounts::{AccountWalk, Chore},
+    blobs::BlobSweep,
+    views::ViewCheckpoint,
+};
+use crate::{limits, services::Services};
+
+/// The zone of work that no more than one node does at a time.
+const WHOLE: &str = "all";
+
+/// The id of a zone's only item.
+const ONLY: &[u8] = b"";
+
+/// What this node can do.
+pub(crate) fn workers(services: &Services, sweeper: blob::sweep::Sweeper) -> Vec<Arc<dyn Worker>> {
+    let walk = |chore| AccountWalk::new(services, chore);
+    vec![
+        Arc::new(BlobSweep::new(sweeper, services.env.clone())),
+        Arc::new(walk(Chore::TrimLog)),
+        Arc::new(walk(Chore::SweepOperations)),
+        Arc::new(ViewCheckpoint::new(services)),
+    ]
+}
+
+/// Puts in the items that come again and again, where they are missing.
+pub(crate) async fn seed(db: &Database, env: &Env) -> Result<(), StoreError> {
+    let mut zones = vec![(Kind::BlobSweep, WHOLE.to_owned())];
+    for share in 0..limits::ACCOUNT_SHARES {
+        zones.push((Kind::LogTrim, share.to_string()));
+        zones.push((Kind::OperationSweep, share.to_string()));
+    }
+    let (zones, now) = (&zones, env.wall());
+    db.run(|tx| async move {
+        for (kind, zone) in zones {
+            work::enqueue_into_empty(&tx, *kind, zone, now, ONLY, &[]).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Asks for a round of checkpoints of an account, of whichever node.
+pub(crate) async fn ask_for_checkpoints(
+    db: &Database,
+    env: &Env,
+    account: AccountId,
+) -> Result<(), StoreError> {
+    let (zone, now) = (&account.0.to_string(), env.wall());
+    db.run(|tx| async move {
+        work::enqueue_into_empty(&tx, Kind::ViewCheckpoint, zone, now, ONLY, &[]).await
+    })
+    .await
+}
+
+fn after(now: Timestamp, delay: Duration) -> Timestamp {
+    let delay = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+    Timestamp::from_unix_ms(now.unix_ms().saturating_add(delay))
+}
