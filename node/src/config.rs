@@ -225,6 +225,25 @@ pub enum Addressing {
     Host,
 }
 
+impl Listen {
+    /// The same ports at another address.
+    pub fn move_to(&mut self, address: IpAddr) {
+        let lists = [
+            &mut self.smtp,
+            &mut self.submission,
+            &mut self.submissions,
+            &mut self.lmtp,
+            &mut self.imap,
+            &mut self.imaps,
+            &mut self.http,
+            &mut self.mesh,
+        ];
+        for socket in lists.into_iter().flatten() {
+            socket.set_ip(address);
+        }
+    }
+}
+
 impl Default for Listen {
     fn default() -> Self {
         // On Linux [::] takes IPv4 as well; a machine without IPv6 needs 0.0.0.0 in its file.

@@ -27,5 +27,5 @@ mod transport;
 mod upkeep;
 
 pub use announce::Announcer;
-pub use node::{Node, StartError};
+pub use node::{Ending, Node, StartError};
 pub use stores::Stores;

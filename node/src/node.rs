@@ -6,7 +6,11 @@ use blob::{
     BlobError,
     sweep::{SweepSettings, Sweeper},
 };
-use cluster::{ClusterError, Membership, membership::registry::Activity, work::Runner};
+use cluster::{
+    ClusterError, Membership, Standing,
+    membership::registry::{Activity, Wish},
+    work::Runner,
+};
 use env::{Env, Listener, Task};
 
 use crate::{
@@ -103,6 +107,15 @@ pub enum StartError {
     },
 }
 
+/// Why a node is to end though nobody has told its process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Administrators want it to stand aside.
+    Drain,
+    /// Another process has its name.
+    Superseded,
+}
+
 impl Node {
     /// Starts a node on the stores that its configuration names. When this returns, every port
     /// accepts.
@@ -136,6 +149,7 @@ impl Node {
         let backup = stores.backup.clone();
         let hub = Hub::default();
         let peers = Peers::join(&stores.db, &env, &config, &hub).await?;
+        peers.until_wanted().await;
         let heard = (hub, peers.ears.clone());
         let services = Services::new(stores, config, env.clone(), tls, stop.listen(), heard);
         let readiness = Readiness::new();
@@ -238,6 +252,20 @@ impl Node {
     /// [`TlsError`]; the old ones stay in use.
     pub fn reload_tls(&self) -> Result<(), TlsError> {
         self.services.tls.reload()
+    }
+
+    /// Completes when the node is to end, for whatever reason but a signal.
+    pub async fn asked_to_end(&self) -> Ending {
+        let (mut wish, mut standing) = (self.membership.wish(), self.membership.standing());
+        let drain = async { wish.wait_for(|wish| *wish == Wish::Drain).await.is_ok() };
+        let superseded =
+            async { standing.wait_for(|it| *it == Standing::Superseded).await.is_ok() };
+        tokio::select! {
+            biased;
+            true = superseded => Ending::Superseded,
+            true = drain => Ending::Drain,
+            else => std::future::pending().await,
+        }
     }
 
     /// Serves until `shutdown` completes, then drains.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use cluster::{
     ClusterError, Membership, Registration,
-    membership::registry::Activity,
+    membership::registry::{Activity, Wish},
     wake::{Ears, Heard},
     work::{Runner, RunnerSettings, Worker},
 };
@@ -49,6 +49,17 @@ impl Peers {
         });
         let ears = Ears::open(db, env, &membership, hear);
         Ok(Self { membership, ears })
+    }
+
+    /// Waits while administrators want the node to stand aside.
+    pub(crate) async fn until_wanted(&self) {
+        let mut wish = self.membership.wish();
+        if *wish.borrow() == Wish::Drain {
+            tracing::warn!("this node is drained: it serves when it is told to (undrain)");
+            self.membership.show_activity(Activity::Drained);
+        }
+        // The sender goes with the membership, which is ours.
+        let _wanted = wish.wait_for(|wish| *wish == Wish::Serve).await;
     }
 
     /// Takes a share of the work.

@@ -20,6 +20,8 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Run a mail server until SIGTERM
     Serve(ServeArgs),
+    /// Run several nodes in one process on one store, for demonstrations and tests
+    DevCluster(DevClusterArgs),
     /// Domains that mail is taken for
     Domain(Group<DomainCommand>),
     /// People's accounts
@@ -63,6 +65,30 @@ pub(crate) struct ServeArgs {
           default_value_t = 2000,
           value_parser = clap::value_parser!(u16).range(1024..=node::config::PortBase::MAX as i64))]
     pub(crate) port_base: u16,
+}
+
+/// Nodes to run: node N is at 127.0.0.N.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DevClusterArgs {
+    /// How many
+    #[arg(long, value_name = "N", default_value_t = 3,
+          value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub(crate) nodes: u8,
+    /// Keep mail here [default: ~/.local/share/rookery-dev-cluster]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Development ports are this plus 525 (SMTP), 587, 465, 424 (LMTP), 143 (IMAP), 993 (IMAPS)
+    /// and 80 (HTTP)
+    #[arg(long, value_name = "N", default_value_t = 2000,
+          value_parser = clap::value_parser!(u16).range(1024..=node::config::PortBase::MAX as i64))]
+    pub(crate) port_base: u16,
+    /// Keep everything but messages' bytes there: fdb:CLUSTER_FILE [default: in the data folder]
+    #[arg(long, value_name = "STORE")]
+    pub(crate) store: Option<String>,
+    /// Keep messages' bytes there: s3:URL/BUCKET, with the keys in AWS_ACCESS_KEY_ID and
+    /// AWS_SECRET_ACCESS_KEY [default: in the data folder]
+    #[arg(long, value_name = "BLOBS")]
+    pub(crate) blobs: Option<String>,
 }
 
 const FSCK_EXIT_CODES: &str =

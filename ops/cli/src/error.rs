@@ -79,6 +79,9 @@ pub(crate) enum CliError {
     /// The check did not come to its end, or not to all.
     #[error("the store is not checked: {0}")]
     Unchecked(String),
+    /// Another process runs under this node's name.
+    #[error("another process has taken this node's name: give each its own (cluster.node)")]
+    Superseded,
     /// A second signal came while the server was draining.
     #[error("ended at once by a second signal")]
     Interrupted,
@@ -108,6 +111,7 @@ impl CliError {
             | Self::Backup(_)
             | Self::Restore(_)
             | Self::Damaged(_)
+            | Self::Superseded
             | Self::Interrupted => 1,
         }
     }

@@ -9,6 +9,7 @@
 mod args;
 mod backend;
 mod commands;
+mod dev_cluster;
 mod error;
 mod logging;
 mod output;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<(), CliError> {
     match args.command {
         Command::Serve(serve) => serve::serve(&serve),
+        Command::DevCluster(cluster) => dev_cluster::run(&cluster),
         Command::Domain(domain) => commands::domain::run(domain),
         Command::Account(account) => commands::account::run(account),
         Command::Alias(alias) => commands::list::run_alias(alias),

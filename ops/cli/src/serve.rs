@@ -4,13 +4,13 @@
 //! certificate again. Logs go to standard error; standard output gets the line that begins with
 //! `ready`, and what a development node has to say.
 
-mod dev;
+pub(crate) mod dev;
 
 use std::time::Duration;
 
 use env::Env;
 use node::{
-    Node,
+    Ending, Node,
     config::{Config, PortBase},
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -65,17 +65,27 @@ async fn run(config: Config, mode: Mode) -> Result<(), CliError> {
     };
     dev::greet(&output, &listen, accounts.as_ref())?;
 
-    while signals.next().await == Request::Reload {
-        match node.reload_tls() {
-            Ok(()) => tracing::info!("read the certificate again"),
-            Err(error) => tracing::error!(%error, "keeping the certificate in use"),
+    let ending = loop {
+        let request = tokio::select! {
+            request = signals.next() => request,
+            ending = node.asked_to_end() => break Some(ending),
+        };
+        match request {
+            Request::End => break None,
+            Request::Reload => match node.reload_tls() {
+                Ok(()) => tracing::info!("read the certificate again"),
+                Err(error) => tracing::error!(%error, "keeping the certificate in use"),
+            },
         }
-    }
+    };
     tracing::info!("draining");
     tokio::select! {
         () = Box::pin(node.drain()) => {
             tracing::info!("stopped");
-            Ok(())
+            match ending {
+                Some(Ending::Superseded) => Err(CliError::Superseded),
+                Some(Ending::Drain) | None => Ok(()),
+            }
         }
         () = signals.end() => Err(CliError::Interrupted),
     }
@@ -83,7 +93,7 @@ async fn run(config: Config, mode: Mode) -> Result<(), CliError> {
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Request {
+pub(crate) enum Request {
     /// SIGTERM or SIGINT.
     End,
     /// SIGHUP.
@@ -91,14 +101,14 @@ enum Request {
 }
 
 /// The signals that a node obeys.
-struct Signals {
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
 }
 
 impl Signals {
-    fn new() -> Result<Self, CliError> {
+    pub(crate) fn new() -> Result<Self, CliError> {
         let listen = |kind| {
             signal(kind).map_err(|error| CliError::Process {
                 what: "listening to signals",
@@ -112,7 +122,7 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> Request {
+    pub(crate) async fn next(&mut self) -> Request {
         tokio::select! {
             _ = self.terminate.recv() => Request::End,
             _ = self.interrupt.recv() => Request::End,
@@ -121,7 +131,7 @@ impl Signals {
     }
 
     /// Waits for the end alone.
-    async fn end(&mut self) {
+    pub(crate) async fn end(&mut self) {
         while self.next().await != Request::End {}
     }
 }

@@ -16,14 +16,14 @@ use crate::{error::CliError, output::Output};
 const VARIABLE: &str = "ROOKERY_DEV_PASSWORD";
 
 /// Makes the development accounts.
-pub(super) async fn accounts(admin: &Admin) -> Result<DevPassword, CliError> {
+pub(crate) async fn accounts(admin: &Admin) -> Result<DevPassword, CliError> {
     let given = std::env::var(VARIABLE).ok().map(Password::new);
     Ok(dev::ensure(admin, given.as_ref()).await?)
 }
 
 /// Prints the `ready` line, and for a development node who can log in, how to send and how to
 /// read.
-pub(super) fn greet(
+pub(crate) fn greet(
     output: &Output,
     listen: &Listen,
     password: Option<&DevPassword>,

@@ -1,0 +1,203 @@
+//! `rookery dev-cluster`: several nodes in one process on one store, for demonstrations and tests.
+//!
+//! Node N listens at 127.0.0.N, so a name or a list of addresses leads clients to all of them. Lines
+//! on standard input act on nodes: `kill N` cuts one off in the middle of whatever it does, as a
+//! crash would; `drain N` lets one say goodbye; `start N` starts it again. Each is answered with a
+//! line on standard output.
+
+mod control;
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use env::Env;
+use kv::Faults;
+use node::{
+    Node,
+    config::{BlobEngine, Blobs, Config, Engine, PortBase, Store},
+    stores::{OpenStores, Stores},
+};
+
+use crate::{
+    args::DevClusterArgs,
+    backend::create_data_folder,
+    error::CliError,
+    logging,
+    output::Output,
+    serve::{Request, Signals, dev},
+};
+use control::{Action, Order};
+
+/// How long threads that may block are waited for at the very end.
+const RUNTIME_END_TIME: Duration = Duration::from_secs(1);
+
+pub(crate) fn run(args: &DevClusterArgs) -> Result<(), CliError> {
+    let base = PortBase::new(args.port_base)
+        .ok_or_else(|| CliError::Usage("--port-base is out of range".to_owned()))?;
+    let first = Config::dev(args.data.clone(), base)?;
+    logging::start(&first.log)?;
+    let data = match &args.data {
+        Some(data) => data.clone(),
+        None => first.data.with_file_name("rookery-dev-cluster"),
+    };
+    create_data_folder(&data)?;
+    let (store, blobs) = stores(args)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::Process { what: "threads", reason: error.to_string() })?;
+    let ended = runtime.block_on(async {
+        let open = OpenStores::open(&data, &store, &blobs, &Env::system()).await?;
+        let stores = open.stores().clone();
+        let cluster = Cluster { stores, data, base, count: args.nodes, nodes: BTreeMap::new() };
+        let served = Box::pin(serve(cluster)).await;
+        let closed = open.close().await.map_err(CliError::Close);
+        served.and(closed)
+    });
+    runtime.shutdown_timeout(RUNTIME_END_TIME);
+    ended
+}
+
+/// What `--store` and `--blobs` name.
+fn stores(args: &DevClusterArgs) -> Result<(Store, Blobs), CliError> {
+    let (mut store, mut blobs) = (Store::default(), Blobs::default());
+    if let Some(named) = &args.store {
+        let file = named.strip_prefix("fdb:").filter(|file| !file.is_empty());
+        let file = file.ok_or_else(|| CliError::Usage("--store is fdb:CLUSTER_FILE".to_owned()))?;
+        (store.engine, store.cluster_file) = (Engine::Fdb, PathBuf::from(file));
+    }
+    if let Some(named) = &args.blobs {
+        let url =
+            named.strip_prefix("s3:").and_then(|url| url.trim_end_matches('/').rsplit_once('/'));
+        let (endpoint, bucket) =
+            url.ok_or_else(|| CliError::Usage("--blobs is s3:URL/BUCKET".to_owned()))?;
+        blobs.engine = BlobEngine::S3;
+        (blobs.endpoint, blobs.bucket) = (endpoint.to_owned(), bucket.to_owned());
+        // Several nodes in one process would count one cache several times.
+        blobs.cache_bytes = 0;
+    }
+    if store.engine == Engine::Fdb && blobs.engine == BlobEngine::Embedded {
+        return Err(CliError::Usage("--store fdb:… needs --blobs s3:…".to_owned()));
+    }
+    Ok((store, blobs))
+}
+
+/// The nodes, and what to start one with.
+struct Cluster {
+    stores: Stores,
+    data: PathBuf,
+    base: PortBase,
+    count: u8,
+    nodes: BTreeMap<u8, Node>,
+}
+
+impl Cluster {
+    fn config(&self, number: u8) -> Config {
+        let address = IpAddr::V4(Ipv4Addr::new(127, 0, 0, number));
+        config(&self.data, self.base, number, address)
+    }
+
+    async fn start(&mut self, number: u8) -> Result<(), CliError> {
+        let config = self.config(number);
+        create_data_folder(&config.data)?;
+        let env = Env::system();
+        let db = self.stores.db.handle_with_faults(env.clone(), Faults::default());
+        let stores = Stores { db, ..self.stores.clone() };
+        let node = Box::pin(Node::start_on(stores, config, env)).await?;
+        self.nodes.insert(number, node);
+        Ok(())
+    }
+
+    async fn act(&mut self, order: Order) -> Result<String, String> {
+        let Order { action, node: number } = order;
+        if !(1..=self.count).contains(&number) {
+            return Err(format!("there is no node {number}"));
+        }
+        match (action, self.nodes.remove(&number)) {
+            (Action::Start, Some(node)) => {
+                self.nodes.insert(number, node);
+                Err(format!("node {number} runs"))
+            }
+            (Action::Start, None) => match self.start(number).await {
+                Ok(()) => Ok(format!("started {number}")),
+                Err(error) => Err(error.to_string()),
+            },
+            (Action::Kill | Action::Drain, None) => Err(format!("node {number} does not run")),
+            (Action::Kill, Some(node)) => {
+                drop(node);
+                Ok(format!("killed {number}"))
+            }
+            (Action::Drain, Some(node)) => {
+                Box::pin(node.drain()).await;
+                Ok(format!("drained {number}"))
+            }
+        }
+    }
+
+    async fn drain(&mut self) {
+        let nodes = std::mem::take(&mut self.nodes);
+        let drains: Vec<_> = nodes.into_values().map(|node| Box::pin(node.drain())).collect();
+        futures_util::future::join_all(drains).await;
+    }
+}
+
+/// A development node's configuration at an address of its own.
+fn config(data: &Path, base: PortBase, number: u8, address: IpAddr) -> Config {
+    let data = data.join(format!("node-{number}"));
+    let mut config = Config::dev(Some(data), base).expect("a folder is given");
+    config.listen.move_to(address);
+    config.cluster.node = format!("node-{number}");
+    // All clients come from the same few addresses.
+    config.limits.connections_per_address_max = config.limits.connections_max;
+    config
+}
+
+async fn serve(mut cluster: Cluster) -> Result<(), CliError> {
+    // Before anything is started, so that no signal finds a node without its handler.
+    let mut signals = Signals::new()?;
+    let output = Output::human();
+    for number in 1..=cluster.count {
+        tokio::select! {
+            started = cluster.start(number) => started?,
+            () = signals.end() => return Ok(()),
+        }
+    }
+    let accounts = match cluster.nodes.values().next() {
+        Some(node) => Some(dev::accounts(&node.admin()).await?),
+        None => None,
+    };
+    for number in 1..=cluster.count {
+        let listen = cluster.config(number).listen;
+        let shown = accounts.as_ref().filter(|_| number == 1);
+        dev::greet(&output, &listen, shown)?;
+    }
+    output.line(format_args!("all ready"))?;
+    let mut orders = control::read();
+    loop {
+        tokio::select! {
+            request = signals.next() => match request {
+                Request::End => break,
+                Request::Reload => tracing::info!("nothing to read again"),
+            },
+            Some(order) = orders.recv() => {
+                let answer = match order {
+                    Ok(order) => cluster.act(order).await,
+                    Err(reason) => Err(reason),
+                };
+                match answer {
+                    Ok(done) => output.line(format_args!("{done}"))?,
+                    Err(reason) => output.line(format_args!("refused: {reason}"))?,
+                }
+            }
+        }
+    }
+    tracing::info!("draining");
+    tokio::select! {
+        () = cluster.drain() => Ok(()),
+        () = signals.end() => Err(CliError::Interrupted),
+    }
+}
