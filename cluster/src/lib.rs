@@ -5,6 +5,8 @@
 
 pub mod limits;
 pub mod membership;
+pub mod settings;
+pub mod tickets;
 pub mod wake;
 pub mod work;
 

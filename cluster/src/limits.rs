@@ -61,3 +61,6 @@ pub const RETRY_DELAY_MAX: Duration = Duration::from_hours(1);
 
 /// How long a loop pauses after the store failed.
 pub const STORE_PAUSE: Duration = Duration::from_millis(500);
+
+/// Changes of settings that are remembered: years of them, at some hundred bytes each.
+pub const SETTING_CHANGES_MAX: u64 = 1_000;

@@ -38,7 +38,7 @@ use self::{
     observer::Observer,
     registry::{Activity, Beat, End, Ended, NameRecord, NodeRecord, Registered, Wish},
 };
-use crate::{ClusterError, Epoch, NodeName, limits};
+use crate::{ClusterError, Epoch, NodeName, limits, settings};
 
 /// The nodes that are registered.
 pub type Roster = BTreeMap<Epoch, Registered>;
@@ -90,6 +90,7 @@ struct Shared {
     standing: watch::Sender<Standing>,
     roster: watch::Sender<Arc<Roster>>,
     wish: watch::Sender<Wish>,
+    settings: watch::Sender<Arc<settings::Record>>,
     shown: Mutex<Shown>,
     /// Asks for a heartbeat now.
     hurry: Notify,
@@ -185,6 +186,7 @@ impl Membership {
             standing: watch::Sender::new(Standing::Lost),
             roster: watch::Sender::new(Arc::default()),
             wish: watch::Sender::new(Wish::Serve),
+            settings: watch::Sender::default(),
             shown: Mutex::new(Shown { activity: Activity::Starting, sessions: 0, claims: 0 }),
             hurry: Notify::new(),
         });
@@ -219,6 +221,11 @@ impl Membership {
     /// What administrators want of this node.
     pub fn wish(&self) -> watch::Receiver<Wish> {
         self.shared.wish.subscribe()
+    }
+
+    /// The settings that hold for all nodes, as of the last look.
+    pub fn settings(&self) -> watch::Receiver<Arc<settings::Record>> {
+        self.shared.settings.subscribe()
     }
 
     /// Says what the node does, from the next heartbeat on, which comes at once.
@@ -307,6 +314,7 @@ struct Look {
     own: NameRecord,
     nodes: Roster,
     ended: Vec<Epoch>,
+    settings: settings::Record,
 }
 
 /// The loop of heartbeats and looks.
@@ -360,13 +368,21 @@ impl Pulse {
             let own = registry::beat(&tx, epoch, name, beat).await?;
             let nodes = registry::registered(&tx).await?.into_iter().collect();
             let ended = registry::ended(&tx).await?.into_iter().map(|(epoch, _)| epoch).collect();
-            Ok::<_, ClusterError>(Look { own, nodes, ended })
+            let settings = settings::current(&tx).await?;
+            Ok::<_, ClusterError>(Look { own, nodes, ended, settings })
         });
         let whole = shared.registration.time_to_live;
         let look = env.timeout(whole, look).await.map_err(|_| kv::Error::Unavailable)??;
         life.renew(begun, shared.registration.time_to_live);
         let wish = if look.own.drain { Wish::Drain } else { Wish::Serve };
         shared.wish.send_if_modified(|held| std::mem::replace(held, wish) != wish);
+        shared.settings.send_if_modified(|held| {
+            let changed = held.version != look.settings.version;
+            if changed {
+                *held = Arc::new(look.settings);
+            }
+            changed
+        });
         let overdue = self.observer.look(begun, env.monotonic(), &look.nodes, epoch);
         shared.roster.send_replace(Arc::new(look.nodes));
         let mut ended = look.ended;

@@ -25,7 +25,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use check::{NUMBERS, NumberKey};
+pub use check::{NUMBERS, NumberKey, check_level};
 pub use error::ConfigError;
 
 /// The embedded engine's folder, in the data folder.

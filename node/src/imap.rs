@@ -115,7 +115,7 @@ fn config(services: &Services, transport: &Transport) -> Config {
     Config {
         tls,
         mechanisms: auth::mechanisms(&binding).into_iter().map(str::to_owned).collect(),
-        append_limit: u32::try_from(services.config.limits.message_bytes_max).unwrap_or(u32::MAX),
+        append_limit: u32::try_from(services.limits().message_bytes_max).unwrap_or(u32::MAX),
         id: vec![
             ("name".to_owned(), "Rookery".to_owned()),
             ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),

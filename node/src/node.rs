@@ -1,6 +1,6 @@
 //! A node's life: start, serve, drain.
 
-use std::{future::Future, io, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use blob::{
     BlobError,
@@ -12,6 +12,7 @@ use cluster::{
     work::Runner,
 };
 use env::{Env, Listener, Task};
+use tokio::sync::watch;
 
 use crate::{
     admin::{
@@ -27,6 +28,7 @@ use crate::{
     peers::Peers,
     server::{self, Sessions},
     services::Services,
+    settings::{self, Settings},
     stop::Stop,
     stores::{OpenStores, Stores},
     tls::{Tls, TlsError},
@@ -44,6 +46,8 @@ pub struct Node {
     loops: Vec<Task<()>>,
     http_loops: Vec<Task<()>>,
     _housekeeping: Task<()>,
+    _tickets: Task<()>,
+    _settings: Task<()>,
     membership: Membership,
     runner: Runner,
     http_addresses: Vec<SocketAddr>,
@@ -174,6 +178,15 @@ impl Node {
         upkeep::seed(&services.db, &env).await.map_err(ClusterError::from)?;
         let mut node = Self {
             _housekeeping: env.spawn("housekeeping", housekeeping(services.clone())),
+            _settings: env.spawn(
+                "settings",
+                settings::follow(
+                    services.config.clone(),
+                    peers.membership.settings(),
+                    services.settings.clone(),
+                ),
+            ),
+            _tickets: env.spawn("tickets", share_tickets(services.clone())),
             runner: peers.work(&services.db, &env, upkeep::workers(&services, sweeper)),
             membership: peers.membership,
             services,
@@ -201,7 +214,7 @@ impl Node {
             (Protocol::Imaps, &listen.imaps),
         ];
         let env = &self.services.env;
-        let sessions = Sessions::new(&self.services.config.limits);
+        let sessions = Sessions::new(self.services.settings.subscribe());
         // All are bound before any is served: a node that lacks a port does not start.
         let mut bound = Vec::new();
         for (protocol, addresses) in ports {
@@ -239,6 +252,11 @@ impl Node {
     /// What administers this node's store.
     pub fn admin(&self) -> Admin {
         Admin { db: self.services.db.clone(), env: self.services.env.clone() }
+    }
+
+    /// What is in force of the settings that all nodes share, now and later.
+    pub fn settings(&self) -> watch::Receiver<Arc<Settings>> {
+        self.services.settings.subscribe()
     }
 
     /// What the node was told.
@@ -327,6 +345,17 @@ async fn join(tasks: Vec<Task<()>>) {
 
 async fn bind(env: &Env, protocol: Protocol, address: SocketAddr) -> Result<Listener, StartError> {
     env.listen(address).await.map_err(|source| StartError::Listen { address, protocol, source })
+}
+
+/// Keeps the keys of session tickets equal to the store's.
+async fn share_tickets(services: Services) {
+    loop {
+        match cluster::tickets::keys(&services.db, &services.env).await {
+            Ok(keys) => services.tls.share_tickets(keys),
+            Err(error) => tracing::warn!(%error, "session tickets keep their keys"),
+        }
+        services.env.sleep(cluster::tickets::LOOK_PERIOD).await;
+    }
 }
 
 /// What has to be done from time to time.

@@ -8,12 +8,14 @@ use std::{
 
 use env::{Connection, Listener, Task};
 use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::sync::watch;
 use tracing::Instrument;
 
 use crate::{
-    config, imap, limits,
+    imap, limits,
     metrics::{Protocol, RefusedReason},
     services::Services,
+    settings::Settings,
     smtp,
     transport::Transport,
 };
@@ -22,8 +24,7 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct Sessions {
     shared: Arc<Mutex<Open>>,
-    total_max: u64,
-    per_address_max: u64,
+    settings: watch::Receiver<Arc<Settings>>,
 }
 
 #[derive(Default)]
@@ -39,22 +40,22 @@ struct Place {
 }
 
 impl Sessions {
-    pub(crate) fn new(limits: &config::Limits) -> Self {
-        Self {
-            shared: Arc::default(),
-            total_max: limits.connections_max,
-            per_address_max: limits.connections_per_address_max,
-        }
+    pub(crate) fn new(settings: watch::Receiver<Arc<Settings>>) -> Self {
+        Self { shared: Arc::default(), settings }
     }
 
     fn enter(&self, peer: IpAddr) -> Result<Place, RefusedReason> {
         let peer = network(peer);
+        let (total_max, per_address_max) = {
+            let limits = &self.settings.borrow().limits;
+            (limits.connections_max, limits.connections_per_address_max)
+        };
         let mut open = self.shared.lock().expect("no code panics while it counts");
-        if open.total >= self.total_max {
+        if open.total >= total_max {
             return Err(RefusedReason::NodeLimit);
         }
         let here = open.by_address.get(&peer).copied().unwrap_or(0);
-        if here >= self.per_address_max {
+        if here >= per_address_max {
             return Err(RefusedReason::AddressLimit);
         }
         open.by_address.insert(peer, here + 1);
@@ -194,9 +195,16 @@ fn network(peer: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Limits;
 
     fn sessions(total_max: u64, per_address_max: u64) -> Sessions {
-        Sessions { shared: Arc::default(), total_max, per_address_max }
+        let limits = Limits {
+            connections_max: total_max,
+            connections_per_address_max: per_address_max,
+            ..Limits::default()
+        };
+        let settings = Settings { limits, log_level: "info".to_owned() };
+        Sessions::new(watch::Sender::new(Arc::new(settings)).subscribe())
     }
 
     #[test]

@@ -7,14 +7,16 @@ use cluster::wake::Ears;
 use env::Env;
 use kv::Database;
 use mail::view::ViewCache;
+use tokio::sync::watch;
 
 use crate::{
     announce::Announcer,
     auth::{AuthError, Authenticator},
-    config::Config,
+    config::{Config, Limits},
     deliver::Deliverer,
     hub::Hub,
     metrics::{AuthOutcome, Metrics, Sources},
+    settings::Settings,
     stop::Stopping,
     stores::Stores,
     tls::Tls,
@@ -41,6 +43,8 @@ pub(crate) struct Parts {
     pub(crate) metrics: Metrics,
     pub(crate) tls: Tls,
     pub(crate) stopping: Stopping,
+    /// What is in force of the settings that all nodes share.
+    pub(crate) settings: watch::Sender<Arc<Settings>>,
 }
 
 impl Services {
@@ -67,6 +71,7 @@ impl Services {
             deliverer: Deliverer::new(db.clone(), blobs.clone(), env.clone(), announcer.clone()),
             auth: Authenticator::new(db.clone(), env.clone()),
             stopping,
+            settings: watch::Sender::new(Arc::new(Settings::of(&config))),
             config,
             blobs,
             views,
@@ -79,6 +84,13 @@ impl Services {
             env,
         };
         Self { parts: Arc::new(parts) }
+    }
+}
+
+impl Parts {
+    /// The bounds that are in force now.
+    pub(crate) fn limits(&self) -> Limits {
+        self.settings.borrow().limits.clone()
     }
 }
 

@@ -120,7 +120,7 @@ pub(crate) async fn serve(services: Services, mut transport: Transport, protocol
 
 fn config(services: &Services, transport: &Transport, protocol: Protocol) -> Config {
     let role = role(protocol);
-    let limits = &services.config.limits;
+    let limits = services.limits();
     Config {
         role,
         hostname: address::hostname(&services.config),

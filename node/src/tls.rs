@@ -8,13 +8,14 @@
 //!
 //! Invariants:
 //! - Resumption is by stateless tickets alone; no session is kept in memory.
-//! - Tickets of one certificate are never resumed under another: each configuration has ticket
-//!   keys of its own, so that both sides mean the same certificate by `tls-server-end-point`.
+//! - Tickets of one certificate are never resumed under another, so that both sides mean the same
+//!   certificate by `tls-server-end-point`.
 //! - A private key is in no error, log or `Debug`.
 //!
-//! The ticket keys are this process's: a client that resumes on another node falls back to a full
-//! handshake. They are to be shared through the store with the cluster. `ring` draws its own
-//! randomness, so a handshake is the one thing here that [`env::Env`] does not make repeatable.
+//! The ticket keys come from the store ([`cluster::tickets`]), so that a client resumes on any node
+//! that shows the same certificate; until they are there, they are this process's. `ring` draws
+//! its own randomness, so a handshake is the one thing here that [`env::Env`] does not make
+//! repeatable.
 //!
 //! Deliberately absent: ACME, client certificates, OCSP stapling, several certificates by SNI.
 
@@ -23,6 +24,7 @@ mod handshake;
 mod material;
 #[cfg(test)]
 mod tests;
+mod tickets;
 
 use std::{
     fmt,
@@ -40,7 +42,9 @@ use rustls::{
 
 pub use handshake::{AcceptError, TlsInfo, TlsStream};
 
+use cluster::tickets::TicketKey;
 use material::Material;
+use tickets::{TicketKeys, Ticketer};
 
 /// A client that has not ended the handshake by now has no use for the connection, and holds a
 /// socket.
@@ -142,6 +146,7 @@ pub struct Tls {
     env: Env,
     source: Arc<Source>,
     current: Arc<RwLock<Arc<Current>>>,
+    ticket_keys: TicketKeys,
 }
 
 /// A configuration, and what is derived from its certificate.
@@ -177,8 +182,10 @@ impl Tls {
     }
 
     fn new(env: &Env, source: Source) -> Result<Self, TlsError> {
-        let current = configure(source.load()?)?;
+        let ticket_keys = TicketKeys::own(env);
+        let current = configure(source.load()?, &ticket_keys)?;
         Ok(Self {
+            ticket_keys,
             env: env.clone(),
             source: Arc::new(source),
             current: Arc::new(RwLock::new(Arc::new(current))),
@@ -191,9 +198,14 @@ impl Tls {
     /// # Errors
     /// [`TlsError`]; what was in force stays in force.
     pub fn reload(&self) -> Result<(), TlsError> {
-        let new = Arc::new(configure(self.source.load()?)?);
+        let new = Arc::new(configure(self.source.load()?, &self.ticket_keys)?);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
         Ok(())
+    }
+
+    /// Seals and opens tickets with the keys that all nodes share.
+    pub(crate) fn share_tickets(&self, keys: Vec<TicketKey>) {
+        self.ticket_keys.set(keys);
     }
 
     fn current(&self) -> Arc<Current> {
@@ -201,15 +213,16 @@ impl Tls {
     }
 }
 
-fn configure(material: Material) -> Result<Current, TlsError> {
+fn configure(material: Material, ticket_keys: &TicketKeys) -> Result<Current, TlsError> {
     let end_point = material.chain.first().and_then(|leaf| binding::server_end_point(leaf));
+    let leaf = material.chain.first().map(|leaf| leaf.to_vec()).unwrap_or_default();
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(TlsError::Setup)?
         .with_no_client_auth()
         .with_single_cert(material.chain, material.key)
         .map_err(|error| material::refused(error, material.certificate_path, material.key_path))?;
-    config.ticketer = ring::Ticketer::new().map_err(TlsError::Setup)?;
+    config.ticketer = Arc::new(Ticketer::new(ticket_keys.clone(), &leaf));
     // SMTP and IMAP say by their port what they are: no ALPN. `session_storage` stays the
     // builder's: none, so that tickets are the only way to resume.
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});

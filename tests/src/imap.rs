@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::{server::Server, wire::Wire};
+use crate::{cluster::Door, server::Server, wire::Wire};
 
 /// A session.
 #[derive(Debug)]
@@ -61,6 +61,40 @@ impl Imap {
         let greeting = imap.response().text;
         assert!(greeting.starts_with("* OK"), "{greeting}");
         imap
+    }
+
+    /// Connects over TLS and logs in to a node that may go away meanwhile.
+    ///
+    /// # Errors
+    /// As the operating system says, or where the node says goodbye.
+    pub fn try_login_at(door: &Door, user: &str, password: &str) -> io::Result<Self> {
+        let wire = Wire::connect_to(door.imaps)?.try_start_tls(&door.certificate)?;
+        let mut imap = Self { wire, tag: 0 };
+        let greeting = imap.try_response()?.text;
+        if !greeting.starts_with("* OK") {
+            return Err(io::Error::other(greeting));
+        }
+        imap.try_command(&format!("LOGIN {user} {password}"))?;
+        Ok(imap)
+    }
+
+    /// Sends a command to a node that may go away meanwhile, and returns its untagged responses.
+    ///
+    /// # Errors
+    /// As the operating system says, or where it is not completed with OK.
+    pub fn try_command(&mut self, command: &str) -> io::Result<Vec<Line>> {
+        self.tag += 1;
+        let tag = format!("a{}", self.tag);
+        self.wire.try_send(format!("{tag} {command}\r\n").as_bytes())?;
+        let mut untagged = Vec::new();
+        loop {
+            let line = self.try_response()?;
+            match line.text.strip_prefix(&format!("{tag} ")) {
+                Some(completion) if completion.starts_with("OK") => return Ok(untagged),
+                Some(completion) => return Err(io::Error::other(completion.to_owned())),
+                None => untagged.push(line),
+            }
+        }
     }
 
     /// Connects without TLS and reads the greeting, which it returns too.

@@ -13,6 +13,7 @@
     reason = "this is the world outside: real time and real sockets, and no simulation"
 )]
 
+pub mod cluster;
 pub mod http;
 pub mod imap;
 pub mod program;

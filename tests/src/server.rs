@@ -198,6 +198,18 @@ impl Server {
         Self::start_kind(Kind::Configured, sections)
     }
 
+    /// A further node on stores that have the accounts already.
+    ///
+    /// # Panics
+    /// Where it does not get ready.
+    pub fn join_shared(sections: &str) -> Self {
+        let mut server = Self::new(Kind::Configured);
+        sections.clone_into(&mut server.sections);
+        std::fs::create_dir(server.data()).expect("the folder is writable");
+        server.run();
+        server
+    }
+
     fn start_kind(kind: Kind, sections: &str) -> Self {
         let mut server = Self::new(kind);
         sections.clone_into(&mut server.sections);

@@ -1,6 +1,6 @@
 //! A client's end of SMTP (RFC 5321) and LMTP (RFC 2033).
 
-use std::{fmt, io};
+use std::{fmt, io, net::SocketAddr};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
@@ -39,6 +39,22 @@ impl Smtp {
         let mut smtp = Self { wire: Wire::connect(port)? };
         let greeting = smtp.try_reply()?;
         assert_eq!(greeting.code, 220, "{greeting}");
+        Ok(smtp)
+    }
+
+    /// Connects to a node that may be away, and says hello.
+    ///
+    /// # Errors
+    /// As the operating system says, or where it does not take mail now.
+    pub fn try_exchange_at(address: SocketAddr) -> io::Result<Self> {
+        let mut smtp = Self { wire: Wire::connect_to(address)? };
+        for (line, code) in [("", 220), ("EHLO client.blackbox.test\r\n", 250)] {
+            smtp.wire.try_send(line.as_bytes())?;
+            let reply = smtp.try_reply()?;
+            if reply.code != code {
+                return Err(io::Error::other(reply.to_string()));
+            }
+        }
         Ok(smtp)
     }
 

@@ -40,8 +40,15 @@ impl Wire {
     /// # Errors
     /// As the operating system says.
     pub fn connect(port: u16) -> io::Result<Self> {
-        let stream =
-            TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), PATIENCE)?;
+        Self::connect_to((Ipv4Addr::LOCALHOST, port).into())
+    }
+
+    /// Connects to an address.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub fn connect_to(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
@@ -51,9 +58,20 @@ impl Wire {
     /// Shakes hands over TLS, and trusts the certificate in this file alone.
     ///
     /// # Panics
-    /// Where TLS is in use, or input waits from before it.
+    /// Where TLS is in use, input waits from before it, or the handshake fails.
     #[must_use]
     pub fn start_tls(self, certificate: &Path) -> Self {
+        self.try_start_tls(certificate).expect("the handshake succeeds")
+    }
+
+    /// The same with a server that may go away meanwhile.
+    ///
+    /// # Errors
+    /// Where the handshake fails.
+    ///
+    /// # Panics
+    /// Where TLS is in use, or input waits from before it.
+    pub fn try_start_tls(self, certificate: &Path) -> io::Result<Self> {
         assert_eq!(self.taken, self.read.len(), "the server spoke before the handshake");
         let Stream::Plain(mut stream) = self.stream else { panic!("TLS within TLS") };
         let mut roots = RootCertStore::empty();
@@ -68,10 +86,10 @@ impl Wire {
         let name = ServerName::try_from("localhost").expect("it is a name");
         let mut tls = ClientConnection::new(Arc::new(config), name).expect("it is well configured");
         while tls.is_handshaking() {
-            tls.complete_io(&mut stream).expect("the handshake succeeds");
+            tls.complete_io(&mut stream)?;
         }
         let stream = Stream::Tls(Box::new(StreamOwned::new(tls, stream)));
-        Self { stream, read: Vec::new(), taken: 0 }
+        Ok(Self { stream, read: Vec::new(), taken: 0 })
     }
 
     /// Sends bytes.

@@ -121,7 +121,7 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
             "must be at most limits.connections_max".to_owned(),
         );
     }
-    check_level(&config.log.level)?;
+    check_level(&config.log.level).map_err(|reason| Problem { key: "log.level", reason })?;
     check_blobs(config)?;
     check_cluster(config)?;
     check_listen(config)
@@ -168,21 +168,21 @@ fn check_cluster(config: &Config) -> Result<(), Problem> {
     Ok(())
 }
 
-/// `level` or `target=level`, separated by commas. Narrower than what `tracing` takes, so that a
-/// mistake is an error here and not a filter that silently matches nothing.
-fn check_level(text: &str) -> Result<(), Problem> {
+/// Checks a log level: `level` or `target=level`, separated by commas. Narrower than what `tracing`
+/// takes, so that a mistake is an error here and not a filter that silently matches nothing.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn check_level(text: &str) -> Result<(), String> {
     for directive in text.split(',') {
         let (target, level) = directive.split_once('=').unwrap_or(("all", directive));
         let target_fits = !target.is_empty()
             && target.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_:".contains(&byte));
         let level_fits = ["off", "error", "warn", "info", "debug", "trace"].contains(&level);
         if !target_fits || !level_fits {
-            return Err(Problem {
-                key: "log.level",
-                reason: format!(
-                    "`{directive}` is neither error, warn, info, debug, trace, off nor target=level"
-                ),
-            });
+            return Err(format!(
+                "`{directive}` is neither error, warn, info, debug, trace, off nor target=level"
+            ));
         }
     }
     Ok(())

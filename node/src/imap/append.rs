@@ -39,7 +39,7 @@ impl Connection {
             // RFC 9051 §6.3.12 has no empty message; RFC 3502 took a zero literal as "cancel".
             return Err(Completion::no("The message is empty"));
         }
-        if append.size > self.services.config.limits.message_bytes_max {
+        if append.size > self.services.limits().message_bytes_max {
             return Err(Completion::no("The message is too large").with_code(ResponseCode::TooBig));
         }
         let flags = flags::from_wire(&append.flags)

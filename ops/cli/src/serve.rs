@@ -16,7 +16,11 @@ use node::{
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    args::ServeArgs, backend::create_data_folder, error::CliError, logging, output::Output,
+    args::ServeArgs,
+    backend::create_data_folder,
+    error::CliError,
+    logging::{self, LogControl},
+    output::Output,
 };
 
 /// How long threads that may block are waited for at the very end.
@@ -38,18 +42,18 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), CliError> {
             (Config::dev(args.data.clone(), base)?, Mode::Development)
         }
     };
-    logging::start(&config.log)?;
+    let log = logging::start(&config.log)?;
     create_data_folder(&config.data)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| CliError::Process { what: "threads", reason: error.to_string() })?;
-    let ended = runtime.block_on(run(config, mode));
+    let ended = runtime.block_on(run(config, mode, &log));
     runtime.shutdown_timeout(RUNTIME_END_TIME);
     ended
 }
 
-async fn run(config: Config, mode: Mode) -> Result<(), CliError> {
+async fn run(config: Config, mode: Mode, log: &LogControl) -> Result<(), CliError> {
     let env = Env::system();
     // Before anything is started, so that no signal finds the node without its handler.
     let mut signals = Signals::new()?;
@@ -65,9 +69,15 @@ async fn run(config: Config, mode: Mode) -> Result<(), CliError> {
     };
     dev::greet(&output, &listen, accounts.as_ref())?;
 
+    let mut settings = node.settings();
     let ending = loop {
         let request = tokio::select! {
             request = signals.next() => request,
+            // The sender is the node's.
+            Ok(()) = settings.changed() => {
+                log.set_level(&settings.borrow_and_update().log_level);
+                continue;
+            }
             ending = node.asked_to_end() => break Some(ending),
         };
         match request {

@@ -54,6 +54,10 @@ pub enum Subspace {
     Node = 23,
     /// Blobs whose bytes are being removed.
     BlobDying = 24,
+    /// Keys and certificates that nodes share.
+    Secret = 25,
+    /// Settings that nodes share.
+    Setting = 26,
 }
 
 impl Subspace {
