@@ -293,7 +293,8 @@ mod tests {
         while let Some(chunk) = backup.next_chunk().await.unwrap() {
             file.extend_from_slice(&chunk);
         }
-        Embedded::restore(&path("restored"), &file[..], &Env::system(), |_| {}).unwrap();
+        let built = Embedded::restore(&path("restored"), &file[..], &Env::system(), |_| {});
+        built.unwrap().finish().unwrap();
         let restored = engine("restored");
         let blobs = open(&restored.large_values(), &path("no-files")).await;
         for (id, whole) in ids.into_iter().zip([small, large]) {

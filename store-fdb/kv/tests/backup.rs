@@ -25,7 +25,9 @@ fn open(path: &Path) -> Embedded {
 }
 
 fn restore(path: &Path, backup: &[u8]) -> Result<BackupCounts, RestoreError> {
-    Embedded::restore(path, backup, &Env::system(), |_| {})
+    let restored = Embedded::restore(path, backup, &Env::system(), |_| {})?;
+    let counts = restored.counts();
+    restored.finish().map(|()| counts)
 }
 
 async fn taken(embedded: &Embedded) -> Vec<u8> {
@@ -144,8 +146,10 @@ async fn a_backup_is_one_moment_while_commits_go_on() {
         let target = tempfile::tempdir().unwrap();
         let path = target.path().join("restored");
         let mut told = Vec::new();
-        let counts = Embedded::restore(&path, &*backup, &Env::system(), |counts| told.push(counts));
-        let counts = counts.unwrap();
+        let built = Embedded::restore(&path, &*backup, &Env::system(), |counts| told.push(counts));
+        let built = built.unwrap();
+        let counts = built.counts();
+        built.finish().unwrap();
         assert_eq!((counts.bytes, told.last()), (backup.len() as u64, Some(&counts)));
         let restored = open(&path);
         let (sum, transfers, notes) = check(&restored.database(), &restored.large_values()).await;
@@ -278,9 +282,39 @@ async fn a_crash_in_the_middle_of_a_restore_leaves_no_store() {
     let target = tempfile::tempdir().unwrap();
     let (path, building) = (target.path().join("store"), target.path().join("store.restoring"));
     let mut watched = Watched { backup: &backup, building: &building, seen: 0 };
-    Embedded::restore(&path, &mut watched, &Env::system(), |_| {}).unwrap();
+    let built = Embedded::restore(&path, &mut watched, &Env::system(), |_| {}).unwrap();
     assert!(watched.seen > 10);
-    open(&path);
+    // What is changed before it gets its name is changed for everybody.
+    assert!(!path.exists());
+    let unfinished = built.open().unwrap();
+    set(&unfinished.database(), b"a", b"changed").await;
+    unfinished.close().await.unwrap();
+    let other = Embedded::open(&building, Env::system(), EmbeddedOptions::default());
+    assert!(other.is_err(), "to others it does not open");
+    built.finish().unwrap();
+    let value = open(&path).database().begin().get(b"a").await.unwrap();
+    assert_eq!(value.as_deref(), Some(b"changed".as_slice()));
+    assert!(!building.exists());
+}
+
+#[tokio::test]
+async fn a_restore_that_is_given_up_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let embedded = open(directory.path());
+    set(&embedded.database(), b"a", b"").await;
+    let backup = taken(&embedded).await;
+    let target = tempfile::tempdir().unwrap();
+    let path = target.path().join("store");
+    let nothing = || std::fs::read_dir(target.path()).unwrap().next().is_none();
+    drop(Embedded::restore(&path, &*backup, &Env::system(), |_| {}).unwrap());
+    assert!(nothing());
+    // Nor does it get its name while somebody writes to it.
+    let built = Embedded::restore(&path, &*backup, &Env::system(), |_| {}).unwrap();
+    let unfinished = built.open().unwrap();
+    let told = built.finish().expect_err("it is open");
+    assert!(matches!(told, RestoreError::Open(kv::OpenError::Locked { .. })), "{told}");
+    assert!(!path.exists());
+    drop(unfinished.close().await);
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ pub mod fsck;
 pub mod keys;
 pub mod limits;
 pub mod schema;
+pub mod uid_validity;
 pub mod view;
 
 mod account;

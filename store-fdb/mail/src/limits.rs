@@ -138,3 +138,11 @@ pub const FSCK_REPAIRS_MAX: usize = 20;
 /// How long a client may take to read what a check has to tell, in milliseconds; then the check
 /// ends.
 pub const FSCK_LISTENER_MS: u64 = 60_000;
+
+/// How far a restore sets the clock of UIDVALIDITYs ahead, in seconds: beyond what any account of the
+/// original can have been ahead of it by making mailboxes fast, and beyond what wall clocks differ
+/// by. Twelve days, so that 32 bits have room for two thousand restores of restores.
+pub const UID_VALIDITY_LEAP: u32 = 1 << 20;
+
+/// Rows that one transaction reads, and mailboxes that it rewrites, while UIDVALIDITYs are renewed.
+pub const RENEWED_ROWS_PER_TRANSACTION: usize = 256;

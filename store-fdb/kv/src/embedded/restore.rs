@@ -1,8 +1,9 @@
 //! Restore: a backup becomes a directory, whole or not at all.
 //!
-//! The store is built in `NAME.restoring` beside the target, marked as unfinished, which no open
-//! accepts; it gets its name by one rename, when everything is on the disk and the backup's end was
-//! read. A crash before leaves that folder, and the next restore takes it away.
+//! The store is built in `NAME.restoring` beside the target, marked as unfinished, which no other
+//! open accepts. Whoever restores may change it there ([`Restored::open`]). It gets its name by one
+//! rename, when everything is on the disk and the backup's end was read. A crash before leaves that
+//! folder, and the next restore takes it away.
 
 use std::{
     fs::File,
@@ -11,12 +12,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use env::Env;
+use env::{Env, Timestamp};
 
 use super::{
-    BackupCounts, EmbeddedOptions,
+    BackupCounts, Embedded, EmbeddedOptions,
     format::{FrameReader, Kind, Totals},
-    storage::{Durability, RESTORING_MARK, Storage},
+    storage::{Durability, RESTORING_MARK, Storage, Unfinished, in_use},
 };
 use crate::{
     Error, OpenError,
@@ -88,6 +89,52 @@ impl From<fjall::Error> for RestoreError {
     }
 }
 
+/// A backup's store, built beside the place where it is to be. Dropped unfinished, it is taken
+/// away.
+#[must_use = "it is not where it is to be until it is finished"]
+#[derive(Debug)]
+pub struct Restored {
+    place: Place,
+    target: PathBuf,
+    env: Env,
+    options: EmbeddedOptions,
+    counts: BackupCounts,
+    created: Timestamp,
+}
+
+impl Restored {
+    /// What the backup held.
+    pub fn counts(&self) -> BackupCounts {
+        self.counts
+    }
+
+    /// When the backup was begun, by the clock of whoever made it.
+    pub fn created(&self) -> Timestamp {
+        self.created
+    }
+
+    /// Opens the store where it was built, for what has to change before anybody else sees it. To be
+    /// closed before [`Restored::finish`].
+    ///
+    /// # Errors
+    /// As [`Embedded::open`].
+    pub fn open(&self) -> Result<Embedded, OpenError> {
+        let building = &self.place.building;
+        Embedded::open_as(building, self.env.clone(), self.options, Unfinished::Accepted)
+    }
+
+    /// Gives the store its name. Blocks.
+    ///
+    /// # Errors
+    /// As [`RestoreError`] says. Nothing is where the store should be then.
+    pub fn finish(self) -> Result<(), RestoreError> {
+        if in_use(&self.place.building) {
+            return Err(OpenError::Locked { path: self.place.building.clone() }.into());
+        }
+        self.place.finish(&self.target)
+    }
+}
+
 /// Restores a backup. As [`Embedded::restore`](super::Embedded::restore).
 pub(super) fn restore(
     target: &Path,
@@ -95,18 +142,13 @@ pub(super) fn restore(
     env: &Env,
     options: &EmbeddedOptions,
     progress: &mut dyn FnMut(BackupCounts),
-) -> Result<BackupCounts, RestoreError> {
+) -> Result<Restored, RestoreError> {
     let mut frames = FrameReader::new(reader)?;
     must_be_empty(target)?;
     let place = Place::make(target)?;
-    let counts = fill(&place.building, &mut frames, env, options, progress);
-    match counts.and_then(|counts| place.finish(target).map(|()| counts)) {
-        Ok(counts) => Ok(counts),
-        Err(error) => {
-            place.take_away();
-            Err(error)
-        }
-    }
+    let (created, counts) = fill(&place.building, &mut frames, env, options, progress)?;
+    let (target, env, options) = (target.to_owned(), env.clone(), *options);
+    Ok(Restored { place, target, env, options, counts, created })
 }
 
 fn must_be_empty(target: &Path) -> Result<(), RestoreError> {
@@ -119,10 +161,18 @@ fn must_be_empty(target: &Path) -> Result<(), RestoreError> {
     }
 }
 
-/// The folder that the store is built in.
+/// The folder that the store is built in; taken away with this unless it got its name.
+#[derive(Debug)]
 struct Place {
     building: PathBuf,
     mark: PathBuf,
+    progress: Progress,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Progress {
+    Building,
+    Named,
 }
 
 impl Place {
@@ -134,14 +184,15 @@ impl Place {
         let mut name = named.to_owned();
         name.push(".restoring");
         let building = target.with_file_name(name);
-        let place = Self { mark: building.join(RESTORING_MARK), building };
-        if place.building.exists() {
-            if !place.mark.exists() {
-                return Err(RestoreError::InTheWay { path: place.building });
+        let mark = building.join(RESTORING_MARK);
+        if building.exists() {
+            if !mark.exists() {
+                return Err(RestoreError::InTheWay { path: building });
             }
-            tracing::info!(folder = %place.building.display(), "removing an unfinished restore");
-            std::fs::remove_dir_all(&place.building).map_err(at(&place.building))?;
+            tracing::info!(folder = %building.display(), "removing an unfinished restore");
+            std::fs::remove_dir_all(&building).map_err(at(&building))?;
         }
+        let place = Self { building, mark, progress: Progress::Building };
         std::fs::create_dir_all(&place.building).map_err(at(&place.building))?;
         File::create(&place.mark).and_then(|mark| mark.sync_all()).map_err(at(&place.mark))?;
         sync_folder(&place.building)?;
@@ -149,18 +200,24 @@ impl Place {
     }
 
     /// Gives the whole store its name.
-    fn finish(&self, target: &Path) -> Result<(), RestoreError> {
+    fn finish(mut self, target: &Path) -> Result<(), RestoreError> {
         sync_folder(&self.building)?;
         std::fs::remove_file(&self.mark).map_err(at(&self.mark))?;
         sync_folder(&self.building)?;
         std::fs::rename(&self.building, target).map_err(at(target))?;
+        self.progress = Progress::Named;
         match target.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
             _ => sync_folder(Path::new(".")),
         }
     }
+}
 
-    fn take_away(&self) {
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.progress == Progress::Named {
+            return;
+        }
         if let Err(error) = std::fs::remove_dir_all(&self.building) {
             tracing::warn!(folder = %self.building.display(), %error, "an unfinished restore stays");
         }
@@ -183,7 +240,7 @@ fn fill<R: Read>(
     env: &Env,
     options: &EmbeddedOptions,
     progress: &mut dyn FnMut(BackupCounts),
-) -> Result<BackupCounts, RestoreError> {
+) -> Result<(Timestamp, BackupCounts), RestoreError> {
     let (Kind::Begin, begin) = frames.frame()? else {
         return Err(frames.damaged("it does not begin as one"));
     };
@@ -215,7 +272,7 @@ fn fill<R: Read>(
         if kind == Kind::End {
             frames.end()?;
             storage.sync_all()?;
-            return Ok(counts);
+            return Ok((Timestamp::from_unix_ms(created_ms), counts));
         }
     }
 }

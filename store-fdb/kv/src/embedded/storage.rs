@@ -79,6 +79,15 @@ pub(super) struct Storage {
     sequence_next: u64,
 }
 
+/// Whether a store may be opened that a restore has not finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unfinished {
+    /// By everybody else.
+    Refused,
+    /// By that restore.
+    Accepted,
+}
+
 /// Whether what is written is on the disk when the write returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Durability {
@@ -105,7 +114,14 @@ impl From<fjall::Error> for Error {
 
 impl Storage {
     /// Opens the directory and reserves versions: all from the returned one on are new.
-    pub(super) fn open(path: &Path, options: &EmbeddedOptions) -> Result<(Self, u64), OpenError> {
+    pub(super) fn open(
+        path: &Path,
+        options: &EmbeddedOptions,
+        unfinished: Unfinished,
+    ) -> Result<(Self, u64), OpenError> {
+        if unfinished == Unfinished::Refused && path.join(RESTORING_MARK).exists() {
+            return Err(corrupt(path, "a restore into it did not finish"));
+        }
         let mut storage = Self::recover(path, options)?;
         let reserved = match storage.meta.get(RESERVED_KEY).map_err(|error| at(path, error))? {
             Some(bytes) => u64::from_be_bytes(
@@ -130,9 +146,6 @@ impl Storage {
     /// Opens the directory, creating it where there is none, and finds every acknowledged batch
     /// in it.
     fn recover(path: &Path, options: &EmbeddedOptions) -> Result<Self, OpenError> {
-        if path.join(RESTORING_MARK).exists() {
-            return Err(corrupt(path, "a restore into it did not finish"));
-        }
         let _opening = lock_opening(path)?;
         let version_mark = path.join(VERSION_MARK);
         let acknowledged = match Acknowledged::open(path)? {
@@ -323,7 +336,7 @@ fn lock_opening(path: &Path) -> Result<std::fs::File, OpenError> {
 }
 
 /// Whether a process has the directory open.
-fn in_use(path: &Path) -> bool {
+pub(super) fn in_use(path: &Path) -> bool {
     let lock = std::fs::OpenOptions::new().read(true).write(true).open(path.join(LOCK_FILE));
     lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(std::fs::TryLockError::WouldBlock)))
 }
