@@ -297,6 +297,91 @@ async fn a_crash_in_the_middle_of_a_restore_leaves_no_store() {
     assert!(!building.exists());
 }
 
+/// Whatever a restore leaves that ends at any of its steps, another one takes over, and nothing
+/// opens before.
+#[tokio::test]
+async fn a_crash_at_any_step_leaves_what_another_restore_takes_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let embedded = open(directory.path());
+    set(&embedded.database(), b"a", b"1").await;
+    let backup = taken(&embedded).await;
+    let target = tempfile::tempdir().unwrap();
+    let (path, building) = (target.path().join("store"), target.path().join("store.restoring"));
+    let whole = target.path().join("whole");
+    restore(&whole, &backup).unwrap();
+    let mark = |folder: &Path| std::fs::write(folder.join("restoring"), "").unwrap();
+    // A step that may be left, and where.
+    let steps: [(&str, &dyn Fn()); 6] = [
+        ("the folder is made", &|| std::fs::create_dir(&building).unwrap()),
+        ("the mark is made", &|| {
+            std::fs::create_dir(&building).unwrap();
+            mark(&building);
+        }),
+        ("everything is there", &|| {
+            copy(&whole, &building);
+            mark(&building);
+        }),
+        ("a part is taken away again", &|| {
+            copy(&whole, &building);
+            std::fs::remove_dir_all(building.join("keyspaces")).unwrap();
+            mark(&building);
+        }),
+        ("it has its name, and the mark", &|| {
+            copy(&whole, &path);
+            mark(&path);
+        }),
+        ("it has its name, and is being taken away", &|| {
+            std::fs::create_dir(&path).unwrap();
+            mark(&path);
+        }),
+    ];
+    for (step, leave) in steps {
+        leave();
+        for folder in
+            [&path, &building].into_iter().filter(|folder| folder.join("restoring").exists())
+        {
+            let opened = Embedded::open(folder, Env::system(), EmbeddedOptions::default());
+            assert!(opened.is_err(), "{step}: {}", folder.display());
+        }
+        restore(&path, &backup).unwrap_or_else(|error| panic!("{step}: {error}"));
+        assert!(!building.exists() && !path.join("restoring").exists(), "{step}");
+        let opened = open(&path);
+        assert!(opened.database().begin().get(b"a").await.unwrap().is_some(), "{step}");
+        opened.close().await.unwrap();
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+/// One that still runs is not taken for one that was left.
+#[tokio::test]
+async fn two_restores_into_one_place_do_not_meet() {
+    let directory = tempfile::tempdir().unwrap();
+    let embedded = open(directory.path());
+    set(&embedded.database(), b"a", b"1").await;
+    let backup = taken(&embedded).await;
+    let target = tempfile::tempdir().unwrap();
+    let path = target.path().join("store");
+    let first = Embedded::restore(&path, &*backup, &Env::system(), |_| {}).unwrap();
+    let told = restore(&path, &backup).expect_err("one runs");
+    assert!(matches!(told, RestoreError::Running { .. }), "{told}");
+    first.finish().unwrap();
+    assert!(matches!(restore(&path, &backup), Err(RestoreError::NotEmpty { .. })));
+    assert!(open(&path).database().begin().get(b"a").await.unwrap().is_some());
+}
+
 #[tokio::test]
 async fn a_restore_that_is_given_up_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();

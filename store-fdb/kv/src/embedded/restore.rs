@@ -2,11 +2,12 @@
 //!
 //! The store is built in `NAME.restoring` beside the target, marked as unfinished, which no other
 //! open accepts. Whoever restores may change it there ([`Restored::open`]). It gets its name by one
-//! rename, when everything is on the disk and the backup's end was read. A crash before leaves that
-//! folder, and the next restore takes it away.
+//! rename, when everything is on the disk and the backup's end was read; the mark goes along and is
+//! removed last. A crash leaves a folder of either name with the mark in it, or an empty one. The
+//! next restore takes it away, unless the restore that made it still runs and holds the mark's lock.
 
 use std::{
-    fs::File,
+    fs::{File, TryLockError},
     io::Read,
     path::{Path, PathBuf},
 };
@@ -36,6 +37,12 @@ pub enum RestoreError {
     /// What is to be built beside the target is there, and no earlier restore left it.
     #[error("{} is in the way, and no unfinished restore", path.display())]
     InTheWay {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Another restore into the same place has not ended.
+    #[error("another restore is writing to {}", path.display())]
+    Running {
         /// The folder.
         path: PathBuf,
     },
@@ -144,29 +151,87 @@ pub(super) fn restore(
     progress: &mut dyn FnMut(BackupCounts),
 ) -> Result<Restored, RestoreError> {
     let mut frames = FrameReader::new(reader)?;
-    must_be_empty(target)?;
+    make_room(target)?;
     let place = Place::make(target)?;
     let (created, counts) = fill(&place.building, &mut frames, env, options, progress)?;
     let (target, env, options) = (target.to_owned(), env.clone(), *options);
     Ok(Restored { place, target, env, options, counts, created })
 }
 
-fn must_be_empty(target: &Path) -> Result<(), RestoreError> {
-    let not_empty = || RestoreError::NotEmpty { path: target.to_owned() };
-    match std::fs::read_dir(target) {
-        Ok(mut entries) => entries.next().map_or(Ok(()), |_| Err(not_empty())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => Err(not_empty()),
-        Err(source) => Err(RestoreError::Io { path: target.to_owned(), source }),
+/// Takes away what an earlier restore left in the target; anything else must not be there.
+fn make_room(target: &Path) -> Result<(), RestoreError> {
+    match contents(target)? {
+        Contents::Nothing | Contents::Empty => Ok(()),
+        Contents::Unfinished(_mark) => take_away(target).map_err(at(target)),
+        Contents::Other => Err(RestoreError::NotEmpty { path: target.to_owned() }),
     }
+}
+
+/// What is where a restore wants to write.
+enum Contents {
+    Nothing,
+    Empty,
+    /// What a restore left that is not running any more. Its mark, locked.
+    Unfinished(File),
+    Other,
+}
+
+fn contents(folder: &Path) -> Result<Contents, RestoreError> {
+    use std::io::ErrorKind;
+    match std::fs::read_dir(folder) {
+        Ok(mut entries) => {
+            if entries.next().is_none() {
+                return Ok(Contents::Empty);
+            }
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Contents::Nothing),
+        Err(error) if error.kind() == ErrorKind::NotADirectory => return Ok(Contents::Other),
+        Err(source) => return Err(at(folder)(source)),
+    }
+    let mark = folder.join(RESTORING_MARK);
+    match File::open(&mark) {
+        Ok(found) => {
+            lock(&found, &mark, folder)?;
+            Ok(Contents::Unfinished(found))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Contents::Other),
+        Err(source) => Err(at(&mark)(source)),
+    }
+}
+
+/// Takes the mark, which whoever restores holds as long as it runs.
+fn lock(mark: &File, path: &Path, folder: &Path) -> Result<(), RestoreError> {
+    match mark.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(RestoreError::Running { path: folder.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(at(path)(source)),
+    }
+}
+
+/// Removes an unfinished restore. The mark goes last: what is left in between is one still.
+fn take_away(folder: &Path) -> std::io::Result<()> {
+    tracing::info!(folder = %folder.display(), "removing an unfinished restore");
+    let mark = folder.join(RESTORING_MARK);
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else if entry.path() != mark {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    File::open(folder)?.sync_all()?;
+    std::fs::remove_file(&mark)?;
+    std::fs::remove_dir(folder)
 }
 
 /// The folder that the store is built in; taken away with this unless it got its name.
 #[derive(Debug)]
 struct Place {
     building: PathBuf,
-    mark: PathBuf,
     progress: Progress,
+    /// Locked until the restore ends, however it ends.
+    _mark: File,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -184,32 +249,34 @@ impl Place {
         let mut name = named.to_owned();
         name.push(".restoring");
         let building = target.with_file_name(name);
-        let mark = building.join(RESTORING_MARK);
-        if building.exists() {
-            if !mark.exists() {
-                return Err(RestoreError::InTheWay { path: building });
-            }
-            tracing::info!(folder = %building.display(), "removing an unfinished restore");
-            std::fs::remove_dir_all(&building).map_err(at(&building))?;
+        match contents(&building)? {
+            // A restore that ended before it had made its mark leaves an empty one.
+            Contents::Nothing | Contents::Empty => {}
+            Contents::Unfinished(_mark) => take_away(&building).map_err(at(&building))?,
+            Contents::Other => return Err(RestoreError::InTheWay { path: building }),
         }
-        let place = Self { building, mark, progress: Progress::Building };
-        std::fs::create_dir_all(&place.building).map_err(at(&place.building))?;
-        File::create(&place.mark).and_then(|mark| mark.sync_all()).map_err(at(&place.mark))?;
-        sync_folder(&place.building)?;
-        Ok(place)
+        std::fs::create_dir_all(&building).map_err(at(&building))?;
+        let path = building.join(RESTORING_MARK);
+        let mark = File::create_new(&path).map_err(at(&path))?;
+        lock(&mark, &path, &building)?;
+        mark.sync_all().map_err(at(&path))?;
+        sync_folder(&building)?;
+        Ok(Self { building, progress: Progress::Building, _mark: mark })
     }
 
-    /// Gives the whole store its name.
+    /// Gives the whole store its name. The mark goes along and is removed last: at every moment
+    /// there is a store, or something that is known as an unfinished restore.
     fn finish(mut self, target: &Path) -> Result<(), RestoreError> {
-        sync_folder(&self.building)?;
-        std::fs::remove_file(&self.mark).map_err(at(&self.mark))?;
         sync_folder(&self.building)?;
         std::fs::rename(&self.building, target).map_err(at(target))?;
         self.progress = Progress::Named;
         match target.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
-            _ => sync_folder(Path::new(".")),
+            Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent)?,
+            _ => sync_folder(Path::new("."))?,
         }
+        let mark = target.join(RESTORING_MARK);
+        std::fs::remove_file(&mark).map_err(at(&mark))?;
+        sync_folder(target)
     }
 }
 
@@ -218,7 +285,7 @@ impl Drop for Place {
         if self.progress == Progress::Named {
             return;
         }
-        if let Err(error) = std::fs::remove_dir_all(&self.building) {
+        if let Err(error) = take_away(&self.building) {
             tracing::warn!(folder = %self.building.display(), %error, "an unfinished restore stays");
         }
     }

@@ -120,7 +120,7 @@ impl Storage {
         unfinished: Unfinished,
     ) -> Result<(Self, u64), OpenError> {
         if unfinished == Unfinished::Refused && path.join(RESTORING_MARK).exists() {
-            return Err(corrupt(path, "a restore into it did not finish"));
+            return Err(corrupt(path, "a restore into it did not finish; it has to be run again"));
         }
         let mut storage = Self::recover(path, options)?;
         let reserved = match storage.meta.get(RESERVED_KEY).map_err(|error| at(path, error))? {
