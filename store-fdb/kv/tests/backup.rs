@@ -173,7 +173,7 @@ async fn versions_go_on_above_everything_handed_out() {
     embedded.close().await.unwrap();
     let mut highest = 0;
     // The store goes on after its backup, through restarts, each of which skips versions.
-    for _ in 0..10 {
+    for _ in 0..150 {
         let embedded = open(directory.path());
         highest = set(&embedded.database(), b"a", b"").await.version();
         embedded.close().await.unwrap();

@@ -22,7 +22,10 @@ use super::{
 };
 use crate::{
     Error, OpenError,
-    limits::{RESTORE_BATCH_BYTES, RESTORE_RESTART_FACTOR, VERSIONS_PER_SECOND, VERSIONS_RESERVED},
+    limits::{
+        RESTORE_BATCH_BYTES, RESTORE_LEAP, RESTORE_RESTART_FACTOR, RESTORE_VERSION_MAX,
+        VERSIONS_PER_SECOND,
+    },
 };
 
 /// Why a backup was not restored. Nothing is left where the store should be.
@@ -317,8 +320,11 @@ fn fill<R: Read>(
     let (reserved, created) = begin.split_at(8);
     let reserved = u64::from_be_bytes(reserved.try_into().expect("it was split at eight"));
     let created_ms = i64::from_be_bytes(created.try_into().expect("it was split at eight"));
+    let Some(first) = first_version(reserved, created_ms, env) else {
+        return Err(frames.damaged("no version is left above its own"));
+    };
     let mut storage = Storage::create(building, options)?;
-    storage.begin_with_version(first_version(reserved, created_ms, env))?;
+    storage.begin_with_version(first)?;
     let mut totals = Totals::default();
     loop {
         let (kind, payload) = frames.frame()?;
@@ -344,12 +350,15 @@ fn fill<R: Read>(
     }
 }
 
-/// A version above every one that the store can have handed out between the backup and now.
-fn first_version(reserved: u64, created_ms: i64, env: &Env) -> u64 {
+/// A version above every one that the store can have handed out between the backup and now, as far
+/// as the wall clocks and the number of its openings are within [`RESTORE_LEAP`] and
+/// [`RESTORE_RESTART_FACTOR`]; `None` where no such version is left.
+fn first_version(reserved: u64, created_ms: i64, env: &Env) -> Option<u64> {
     let elapsed_ms = u64::try_from(env.wall().unix_ms().saturating_sub(created_ms)).unwrap_or(0);
-    let elapsed = elapsed_ms.saturating_mul(VERSIONS_PER_SECOND / 1000);
-    let restarts = elapsed.saturating_mul(RESTORE_RESTART_FACTOR);
-    reserved.saturating_add(24 * VERSIONS_RESERVED).saturating_add(restarts)
+    let elapsed = elapsed_ms.checked_mul(VERSIONS_PER_SECOND / 1000)?;
+    let openings = elapsed.checked_mul(RESTORE_RESTART_FACTOR)?;
+    let first = reserved.checked_add(RESTORE_LEAP)?.checked_add(openings)?;
+    (first <= RESTORE_VERSION_MAX).then_some(first)
 }
 
 /// Writes a frame's entries; tells whether they fill it exactly.
@@ -389,4 +398,29 @@ fn entry(payload: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (key, rest) = rest.split_at_checked(length(*key_bytes)?)?;
     let (value, rest) = rest.split_at_checked(length(*value_bytes)?)?;
     (!key.is_empty() && key.len() <= usize::from(u16::MAX)).then_some((key, value, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::VERSIONS_RESERVED;
+
+    #[test]
+    fn versions_begin_above_what_many_openings_skip() {
+        let env = Env::system();
+        let now = env.wall().unix_ms();
+        let reserved = 1 << 44;
+        let first = |created_ms| first_version(reserved, created_ms, &env).unwrap();
+        assert!(first(now) > reserved + 300_000 * VERSIONS_RESERVED);
+        // A year, and an opening every four seconds of it.
+        let year_ms: u64 = 365 * 86_400_000;
+        let skipped = year_ms / 4000 * VERSIONS_RESERVED + year_ms * (VERSIONS_PER_SECOND / 1000);
+        assert!(first(now - i64::try_from(year_ms).unwrap()) > reserved + skipped);
+        // A clock that stood at nothing, or went back.
+        assert!(first(0) > reserved && first(now + 1_000_000) > reserved);
+        // Whatever a backup says, there are versions left to go on with.
+        assert_eq!(first_version(u64::MAX, now, &env), None);
+        assert_eq!(first_version(RESTORE_VERSION_MAX, now, &env), None);
+        assert_eq!(first_version(reserved, i64::MIN, &env), None);
+    }
 }
