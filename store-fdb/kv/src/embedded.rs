@@ -38,7 +38,7 @@ use env::Env;
 
 use crate::{Database, Faults, LargeValues, OpenError, Result};
 
-pub use backup::{Backup, BackupCounts, BackupError, Expand, Expansion, no_expansion};
+pub use backup::{Backup, BackupCounts, BackupError, Expand, Expansion, Moment, no_expansion};
 use committer::Committer;
 pub use files::{Damage, check_files};
 pub(crate) use queue::Queue;

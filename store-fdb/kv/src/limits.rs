@@ -85,6 +85,10 @@ pub(crate) const VERSIONS_RESERVED: u64 = 3600 * VERSIONS_PER_SECOND;
 /// Bytes that may be written while a backup runs: about that much is kept in memory for it.
 pub const BACKUP_WRITES_BYTES_MAX: u64 = 512 * 1024 * 1024;
 
+/// How often a backup that waits for its taker looks whether so much was written: what a disk writes
+/// meanwhile is little beside [`BACKUP_WRITES_BYTES_MAX`].
+pub(crate) const BACKUP_CHECK_TIME: Duration = Duration::from_millis(100);
+
 /// About the size of a backup's chunks: large enough for a file or a socket, small enough to
 /// check and to hold.
 pub(crate) const BACKUP_CHUNK_BYTES: usize = 256 * 1024;

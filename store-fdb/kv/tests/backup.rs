@@ -430,3 +430,39 @@ async fn a_backup_that_is_overtaken_says_so() {
     drop(embedded.backups().begin(kv::embedded::no_expansion()).await.unwrap());
     embedded.close().await.unwrap();
 }
+
+/// What is held in memory for a backup is bounded however slowly it is taken.
+#[tokio::test]
+async fn a_taker_that_stands_still_ends_the_backup() {
+    let directory = tempfile::tempdir().unwrap();
+    let embedded = open(directory.path());
+    let (db, large) = (embedded.database(), embedded.large_values());
+    for number in 0..100_u8 {
+        large.put(&[number], Bytes::from(vec![number; 100_000])).await.unwrap();
+    }
+    let mut backup = embedded.backups().begin(kv::embedded::no_expansion()).await.unwrap();
+    let body = Bytes::from(vec![0; 8 * 1024 * 1024]);
+    for _ in 0..=BACKUP_WRITES_BYTES_MAX / body.len() as u64 {
+        large.put(b"again", body.clone()).await.unwrap();
+    }
+    set(&db, b"a", b"the store goes on").await;
+    embedded.close().await.unwrap();
+    // A backup that goes on keeps the directory locked; this one lets go, though nobody takes it.
+    let env = Env::system();
+    let freed = async {
+        while let Err(error) =
+            Embedded::open(directory.path(), env.clone(), EmbeddedOptions::default())
+        {
+            assert!(matches!(error, kv::OpenError::Locked { .. }), "{error}");
+            tokio::task::yield_now().await;
+        }
+    };
+    env.timeout(std::time::Duration::from_secs(60), freed).await.expect("it is let go of");
+    let error = loop {
+        match backup.next_chunk().await {
+            Ok(chunk) => assert!(chunk.is_some(), "it cannot become complete"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error, BackupError::Overtaken);
+}
