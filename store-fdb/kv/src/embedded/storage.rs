@@ -6,6 +6,7 @@
 //! | `large` | the key | a large value, kept outside the tree |
 //! | `meta` | `format` | format number, 4 bytes big-endian |
 //! | `meta` | `reserved` | no version above this was handed out, 8 bytes big-endian |
+//! | `meta` | `synced` | the last batch that was synced before the last batch, 8 bytes big-endian, written with every batch |
 //! | `meta` | `batch` | the last batch's [`Record`], written with every batch |
 //!
 //! A row's key is tagged because FoundationDB allows the empty key and `fjall` does not.
@@ -25,7 +26,7 @@ use super::{
     EmbeddedOptions,
     acknowledged::Acknowledged,
     files,
-    journal::{self, BATCH_KEY, Record},
+    journal::{self, BATCH_KEY, Record, SYNCED_KEY},
 };
 use crate::{
     Direction, Error, KeyValue, OpenError, Result,
@@ -36,8 +37,10 @@ use crate::{
     },
 };
 
-/// Format 1 had no batch records; it is brought forward when it is opened.
-const FORMAT: u32 = 2;
+/// Format 1 had no batch records, and format 2 did not note with them what was synced; they are
+/// brought forward when they are opened. The check of the journal relies on it that no older release
+/// goes on with a store.
+const FORMAT: u32 = 3;
 const FORMAT_KEY: &[u8] = b"format";
 const RESERVED_KEY: &[u8] = b"reserved";
 const ROW_TAG: u8 = b'k';
@@ -257,6 +260,7 @@ impl Storage {
     ) -> Result<(), fjall::Error> {
         let mut batch = batch.durability(Some(durability.mode()));
         let record = Record { batch: self.batch + 1, sequence_min: self.sequence_next };
+        batch.insert(&self.meta, SYNCED_KEY, self.acknowledged.batch().to_be_bytes());
         // The last item: where the check of the journal looks for it.
         batch.insert(&self.meta, BATCH_KEY, record.encode());
         batch.commit()?;
