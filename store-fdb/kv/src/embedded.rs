@@ -40,7 +40,6 @@ use crate::{Database, Faults, LargeValues, OpenError, Result};
 
 pub use backup::{Backup, BackupCounts, BackupError, Expand, Expansion, Moment, no_expansion};
 use committer::Committer;
-pub use files::{Damage, check_files};
 pub(crate) use queue::Queue;
 pub use restore::{RestoreError, Restored};
 use storage::{Storage, Unfinished};

@@ -108,7 +108,6 @@ pub struct Backup {
     chunks: mpsc::Receiver<Result<Chunk, BackupError>>,
     counts: BackupCounts,
     progress: Progress,
-    estimated_bytes: u64,
     /// To be woken when there is room for a chunk.
     reader: Thread,
 }
@@ -164,7 +163,6 @@ impl Backup {
         let core = queue.core();
         let written_before = core.written_bytes.load(Relaxed);
         let everything = queue.everything().await?;
-        let estimated_bytes = everything.rows.disk_space() + everything.large.disk_space();
         let (sender, chunks) = mpsc::channel(BACKUP_CHUNKS_WAITING_MAX);
         let reader = Reader {
             core,
@@ -185,7 +183,7 @@ impl Backup {
             .map_err(Error::engine_failed)?;
         let (counts, progress) = (BackupCounts::default(), Progress::Reading);
         let reader = thread.thread().clone();
-        Ok(Self { chunks, counts, progress, estimated_bytes, reader })
+        Ok(Self { chunks, counts, progress, reader })
     }
 
     /// The next bytes of the backup, to be written one after the other; `None` once it is
@@ -208,12 +206,6 @@ impl Backup {
     /// What the chunks so far hold.
     pub fn counts(&self) -> BackupCounts {
         self.counts
-    }
-
-    /// About how many bytes the backup will have, for a progress bar: what the files take on the
-    /// disk, where they are compressed and may hold what was replaced, without what is in memory.
-    pub fn estimated_bytes(&self) -> u64 {
-        self.estimated_bytes
     }
 }
 

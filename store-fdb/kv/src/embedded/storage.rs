@@ -430,8 +430,7 @@ impl Base for Snapshot {
     }
 }
 
-/// A failed read, with the folder that it was of. [`check_files`](super::check_files) finds the
-/// file.
+/// A failed read, with the folder that it was of.
 pub(super) fn unreadable(keyspace: &Keyspace, error: fjall::Error) -> Error {
     Error::engine_failed(format!("{} ({}): {error}", keyspace.path().display(), keyspace.name()))
 }
