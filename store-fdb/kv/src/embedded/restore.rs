@@ -136,7 +136,8 @@ impl Restored {
     /// Gives the store its name. Blocks.
     ///
     /// # Errors
-    /// As [`RestoreError`] says. Nothing is where the store should be then.
+    /// As [`RestoreError`] says. Nothing that opens is where the store should be then, and another
+    /// restore takes over what is.
     pub fn finish(self) -> Result<(), RestoreError> {
         if in_use(&self.place.building) {
             return Err(OpenError::Locked { path: self.place.building.clone() }.into());

@@ -9,7 +9,6 @@ use mail::{
     keys::log::MailboxChangeKind,
     limits, mailbox_tree,
     uid_validity::{Renewed, renew},
-    view::View,
 };
 
 use crate::fixture::{Fixture, NOW, email, new_account, new_mailbox, unit};
