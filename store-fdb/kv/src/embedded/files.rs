@@ -205,7 +205,7 @@ mod tests {
     #[tokio::test]
     async fn a_damaged_file_is_found() {
         let directory = tempfile::tempdir().unwrap();
-        build(directory.path()).await;
+        Box::pin(build(directory.path())).await;
         assert_eq!(check_files(directory.path()), []);
         let mut kinds = std::collections::BTreeSet::new();
         for keyspace in 0..KEYSPACES {
