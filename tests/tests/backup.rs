@@ -1,8 +1,12 @@
 //! A backup of a running server, restored elsewhere.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+};
 
 use blackbox::{
+    imap::Imap,
     message, program, report,
     server::{ALICE, BOB, Server},
     smtp::Smtp,
@@ -11,9 +15,22 @@ use blackbox::{
 /// Longer than what is kept in one piece.
 const LARGE_BYTES: usize = 700_000;
 
+/// Every mailbox's UIDVALIDITY.
+fn validities(imap: &mut Imap) -> BTreeMap<String, u32> {
+    let listed = imap.ok("LIST \"\" * RETURN (STATUS (UIDVALIDITY))");
+    let status = listed.texts().into_iter().filter_map(|text| {
+        let (name, number) = text.strip_prefix("STATUS ")?.split_once(" (UIDVALIDITY ")?;
+        Some((name.to_owned(), number.strip_suffix(')')?.parse().ok()?))
+    });
+    status.collect()
+}
+
 #[test]
 fn a_backup_of_a_busy_server_is_one_moment_of_it() {
     let mut server = Server::start();
+    let mut client = server.imap(ALICE);
+    client.ok("CREATE Kept");
+    let mut shown = validities(&mut client);
     let large = message(BOB, ALICE, "large", &"0123456789abcd\r\n".repeat(LARGE_BYTES / 16));
     Smtp::exchange(&server).deliver(BOB, ALICE, large.as_bytes());
     let file = server.data().join("mail.backup");
@@ -41,6 +58,14 @@ fn a_backup_of_a_busy_server_is_one_moment_of_it() {
         before
     });
     let after = sent.load(Ordering::Relaxed);
+    // A client sees one name with another UIDVALIDITY after the backup.
+    client.ok("DELETE Kept");
+    client.ok("CREATE Kept");
+    for (name, validity) in validities(&mut client) {
+        let highest = shown.entry(name).or_default();
+        *highest = validity.max(*highest);
+    }
+    drop(client);
     let refused = program::run(&mut server.cli_command(&["backup", &name]), b"");
     assert_eq!(refused.status.code(), Some(1), "a backup overwrites nothing");
 
@@ -65,6 +90,12 @@ fn a_backup_of_a_busy_server_is_one_moment_of_it() {
     server.restart_on(&data);
     report(&server.cli(&["fsck", "--speed", "100"]));
     let mut imap = server.imap(ALICE);
+    // UIDs that the original gave out since the backup are given out again: under another number.
+    let restored = validities(&mut imap);
+    assert_eq!(restored.keys().collect::<Vec<_>>(), shown.keys().collect::<Vec<_>>());
+    for (name, validity) in restored {
+        assert!(validity > shown[&name], "{name}: {validity} is not above {}", shown[&name]);
+    }
     imap.ok("SELECT INBOX");
     let held = imap.ok("UID SEARCH ALL").search();
     assert!((before + 1..=after + 1).contains(&held.len()), "{before} {} {after}", held.len());

@@ -73,6 +73,9 @@ pub(crate) enum CliError {
     /// The backup was not restored.
     #[error(transparent)]
     Restore(#[from] kv::embedded::RestoreError),
+    /// The restored mailboxes did not get new UIDVALIDITYs.
+    #[error(transparent)]
+    Renew(#[from] mail::uid_validity::RenewError),
     /// The check found what is not right, or could not be mended.
     #[error("{0} of what was found is not mended")]
     Damaged(u64),
@@ -110,6 +113,7 @@ impl CliError {
             | Self::Bench(_)
             | Self::Backup(_)
             | Self::Restore(_)
+            | Self::Renew(_)
             | Self::Damaged(_)
             | Self::Superseded
             | Self::Interrupted => 1,

@@ -6,14 +6,20 @@
 //! | `d` object, n (u32 BE) | chunk n, where there is no [`Folder`] or was none | written as the bytes come, cleared with the header |
 //! | `s` object | empty; the id once it is known | from the first chunk until the header stands, and again while chunks are removed: what a crash cut off is found by it |
 
+use std::io;
+
 use bytes::Bytes;
-use kv::{LargeValues, embedded::Expansion};
+use kv::{
+    LargeValues,
+    embedded::{Expansion, Moment},
+};
 use prost::Message;
 
 use crate::{
     BlobError, BlobHash, BlobId, BlobName, ListCursor, ListPage, ObjectId,
-    folder::Folder,
+    folder::{Folder, ObjectFile},
     limits::CHUNK_BYTES,
+    references,
     store::to_u64,
     tree::{self, ChainingValue},
 };
@@ -166,19 +172,60 @@ impl Embedded {
         Ok(self.values.remove(&upload_key(object)).await?)
     }
 
-    /// The chunks that stand behind a header, where they are in files: for a backup, which takes
+    /// The chunks that stand behind a header, where they are in a file: for a backup, which takes
     /// them among the values.
-    pub(crate) fn expand(&self, key: &[u8], value: &[u8]) -> Expansion {
+    pub(crate) fn expand(&self, moment: &Moment<'_>, key: &[u8], value: &[u8]) -> Expansion {
         let header = match (key.first(), value.split_first()) {
             (Some(b'h'), Some((&CHUNKED, record))) => HeaderRecord::decode(record).ok(),
             _ => None,
         };
-        let object = header.as_ref().and_then(Header::from_record).map(|header| header.object);
-        let (Some(folder), Some(object)) = (&self.folder, object) else {
+        let header = header.as_ref().and_then(Header::from_record);
+        let (Some(id), Some(header)) = (id_of(key), header) else {
             return Box::new(std::iter::empty());
         };
-        let chunks = (0..).zip(folder.chunks(object));
-        Box::new(chunks.map(move |(number, chunk)| Ok((chunk_key(object, number), chunk?))))
+        let Header { object, size, .. } = header;
+        match self.whole_file(moment, id, &header) {
+            Ok(None) => Box::new(std::iter::empty()),
+            Ok(Some(file)) => {
+                let named = move |error| io::Error::other(format!("blob {id}: {error}"));
+                let chunks = (0..).zip(file.chunks(size));
+                let chunks = chunks.map(move |(number, chunk)| {
+                    Ok((chunk_key(object, number), chunk.map_err(named)?))
+                });
+                Box::new(chunks)
+            }
+            Err(error) => Box::new(std::iter::once(Err(error))),
+        }
+    }
+
+    /// The file of a blob; none where its chunks are values, or nobody needs it.
+    fn whole_file(
+        &self,
+        moment: &Moment<'_>,
+        id: BlobId,
+        header: &Header,
+    ) -> io::Result<Option<ObjectFile>> {
+        let file =
+            self.folder.as_ref().map(|folder| folder.open_file(header.object)).transpose()?;
+        let found = match file.flatten() {
+            Some(file) if file.size() == header.size => return Ok(Some(file)),
+            Some(file) => format!("its file has {} bytes, not {}", file.size(), header.size),
+            None => "its bytes are missing".to_owned(),
+        };
+        let mut among_the_values = true;
+        for number in (0..).take(header.chunks.len()) {
+            let key = chunk_key(header.object, number);
+            among_the_values &= moment.has_large_value(&key).map_err(io::Error::other)?;
+        }
+        if among_the_values {
+            return Ok(None);
+        }
+        // What nobody needs is removed at any time.
+        let (begin, end) = references::range_of(&BlobName::of(&id));
+        match moment.has_row(&begin, &end).map_err(io::Error::other)? {
+            true => Err(io::Error::other(format!("blob {id}: {found}"))),
+            false => Ok(None),
+        }
     }
 
     /// At most `limit` names after `after`.

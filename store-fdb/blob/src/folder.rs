@@ -85,14 +85,13 @@ impl Folder {
         self.blocking("read", self.file(object), move |path| read_chunk(path, number)).await
     }
 
-    /// The object's chunks, read by the calling thread, which may block; none where there is no
-    /// file.
-    pub(crate) fn chunks(
-        &self,
-        object: ObjectId,
-    ) -> impl Iterator<Item = io::Result<Bytes>> + use<> {
-        let path = self.file(object);
-        (0..).map_while(move |number| read_chunk(&path, number).transpose())
+    /// The object's file, opened by the calling thread, which may block; `None` where there is none.
+    pub(crate) fn open_file(&self, object: ObjectId) -> io::Result<Option<ObjectFile>> {
+        match File::open(self.file(object)) {
+            Ok(file) => Ok(Some(ObjectFile { size: file.metadata()?.len(), file })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Removes the object's file; one that is not there is removed.
@@ -133,12 +132,43 @@ impl Folder {
     }
 }
 
+/// An object's file that is open: it is there to the end, removed or not.
+pub(crate) struct ObjectFile {
+    file: File,
+    size: u64,
+}
+
+impl ObjectFile {
+    /// Its bytes when it was opened.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The chunks of its first `size` bytes; an error where it has become shorter.
+    pub(crate) fn chunks(self, size: u64) -> impl Iterator<Item = io::Result<Bytes>> {
+        let numbers = 0..u32::try_from(size.div_ceil(to_u64(CHUNK_BYTES))).unwrap_or(u32::MAX);
+        numbers.map(move |number| {
+            let left = size - u64::from(number) * to_u64(CHUNK_BYTES);
+            let chunk = read_chunk_of(&self.file, number)?;
+            match to_u64(chunk.len()) == left.min(to_u64(CHUNK_BYTES)) {
+                true => Ok(chunk),
+                false => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+            }
+        })
+    }
+}
+
 fn read_chunk(path: &Path, number: u32) -> io::Result<Option<Bytes>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
+    Ok(Some(read_chunk_of(&file, number)?).filter(|chunk| !chunk.is_empty()))
+}
+
+/// The bytes of chunk `number` that the file has.
+fn read_chunk_of(file: &File, number: u32) -> io::Result<Bytes> {
     let mut chunk = vec![0; CHUNK_BYTES];
     let offset = u64::from(number) * to_u64(CHUNK_BYTES);
     let mut filled = 0;
@@ -151,7 +181,7 @@ fn read_chunk(path: &Path, number: u32) -> io::Result<Option<Bytes>> {
         }
     }
     chunk.truncate(filled);
-    Ok((filled > 0).then(|| chunk.into()))
+    Ok(chunk.into())
 }
 
 fn create_folder(path: &Path) -> io::Result<()> {
@@ -293,12 +323,71 @@ mod tests {
         while let Some(chunk) = backup.next_chunk().await.unwrap() {
             file.extend_from_slice(&chunk);
         }
-        Embedded::restore(&path("restored"), &file[..], &Env::system(), |_| {}).unwrap();
+        let built = Embedded::restore(&path("restored"), &file[..], &Env::system(), |_| {});
+        built.unwrap().finish().unwrap();
         let restored = engine("restored");
         let blobs = open(&restored.large_values(), &path("no-files")).await;
         for (id, whole) in ids.into_iter().zip([small, large]) {
             assert_eq!(blobs.read_to_vec(id, 0..u64::MAX, usize::MAX).await.unwrap(), whole);
         }
+    }
+
+    /// What a backup of the engine says of these blobs, after something happened to their files.
+    async fn backed_up(
+        embedded: &kv::embedded::Embedded,
+        blobs: &BlobStore,
+    ) -> Result<(), kv::embedded::BackupError> {
+        let mut backup = embedded.backups().begin(blobs.expand_backup()).await.unwrap();
+        while backup.next_chunk().await?.is_some() {}
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_backup_without_a_blob_s_bytes_fails_and_names_it() {
+        use kv::embedded::{BackupError, Embedded, EmbeddedOptions};
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let embedded =
+            Embedded::open(&path("store"), Env::system(), EmbeddedOptions::default()).unwrap();
+        let (db, values) = (embedded.database(), embedded.large_values());
+        let before = BlobStore::embedded(values.clone(), Env::system()).await.unwrap();
+        let among_the_values = before.put(&bytes(2 * CHUNK_BYTES)).await.unwrap();
+        let blobs = open(&values, &path("blobs")).await;
+        let whole = bytes(3 * CHUNK_BYTES + 7);
+        let id = blobs.put(&whole).await.unwrap();
+        let refer = async |id: BlobId| {
+            let tx = db.begin();
+            crate::references::share(&tx, id, &crate::Owner::Email(1, 2));
+            tx.commit().await.unwrap();
+        };
+        refer(among_the_values).await;
+        backed_up(&embedded, &blobs).await.unwrap();
+        let object = id.object().unwrap().to_string();
+        let file = path("blobs").join(&object[..2]).join(&object);
+        let short = &whole[..whole.len() - 1];
+        for damaged in [Some(short), Some(&whole[..2 * CHUNK_BYTES]), Some(&[]), None] {
+            match damaged {
+                Some(bytes) => std::fs::write(&file, bytes).unwrap(),
+                None => std::fs::remove_file(&file).unwrap(),
+            }
+            // What nobody needs may be on its way out.
+            backed_up(&embedded, &blobs).await.unwrap();
+            refer(id).await;
+            let told = backed_up(&embedded, &blobs).await.expect_err("it is incomplete");
+            let BackupError::Outside { reason } = told else { panic!("{told}") };
+            assert!(reason.contains(&id.to_string()), "{reason}");
+            let tx = db.begin();
+            crate::references::remove(&tx, id, &crate::Owner::Email(1, 2), Env::system().wall());
+            tx.commit().await.unwrap();
+        }
+        refer(id).await;
+        std::fs::write(&file, &whole).unwrap();
+        backed_up(&embedded, &blobs).await.unwrap();
+        // Chunks among the values that are gone are told, too.
+        let key = values.scan_prefix(b"d", None, 1).await.unwrap().remove(0);
+        values.remove(&key).await.unwrap();
+        let told = backed_up(&embedded, &blobs).await.expect_err("it is incomplete");
+        assert!(told.to_string().contains(&among_the_values.to_string()), "{told}");
     }
 
     /// A put that is given up at any of its awaits leaves a whole blob or nothing.

@@ -250,6 +250,11 @@ fn until(family: Subspace, now: Timestamp) -> (Vec<u8>, Vec<u8>) {
     (pack(&(family as u64, 0_i64)), pack(&(family as u64, end)))
 }
 
+/// All keys of references to the bytes under this name, begin and end.
+pub(crate) fn range_of(name: &BlobName) -> (Vec<u8>, Vec<u8>) {
+    name_bounds(name, name)
+}
+
 /// The references of the names from `first` to `last`.
 fn name_bounds(first: &BlobName, last: &BlobName) -> (Vec<u8>, Vec<u8>) {
     let open = |name: &BlobName| {

@@ -108,11 +108,12 @@ impl BlobStore {
     }
 
     /// For [`kv::embedded::Backups::begin`]: the bytes of blobs that are in files, so that
-    /// a backup of the engine holds every blob that it refers to. A bucket is not in it.
+    /// a backup of the engine holds every blob that it refers to. A backup that would lack bytes of
+    /// one fails and names it. A bucket is not in it.
     pub fn expand_backup(&self) -> kv::embedded::Expand {
         let backend = Arc::clone(&self.backend);
-        Box::new(move |key, value| match &*backend {
-            Backend::Embedded(embedded) => embedded.expand(key, value),
+        Box::new(move |moment, key, value| match &*backend {
+            Backend::Embedded(embedded) => embedded.expand(moment, key, value),
             #[cfg(feature = "s3")]
             Backend::S3(_) => Box::new(std::iter::empty()),
         })

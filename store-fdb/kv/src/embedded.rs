@@ -38,12 +38,11 @@ use env::Env;
 
 use crate::{Database, Faults, LargeValues, OpenError, Result};
 
-pub use backup::{Backup, BackupCounts, BackupError, Expand, Expansion, no_expansion};
+pub use backup::{Backup, BackupCounts, BackupError, Expand, Expansion, Moment, no_expansion};
 use committer::Committer;
-pub use files::{Damage, check_files};
 pub(crate) use queue::Queue;
-pub use restore::RestoreError;
-use storage::Storage;
+pub use restore::{RestoreError, Restored};
+use storage::{Storage, Unfinished};
 
 /// How much memory and disk the engine may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +101,16 @@ impl Embedded {
     /// # Errors
     /// [`OpenError::Locked`] where another process has it open; otherwise as [`OpenError`] says.
     pub fn open(path: &Path, env: Env, options: EmbeddedOptions) -> Result<Self, OpenError> {
-        let (storage, reserved) = Storage::open(path, &options)?;
+        Self::open_as(path, env, options, Unfinished::Refused)
+    }
+
+    fn open_as(
+        path: &Path,
+        env: Env,
+        options: EmbeddedOptions,
+        unfinished: Unfinished,
+    ) -> Result<Self, OpenError> {
+        let (storage, reserved) = Storage::open(path, &options, unfinished)?;
         let (queue, receiver) = Queue::new(env.clone(), &storage, reserved);
         let committer = Committer::new(storage, queue.core(), reserved);
         // A thread of its own rather than a place in the environment's pool: it lives as long
@@ -129,9 +137,13 @@ impl Embedded {
         Backups { queue: Arc::clone(&self.queue), env: self.env.clone() }
     }
 
-    /// Restores a backup into a directory that does not exist or is empty. `progress` is told
-    /// after each part, a quarter of a megabyte or one large value. Versions go on above every one that
-    /// the store of the backup can have handed out until now.
+    /// Restores a backup for a directory that does not exist or is empty: everything is read and
+    /// written when this returns, and gets its name with [`Restored::finish`]. `progress` is told
+    /// after each part, a quarter of a megabyte or one large value.
+    ///
+    /// Versions go on above every one that the store of the backup can have handed out until now.
+    /// That assumes that it was opened less than 300,000 times since, or less than every four seconds
+    /// on average, and that its wall clock and this one are right within years.
     ///
     /// Blocks for as long as reading and writing everything takes; an async caller runs it with
     /// [`Env::run_blocking`].
@@ -143,7 +155,7 @@ impl Embedded {
         backup: impl Read,
         env: &Env,
         mut progress: impl FnMut(BackupCounts),
-    ) -> Result<BackupCounts, RestoreError> {
+    ) -> Result<Restored, RestoreError> {
         restore::restore(path, backup, env, &EmbeddedOptions::default(), &mut progress)
     }
 

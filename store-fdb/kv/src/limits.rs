@@ -85,6 +85,10 @@ pub(crate) const VERSIONS_RESERVED: u64 = 3600 * VERSIONS_PER_SECOND;
 /// Bytes that may be written while a backup runs: about that much is kept in memory for it.
 pub const BACKUP_WRITES_BYTES_MAX: u64 = 512 * 1024 * 1024;
 
+/// How often a backup that waits for its taker looks whether so much was written: what a disk writes
+/// meanwhile is little beside [`BACKUP_WRITES_BYTES_MAX`].
+pub(crate) const BACKUP_CHECK_TIME: Duration = Duration::from_millis(100);
+
 /// About the size of a backup's chunks: large enough for a file or a socket, small enough to
 /// check and to hold.
 pub(crate) const BACKUP_CHUNK_BYTES: usize = 256 * 1024;
@@ -95,9 +99,19 @@ pub(crate) const BACKUP_CHUNKS_WAITING_MAX: usize = 4;
 /// Bytes of one batch of a restore.
 pub(crate) const RESTORE_BATCH_BYTES: usize = 4 * 1024 * 1024;
 
-/// How many times faster than time versions may have advanced between a backup and its restore.
-/// A restart skips up to an hour of versions, so this makes room for one every four minutes.
-pub(crate) const RESTORE_RESTART_FACTOR: u64 = 16;
+/// Versions that a restore skips at least. The original skips up to [`VERSIONS_RESERVED`] with each
+/// opening, so this makes room for 312,000 openings between the backup and the restore: one every ten
+/// minutes for six years, or one every five seconds, as a service that cannot start is tried again,
+/// for eighteen days. 63 bits have room for eight thousand restores of restores.
+pub(crate) const RESTORE_LEAP: u64 = 1 << 50;
+
+/// How many times faster than time versions may have advanced beyond [`RESTORE_LEAP`], and how far
+/// two restores of one backup are apart: room for an opening every four seconds.
+pub(crate) const RESTORE_RESTART_FACTOR: u64 = 1024;
+
+/// The highest version that a restore begins with: the upper half of the 63 bits that clients take
+/// (RFC 7162 §3.1) is left to go on in.
+pub(crate) const RESTORE_VERSION_MAX: u64 = 1 << 62;
 
 /// How long one transaction on a FoundationDB cluster may take in all: twice a transaction's
 /// life, so that only a cluster that does not answer meets it.

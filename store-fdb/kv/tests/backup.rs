@@ -25,7 +25,9 @@ fn open(path: &Path) -> Embedded {
 }
 
 fn restore(path: &Path, backup: &[u8]) -> Result<BackupCounts, RestoreError> {
-    Embedded::restore(path, backup, &Env::system(), |_| {})
+    let restored = Embedded::restore(path, backup, &Env::system(), |_| {})?;
+    let counts = restored.counts();
+    restored.finish().map(|()| counts)
 }
 
 async fn taken(embedded: &Embedded) -> Vec<u8> {
@@ -144,8 +146,10 @@ async fn a_backup_is_one_moment_while_commits_go_on() {
         let target = tempfile::tempdir().unwrap();
         let path = target.path().join("restored");
         let mut told = Vec::new();
-        let counts = Embedded::restore(&path, &*backup, &Env::system(), |counts| told.push(counts));
-        let counts = counts.unwrap();
+        let built = Embedded::restore(&path, &*backup, &Env::system(), |counts| told.push(counts));
+        let built = built.unwrap();
+        let counts = built.counts();
+        built.finish().unwrap();
         assert_eq!((counts.bytes, told.last()), (backup.len() as u64, Some(&counts)));
         let restored = open(&path);
         let (sum, transfers, notes) = check(&restored.database(), &restored.large_values()).await;
@@ -169,7 +173,7 @@ async fn versions_go_on_above_everything_handed_out() {
     embedded.close().await.unwrap();
     let mut highest = 0;
     // The store goes on after its backup, through restarts, each of which skips versions.
-    for _ in 0..10 {
+    for _ in 0..150 {
         let embedded = open(directory.path());
         highest = set(&embedded.database(), b"a", b"").await.version();
         embedded.close().await.unwrap();
@@ -278,9 +282,124 @@ async fn a_crash_in_the_middle_of_a_restore_leaves_no_store() {
     let target = tempfile::tempdir().unwrap();
     let (path, building) = (target.path().join("store"), target.path().join("store.restoring"));
     let mut watched = Watched { backup: &backup, building: &building, seen: 0 };
-    Embedded::restore(&path, &mut watched, &Env::system(), |_| {}).unwrap();
+    let built = Embedded::restore(&path, &mut watched, &Env::system(), |_| {}).unwrap();
     assert!(watched.seen > 10);
-    open(&path);
+    // What is changed before it gets its name is changed for everybody.
+    assert!(!path.exists());
+    let unfinished = built.open().unwrap();
+    set(&unfinished.database(), b"a", b"changed").await;
+    unfinished.close().await.unwrap();
+    let other = Embedded::open(&building, Env::system(), EmbeddedOptions::default());
+    assert!(other.is_err(), "to others it does not open");
+    built.finish().unwrap();
+    let value = open(&path).database().begin().get(b"a").await.unwrap();
+    assert_eq!(value.as_deref(), Some(b"changed".as_slice()));
+    assert!(!building.exists());
+}
+
+/// Whatever a restore leaves that ends at any of its steps, another one takes over, and nothing
+/// opens before.
+#[tokio::test]
+async fn a_crash_at_any_step_leaves_what_another_restore_takes_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let embedded = open(directory.path());
+    set(&embedded.database(), b"a", b"1").await;
+    let backup = taken(&embedded).await;
+    let target = tempfile::tempdir().unwrap();
+    let (path, building) = (target.path().join("store"), target.path().join("store.restoring"));
+    let whole = target.path().join("whole");
+    restore(&whole, &backup).unwrap();
+    let mark = |folder: &Path| std::fs::write(folder.join("restoring"), "").unwrap();
+    // A step that may be left, and where.
+    let steps: [(&str, &dyn Fn()); 6] = [
+        ("the folder is made", &|| std::fs::create_dir(&building).unwrap()),
+        ("the mark is made", &|| {
+            std::fs::create_dir(&building).unwrap();
+            mark(&building);
+        }),
+        ("everything is there", &|| {
+            copy(&whole, &building);
+            mark(&building);
+        }),
+        ("a part is taken away again", &|| {
+            copy(&whole, &building);
+            std::fs::remove_dir_all(building.join("keyspaces")).unwrap();
+            mark(&building);
+        }),
+        ("it has its name, and the mark", &|| {
+            copy(&whole, &path);
+            mark(&path);
+        }),
+        ("it has its name, and is being taken away", &|| {
+            std::fs::create_dir(&path).unwrap();
+            mark(&path);
+        }),
+    ];
+    for (step, leave) in steps {
+        leave();
+        for folder in
+            [&path, &building].into_iter().filter(|folder| folder.join("restoring").exists())
+        {
+            let opened = Embedded::open(folder, Env::system(), EmbeddedOptions::default());
+            assert!(opened.is_err(), "{step}: {}", folder.display());
+        }
+        restore(&path, &backup).unwrap_or_else(|error| panic!("{step}: {error}"));
+        assert!(!building.exists() && !path.join("restoring").exists(), "{step}");
+        let opened = open(&path);
+        assert!(opened.database().begin().get(b"a").await.unwrap().is_some(), "{step}");
+        opened.close().await.unwrap();
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+/// One that still runs is not taken for one that was left.
+#[tokio::test]
+async fn two_restores_into_one_place_do_not_meet() {
+    let directory = tempfile::tempdir().unwrap();
+    let embedded = open(directory.path());
+    set(&embedded.database(), b"a", b"1").await;
+    let backup = taken(&embedded).await;
+    let target = tempfile::tempdir().unwrap();
+    let path = target.path().join("store");
+    let first = Embedded::restore(&path, &*backup, &Env::system(), |_| {}).unwrap();
+    let told = restore(&path, &backup).expect_err("one runs");
+    assert!(matches!(told, RestoreError::Running { .. }), "{told}");
+    first.finish().unwrap();
+    assert!(matches!(restore(&path, &backup), Err(RestoreError::NotEmpty { .. })));
+    assert!(open(&path).database().begin().get(b"a").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_restore_that_is_given_up_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let embedded = open(directory.path());
+    set(&embedded.database(), b"a", b"").await;
+    let backup = taken(&embedded).await;
+    let target = tempfile::tempdir().unwrap();
+    let path = target.path().join("store");
+    let nothing = || std::fs::read_dir(target.path()).unwrap().next().is_none();
+    drop(Embedded::restore(&path, &*backup, &Env::system(), |_| {}).unwrap());
+    assert!(nothing());
+    // Nor does it get its name while somebody writes to it.
+    let built = Embedded::restore(&path, &*backup, &Env::system(), |_| {}).unwrap();
+    let unfinished = built.open().unwrap();
+    let told = built.finish().expect_err("it is open");
+    assert!(matches!(told, RestoreError::Open(kv::OpenError::Locked { .. })), "{told}");
+    assert!(!path.exists());
+    drop(unfinished.close().await);
 }
 
 #[tokio::test]
@@ -310,4 +429,40 @@ async fn a_backup_that_is_overtaken_says_so() {
     // One that is dropped lets go of the store.
     drop(embedded.backups().begin(kv::embedded::no_expansion()).await.unwrap());
     embedded.close().await.unwrap();
+}
+
+/// What is held in memory for a backup is bounded however slowly it is taken.
+#[tokio::test]
+async fn a_taker_that_stands_still_ends_the_backup() {
+    let directory = tempfile::tempdir().unwrap();
+    let embedded = open(directory.path());
+    let (db, large) = (embedded.database(), embedded.large_values());
+    for number in 0..100_u8 {
+        large.put(&[number], Bytes::from(vec![number; 100_000])).await.unwrap();
+    }
+    let mut backup = embedded.backups().begin(kv::embedded::no_expansion()).await.unwrap();
+    let body = Bytes::from(vec![0; 8 * 1024 * 1024]);
+    for _ in 0..=BACKUP_WRITES_BYTES_MAX / body.len() as u64 {
+        large.put(b"again", body.clone()).await.unwrap();
+    }
+    set(&db, b"a", b"the store goes on").await;
+    embedded.close().await.unwrap();
+    // A backup that goes on keeps the directory locked; this one lets go, though nobody takes it.
+    let env = Env::system();
+    let freed = async {
+        while let Err(error) =
+            Embedded::open(directory.path(), env.clone(), EmbeddedOptions::default())
+        {
+            assert!(matches!(error, kv::OpenError::Locked { .. }), "{error}");
+            tokio::task::yield_now().await;
+        }
+    };
+    env.timeout(std::time::Duration::from_secs(60), freed).await.expect("it is let go of");
+    let error = loop {
+        match backup.next_chunk().await {
+            Ok(chunk) => assert!(chunk.is_some(), "it cannot become complete"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error, BackupError::Overtaken);
 }

@@ -5,5 +5,6 @@
 mod crashes {
     mod damage;
     mod full_disk;
+    mod holes;
     mod kills;
 }

@@ -20,6 +20,7 @@ pub mod interest;
 pub mod keys;
 pub mod limits;
 pub mod schema;
+pub mod uid_validity;
 pub mod view;
 
 mod account;

@@ -150,3 +150,11 @@ pub const LOG_TRIM_ENTRIES: usize = 2_000;
 
 /// Records of operations that one transaction sweeps.
 pub const OPERATIONS_PER_SWEEP: usize = 2_000;
+
+/// How far a restore sets the clock of UIDVALIDITYs ahead, in seconds: beyond what any account of the
+/// original can have been ahead of it by making mailboxes fast, and beyond what wall clocks differ
+/// by. Twelve days, so that 32 bits have room for two thousand restores of restores.
+pub const UID_VALIDITY_LEAP: u32 = 1 << 20;
+
+/// Rows that one transaction reads, and mailboxes that it rewrites, while UIDVALIDITYs are renewed.
+pub const RENEWED_ROWS_PER_TRANSACTION: usize = 256;

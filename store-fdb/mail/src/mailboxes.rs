@@ -18,7 +18,8 @@ use crate::{
     },
     limits,
     operation::Outcome,
-    unit::{decode_u32, live_account, read_u32},
+    uid_validity,
+    unit::{live_account, read_u32},
 };
 
 /// The one name that means the same in any case (RFC 9051 §5.1).
@@ -318,8 +319,7 @@ pub async fn mailbox_counts(
     })
 }
 
-/// Makes a mailbox. Its UIDVALIDITY is the time in seconds, and above every earlier one of the
-/// account, so that a name never gets the same twice (RFC 9051 §2.3.1.1).
+/// Makes a mailbox. Its UIDVALIDITY is one that its name never had before ([`uid_validity`]).
 ///
 /// # Errors
 /// [`CreateError`].
@@ -360,7 +360,7 @@ pub async fn create_mailbox(
         name,
         parent: new.parent.map(|parent| parent.0),
         role: new.role.map(|role| role.as_str().to_owned()),
-        uid_validity: next_uid_validity(unit).await?.0,
+        uid_validity: uid_validity::next(unit).await?.0,
         subscribed: new.subscribed,
         acl: Vec::new(),
         deleting: false,
@@ -506,15 +506,6 @@ async fn write_first_header(unit: &AccountUnit, mailbox: MailboxId) -> Result<()
     let key = keys::view::header_key(unit.account, mailbox);
     unit.tx.set(&key, &header.encode_to_vec());
     Ok(())
-}
-
-async fn next_uid_validity(unit: &AccountUnit) -> Result<UidValidity, StoreError> {
-    let key = keys::mailbox::last_uid_validity_key(unit.account);
-    let last = unit.tx.get(&key).await?.map(|value| decode_u32(&value)).transpose()?.unwrap_or(0);
-    let now = u32::try_from(unit.now.unix_seconds()).unwrap_or(1);
-    let next = now.max(last.saturating_add(1));
-    unit.tx.set(&key, &next.to_le_bytes());
-    Ok(UidValidity(next))
 }
 
 async fn read_record(

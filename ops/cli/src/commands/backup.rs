@@ -11,7 +11,8 @@ use std::{
 };
 
 use env::Env;
-use kv::embedded::Embedded;
+use kv::embedded::{Embedded, Restored};
+use mail::uid_validity::{self, Renewed};
 use node::{
     admin::AdminError,
     config::{BLOB_FOLDER, STORE_FOLDER},
@@ -26,6 +27,9 @@ use crate::{
 
 /// Bytes after which the progress is shown again.
 const PROGRESS_BYTES: u64 = 8 << 20;
+
+/// Mailboxes after which the progress is shown again.
+const PROGRESS_MAILBOXES: u64 = 1_000;
 
 pub(crate) fn backup(args: &BackupArgs) -> Result<(), CliError> {
     let backend = Backend::open(&args.target)?;
@@ -62,17 +66,43 @@ pub(crate) fn restore(args: &RestoreArgs) -> Result<(), CliError> {
         return Err(CliError::File { path: files, source });
     }
     let store = args.data.join(STORE_FOLDER);
+    let env = Env::system();
     let mut progress = Progress::new(args.progress);
-    let restored =
-        Embedded::restore(&store, backup, &Env::system(), |counts| progress.show(counts.bytes));
+    let built = Embedded::restore(&store, backup, &env, |counts| progress.show(counts.bytes));
     progress.end();
-    let counts = restored?;
+    let built = built?;
+    let mut progress = Progress::new(args.progress);
+    let renewed = renew(&built, &env, &mut progress);
+    progress.end();
+    let renewed = renewed?;
+    let counts = built.counts();
+    built.finish()?;
     Output::human().line(format_args!(
-        "{}: {} rows and {} pieces of messages",
+        "{}: {} rows and {} pieces of messages; {} mailboxes have a new UIDVALIDITY",
         store.display(),
         counts.rows,
-        counts.large_values
+        counts.large_values,
+        renewed.mailboxes
     ))
+}
+
+/// Gives every mailbox a new UIDVALIDITY before anybody sees the store: UIDs that the original gave
+/// out since the backup are given out again.
+fn renew(built: &Restored, env: &Env, progress: &mut Progress) -> Result<Renewed, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::Process { what: "a runtime", reason: error.to_string() })?;
+    let unfinished = built.open()?;
+    let db = unfinished.database();
+    let renewing = uid_validity::renew(&db, built.created(), env.wall(), |renewed| {
+        progress.show_mailboxes(renewed.mailboxes);
+    });
+    let renewed = runtime.block_on(renewing);
+    let closed = runtime.block_on(unfinished.close());
+    let renewed = renewed?;
+    closed.map_err(CliError::Close)?;
+    Ok(renewed)
 }
 
 /// A backup's file while it is written. Dropped unfinished, it is removed.
@@ -148,10 +178,18 @@ impl Progress {
     }
 
     fn show(&mut self, bytes: u64) {
-        if self.shown && bytes >= self.next {
-            self.next = bytes + PROGRESS_BYTES;
+        self.tell(bytes, PROGRESS_BYTES, format_args!("{} MB", bytes >> 20));
+    }
+
+    fn show_mailboxes(&mut self, mailboxes: u64) {
+        self.tell(mailboxes, PROGRESS_MAILBOXES, format_args!("{mailboxes} mailboxes"));
+    }
+
+    fn tell(&mut self, done: u64, step: u64, text: std::fmt::Arguments<'_>) {
+        if self.shown && done >= self.next {
+            self.next = done + step;
             // Who cannot see it does without.
-            let _unseen = write!(io::stderr().lock(), "\r{} MB", bytes >> 20);
+            let _unseen = write!(io::stderr().lock(), "\r{text}");
         }
     }
 

@@ -3,39 +3,76 @@
 //! Everything comes from one snapshot of all keyspaces, taken between two batches: the rows of
 //! every transaction or none, and every large value that they refer to, because it was put before
 //! them. A thread of its own reads it and hands out chunks through a short channel, so that
-//! nothing blocks the runtime and a slow taker costs no memory.
+//! nothing blocks the runtime.
 //!
 //! While the snapshot is held, `fjall` keeps in memory whatever is written after it. That is
-//! bounded by [`BACKUP_WRITES_BYTES_MAX`], beyond which the backup ends with an error and the
-//! store goes on.
+//! bounded by [`BACKUP_WRITES_BYTES_MAX`], beyond which the thread lets go of the snapshot, the
+//! backup ends with an error and the store goes on. The bound holds whatever the taker does: a
+//! thread that waits for it looks at the bound every [`BACKUP_CHECK_TIME`].
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    thread::Thread,
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use env::Env;
 use fjall::{Keyspace, Readable};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::{
     format::{FrameWriter, Kind, Totals},
     queue::{Core, Queue},
-    storage::{Storage, unreadable},
+    storage::{Storage, tagged, unreadable},
 };
 use crate::{
     Error, Result,
-    limits::{BACKUP_CHUNK_BYTES, BACKUP_CHUNKS_WAITING_MAX, BACKUP_WRITES_BYTES_MAX},
+    limits::{
+        BACKUP_CHECK_TIME, BACKUP_CHUNK_BYTES, BACKUP_CHUNKS_WAITING_MAX, BACKUP_WRITES_BYTES_MAX,
+    },
 };
 
 /// Tells which further large values one of them, by its key and value, stands for: what is kept
 /// outside the engine and belongs into the backup. Called on the backup's thread; may block.
-pub type Expand = Box<dyn FnMut(&[u8], &[u8]) -> Expansion + Send>;
+pub type Expand = Box<dyn FnMut(&Moment<'_>, &[u8], &[u8]) -> Expansion + Send>;
 
-/// Further large values, key and value.
+/// Further large values, key and value. An error ends the backup: what is missing and is needed is
+/// one, and its words name it.
 pub type Expansion = Box<dyn Iterator<Item = std::io::Result<(Vec<u8>, Bytes)>>>;
 
 /// For a store whose large values stand for themselves.
 pub fn no_expansion() -> Expand {
-    Box::new(|_, _| Box::new(std::iter::empty()))
+    Box::new(|_, _, _| Box::new(std::iter::empty()))
+}
+
+/// The moment of the store that a backup holds.
+pub struct Moment<'a>(&'a Everything);
+
+impl Moment<'_> {
+    /// Whether the engine itself holds a large value.
+    ///
+    /// # Errors
+    /// [`Error::EngineFailed`].
+    pub fn has_large_value(&self, key: &[u8]) -> Result<bool> {
+        let held = self.0.snapshot.contains_key(&self.0.large, key);
+        held.map_err(|error| unreadable(&self.0.large, error))
+    }
+
+    /// Whether there is a row from `begin` up to `end`.
+    ///
+    /// # Errors
+    /// [`Error::EngineFailed`].
+    pub fn has_row(&self, begin: &[u8], end: &[u8]) -> Result<bool> {
+        let mut rows = self.0.snapshot.range(&self.0.rows, tagged(begin)..tagged(end));
+        let first = rows.next().map(fjall::Guard::key).transpose();
+        Ok(first.map_err(|error| unreadable(&self.0.rows, error))?.is_some())
+    }
+}
+
+impl std::fmt::Debug for Moment<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Moment")
+    }
 }
 
 /// Why a backup ended early.
@@ -71,7 +108,15 @@ pub struct Backup {
     chunks: mpsc::Receiver<Result<Chunk, BackupError>>,
     counts: BackupCounts,
     progress: Progress,
-    estimated_bytes: u64,
+    /// To be woken when there is room for a chunk.
+    reader: Thread,
+}
+
+impl Drop for Backup {
+    fn drop(&mut self) {
+        self.chunks.close();
+        self.reader.unpark();
+    }
 }
 
 #[derive(PartialEq, Eq)]
@@ -118,7 +163,6 @@ impl Backup {
         let core = queue.core();
         let written_before = core.written_bytes.load(Relaxed);
         let everything = queue.everything().await?;
-        let estimated_bytes = everything.rows.disk_space() + everything.large.disk_space();
         let (sender, chunks) = mpsc::channel(BACKUP_CHUNKS_WAITING_MAX);
         let reader = Reader {
             core,
@@ -133,12 +177,13 @@ impl Backup {
         let created_ms = env.wall().unix_ms();
         // A thread of its own rather than a place in the environment's pool: a taker may be slow
         // for hours, and a runtime that shuts down waits for its pool.
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("kv-backup".into())
             .spawn(move || reader.run(created_ms))
             .map_err(Error::engine_failed)?;
         let (counts, progress) = (BackupCounts::default(), Progress::Reading);
-        Ok(Self { chunks, counts, progress, estimated_bytes })
+        let reader = thread.thread().clone();
+        Ok(Self { chunks, counts, progress, reader })
     }
 
     /// The next bytes of the backup, to be written one after the other; `None` once it is
@@ -152,6 +197,7 @@ impl Backup {
         }
         let ended = || Err(Error::engine_failed("the backup's thread ended").into());
         let chunk = self.chunks.recv().await.unwrap_or_else(ended)?;
+        self.reader.unpark();
         self.counts = chunk.counts;
         self.progress = chunk.progress;
         Ok(Some(chunk.bytes))
@@ -160,12 +206,6 @@ impl Backup {
     /// What the chunks so far hold.
     pub fn counts(&self) -> BackupCounts {
         self.counts
-    }
-
-    /// About how many bytes the backup will have, for a progress bar: what the files take on the
-    /// disk, where they are compressed and may hold what was replaced, without what is in memory.
-    pub fn estimated_bytes(&self) -> u64 {
-        self.estimated_bytes
     }
 }
 
@@ -196,9 +236,13 @@ impl From<Error> for Stop {
 
 impl Reader {
     fn run(mut self, created_ms: i64) {
-        if let Err(Stop::Failed(error)) = self.write(created_ms) {
+        let written = self.write(created_ms);
+        let sender = self.sender.clone();
+        // The snapshot goes before its taker is waited for.
+        drop(self);
+        if let Err(Stop::Failed(error)) = written {
             // Whoever dropped the backup meanwhile does not want to know.
-            let _dropped = self.sender.blocking_send(Err(error));
+            let _dropped = sender.blocking_send(Err(error));
         }
     }
 
@@ -224,7 +268,7 @@ impl Reader {
             let (key, value) = entry.into_inner().map_err(|error| unreadable(&keyspace, error))?;
             self.write_entry(kind, &key, &value)?;
             if kind == Kind::Large {
-                for further in (self.expand)(&key, &value) {
+                for further in (self.expand)(&Moment(&self.everything), &key, &value) {
                     let (key, value) = further
                         .map_err(|error| BackupError::Outside { reason: error.to_string() })
                         .map_err(Stop::Failed)?;
@@ -236,6 +280,7 @@ impl Reader {
     }
 
     fn write_entry(&mut self, kind: Kind, key: &[u8], value: &[u8]) -> Result<(), Stop> {
+        self.check_bound()?;
         let length = |part: &[u8]| u32::try_from(part.len()).expect("fjall's limit is 32 bits");
         self.page.put_u32(length(key));
         self.page.put_u32(length(value));
@@ -261,17 +306,31 @@ impl Reader {
         self.send(frame, progress)
     }
 
-    fn send(&mut self, bytes: Bytes, progress: Progress) -> Result<(), Stop> {
+    /// Fails where holding on to the snapshot costs too much.
+    fn check_bound(&self) -> Result<(), Stop> {
         let written = self.core.written_bytes.load(Relaxed) - self.written_before;
-        if written > BACKUP_WRITES_BYTES_MAX {
-            return Err(Stop::Failed(BackupError::Overtaken));
+        match written > BACKUP_WRITES_BYTES_MAX {
+            true => Err(Stop::Failed(BackupError::Overtaken)),
+            false => Ok(()),
         }
+    }
+
+    fn send(&mut self, bytes: Bytes, progress: Progress) -> Result<(), Stop> {
         let counts = BackupCounts {
             rows: self.totals.rows,
             large_values: self.totals.large_values,
             bytes: self.frames.bytes(),
         };
-        let chunk = Chunk { bytes, counts, progress };
-        self.sender.blocking_send(Ok(chunk)).map_err(|_| Stop::Dropped)
+        let mut chunk = Ok(Chunk { bytes, counts, progress });
+        loop {
+            self.check_bound()?;
+            chunk = match self.sender.try_send(chunk) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Closed(_)) => return Err(Stop::Dropped),
+                Err(TrySendError::Full(back)) => back,
+            };
+            // The taker wakes it.
+            std::thread::park_timeout(BACKUP_CHECK_TIME);
+        }
     }
 }

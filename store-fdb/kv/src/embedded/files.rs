@@ -21,11 +21,10 @@ const KEYSPACES: u64 = 4;
 
 /// A damaged file of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Damage {
-    /// The file.
-    pub path: PathBuf,
+struct Damage {
+    path: PathBuf,
     /// What is wrong with it.
-    pub reason: String,
+    reason: String,
 }
 
 /// Checks what decides which files belong to the store: a few small files.
@@ -47,7 +46,7 @@ pub(super) fn blame(directory: &Path) -> Option<OpenError> {
 ///
 /// For a store that nobody writes to: files come and go otherwise. The journal is checked by every
 /// open.
-pub fn check_files(directory: &Path) -> Vec<Damage> {
+fn check_files(directory: &Path) -> Vec<Damage> {
     let mut damages = Vec::new();
     for keyspace in 0..KEYSPACES {
         let folder = folder(directory, keyspace);
@@ -170,5 +169,72 @@ impl Numbers<'_> {
         let _kind = self.byte()?;
         let checksum = u128::from_le_bytes(self.take()?);
         Some(Listed { path: folder.join(number.to_string()), checksum })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use env::Env;
+
+    use super::*;
+    use crate::embedded::{Embedded, EmbeddedOptions};
+
+    /// A store whose rows and large values are in files.
+    async fn build(path: &Path) {
+        let options = EmbeddedOptions { memtable_bytes: 64 * 1024, ..EmbeddedOptions::default() };
+        let open = || Embedded::open(path, Env::system(), options).unwrap();
+        for _ in 0..2 {
+            let embedded = open();
+            for number in 0..60_u8 {
+                let body = Env::system().random_array::<100_000>();
+                embedded
+                    .large_values()
+                    .put(&[number], Bytes::copy_from_slice(&body))
+                    .await
+                    .unwrap();
+                let tx = embedded.database().begin();
+                tx.set(&[number], &body[..9_000]);
+                tx.commit().await.unwrap();
+            }
+            embedded.close().await.unwrap();
+        }
+        open().close().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_damaged_file_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        Box::pin(build(directory.path())).await;
+        assert_eq!(check_files(directory.path()), []);
+        let mut kinds = std::collections::BTreeSet::new();
+        for keyspace in 0..KEYSPACES {
+            let folder = folder(directory.path(), keyspace);
+            let version = version_file(&folder).unwrap();
+            let listed = listed(&folder, &version).unwrap().into_iter().map(|file| file.path);
+            for file in listed.chain([version, folder.join("current")]) {
+                let kind = file.parent().unwrap().file_name().unwrap();
+                kinds.insert(kind.to_string_lossy().into_owned());
+                let whole = std::fs::read(&file).unwrap();
+                let mut damaged = whole.clone();
+                damaged[whole.len() / 2] ^= 1;
+                for bytes in [Some(damaged), Some(whole[1..].to_vec()), None] {
+                    match bytes {
+                        Some(bytes) => std::fs::write(&file, bytes).unwrap(),
+                        None => std::fs::remove_file(&file).unwrap(),
+                    }
+                    let found = check_files(directory.path());
+                    // What names a version names another one where it is damaged.
+                    let named = found[0].path == file || file.ends_with("current");
+                    assert!(found.len() == 1 && named, "{file:?} {found:?}");
+                    assert!(matches!(
+                        blame(directory.path()),
+                        Some(OpenError::Corrupt { path, .. }) if path == found[0].path
+                    ));
+                }
+                std::fs::write(&file, whole).unwrap();
+            }
+        }
+        assert!(kinds.contains("tables") && kinds.contains("blobs"), "{kinds:?}");
     }
 }

@@ -2,12 +2,21 @@
 //!
 //! `fjall` takes the first entry that it cannot parse for the journal's end and cuts the file off
 //! there, whatever follows; the numbers in a batch's head have no checksum. Each batch of ours
-//! therefore ends with a [`Record`] that numbers it, and this check reads every batch first:
+//! therefore ends with a [`Record`] that numbers it, and with how far batches were synced before it
+//! was written ([`SYNCED_KEY`]). This check reads every batch first:
 //!
-//! - sealed journals are whole, and batches follow each other without a gap;
-//! - what follows the last whole batch of the newest journal is a torn write, and is cut off, only
-//!   where every batch that was acknowledged came before it. Otherwise it is damage, and is told
-//!   with its file and place, and nothing is changed.
+//! - sealed journals are whole, because they are synced when they are sealed, and batches follow
+//!   each other without a gap;
+//! - what follows the last whole batch of the newest journal is what a power cut leaves, and is cut
+//!   off, only where every batch that may have been acknowledged came before it. Otherwise it is
+//!   damage, and is told with its file and place, and nothing is changed.
+//!
+//! A disk writes pages in any order until a sync, so behind a batch that a power cut tore there may
+//! be later ones that are whole. None of them was acknowledged, for a batch is not acknowledged before
+//! all up to it are synced; and each says so: it was written when the torn one was not synced. One
+//! that says the opposite makes the torn batch damage. Of a batch that is not whole, too, the end
+//! counts if it is there. Format 2 did not note what was synced: behind a batch without that note,
+//! every batch is taken to say that all before it was.
 //!
 //! The layout is that of `fjall` 3, all numbers little-endian:
 //!
@@ -35,11 +44,30 @@ use crate::OpenError;
 /// The key of the record in keyspace `meta`, and the last item of every batch.
 pub(super) const BATCH_KEY: &[u8] = b"batch";
 
+/// The key, in keyspace `meta`, of the last batch that was synced when a batch was written, 8 bytes
+/// big-endian: the last item but one of every batch.
+pub(super) const SYNCED_KEY: &[u8] = b"synced";
+
 const END_MAGIC: &[u8; 4] = b"FJL\x03";
 
 /// Sequence numbers that `fjall` can have used for itself between two batches: far more than it
 /// does, and far from where they end.
 const SEQUENCE_GAP_MAX: u64 = 1 << 32;
+
+/// Bytes of an item before its key: tag, kind, compression, keyspace, and the three lengths.
+const ITEM_HEAD_BYTES: usize = 21;
+
+const RECORD_BYTES: usize = 16;
+
+const RECORD_BYTES_U32: u32 = 16;
+
+/// Bytes of a batch's last two items and its end.
+const LAST_BYTES: usize =
+    item_bytes(SYNCED_KEY, 8) + item_bytes(BATCH_KEY, RECORD_BYTES) + 1 + 8 + END_MAGIC.len();
+
+const fn item_bytes(key: &[u8], value_bytes: usize) -> usize {
+    ITEM_HEAD_BYTES + key.len() + value_bytes
+}
 
 /// How much is read of the file at once.
 const READ_BYTES: usize = 256 * 1024;
@@ -54,15 +82,15 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn encode(self) -> [u8; 16] {
-        let mut bytes = [0; 16];
+    pub(super) fn encode(self) -> [u8; RECORD_BYTES] {
+        let mut bytes = [0; RECORD_BYTES];
         bytes[..8].copy_from_slice(&self.batch.to_be_bytes());
         bytes[8..].copy_from_slice(&self.sequence_min.to_be_bytes());
         bytes
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let bytes = <[u8; 16]>::try_from(bytes).ok()?;
+        let bytes = <[u8; RECORD_BYTES]>::try_from(bytes).ok()?;
         let (batch, sequence_min) = bytes.split_at(8);
         let number = |half: &[u8]| Some(u64::from_be_bytes(half.try_into().ok()?));
         Some(Self { batch: number(batch)?, sequence_min: number(sequence_min)? })
@@ -98,16 +126,14 @@ pub(super) fn check(directory: &Path, acknowledged: u64) -> Result<Option<u64>, 
     let walked = walk(newest, last)?;
     if let Tail::Broken { reason } = walked.tail {
         let found = walked.last.map_or(0, |last| last.record.batch);
-        if found < acknowledged {
-            let reason =
-                format!("{reason}; batch {acknowledged} was acknowledged, {found} is the last");
+        let noted = walked.last.map_or(Noted::Nothing, |last| last.noted);
+        let behind = Behind::read(newest, walked.whole_bytes, found, noted)?;
+        let synced = acknowledged.max(behind.synced);
+        if found < synced {
+            let reason = format!("{reason}; batch {synced} was acknowledged, {found} is the last");
             return Err(damaged(newest, walked.whole_bytes, &reason));
         }
-        if let Some(place) = later_batch(newest, walked.whole_bytes, found)? {
-            let reason = format!("{reason}, and a whole batch follows at byte {place}");
-            return Err(damaged(newest, walked.whole_bytes, &reason));
-        }
-        cut_off(newest, walked.whole_bytes)?;
+        cut_off(newest, walked.whole_bytes, found, behind.batches)?;
     }
     Ok(walked.last.map(|last| last.record.batch))
 }
@@ -137,6 +163,15 @@ fn journals(directory: &Path) -> Result<Vec<(u64, PathBuf)>, OpenError> {
 struct Whole {
     record: Record,
     sequence: u64,
+    noted: Noted,
+}
+
+/// Whether a batch notes how far batches were synced before it. No release that does not has written
+/// behind one that does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Noted {
+    Synced,
+    Nothing,
 }
 
 /// One journal, read to its end.
@@ -162,10 +197,10 @@ fn walk(path: &Path, mut last: Option<Whole>) -> Result<Walked, OpenError> {
     loop {
         let whole_bytes = entries.at;
         let tail = match entries.batch().map_err(io)? {
-            Parsed::Batch { sequence, record: Some(record) } => {
+            Parsed::Batch { sequence, record: Some(record), noted } => {
                 match follows(last, sequence, record) {
                     Ok(()) => {
-                        last = Some(Whole { record, sequence });
+                        last = Some(Whole { record, sequence, noted });
                         continue;
                     }
                     Err(reason) => Tail::Broken { reason },
@@ -198,43 +233,103 @@ fn follows(last: Option<Whole>, sequence: u64, record: Record) -> Result<(), &'s
     }
 }
 
-/// Where the first whole batch begins that comes after `found` and lies behind `after`.
-fn later_batch(path: &Path, after: u64, found: u64) -> Result<Option<u64>, OpenError> {
-    let io = |source| OpenError::Io { path: path.to_owned(), source };
-    let mut file = BufReader::with_capacity(READ_BYTES, File::open(path).map_err(io)?);
-    file.seek(SeekFrom::Start(after)).map_err(io)?;
-    let mut matched = 0;
-    for (place, byte) in (after + 1..).zip(file.bytes()) {
-        let byte = byte.map_err(io)?;
-        matched = match byte {
-            _ if byte == END_MAGIC[matched] => matched + 1,
-            _ => usize::from(byte == END_MAGIC[0]),
-        };
-        if matched == END_MAGIC.len() {
-            matched = 0;
-            let mut entries = Entries::open_at(path, place).map_err(io)?;
-            if let Parsed::Batch { record: Some(record), .. } = entries.batch().map_err(io)?
-                && record.batch > found
-            {
-                return Ok(Some(place));
-            }
-        }
-    }
-    Ok(None)
+/// What the ends of batches say that lie behind a torn one.
+#[derive(Debug, Default)]
+struct Behind {
+    /// How many there are.
+    batches: u64,
+    /// The last batch that was synced before any of them was written.
+    synced: u64,
 }
 
-fn cut_off(path: &Path, whole_bytes: u64) -> Result<(), OpenError> {
+impl Behind {
+    /// Reads the journal from `after` on. `found` is the last batch before; whether that notes what
+    /// was synced tells what it means where a note is not there.
+    fn read(path: &Path, after: u64, found: u64, noted: Noted) -> Result<Self, OpenError> {
+        let io = |source| OpenError::Io { path: path.to_owned(), source };
+        let mut file = File::open(path).map_err(io)?;
+        let bytes = file.seek(SeekFrom::End(0)).map_err(io)?.saturating_sub(after);
+        file.seek(SeekFrom::Start(after)).map_err(io)?;
+        // What says more is no batch's: so many do not fit there.
+        let last = found.saturating_add(bytes / LAST_BYTES as u64 + 1);
+        let mut behind = Self::default();
+        // The end of what was read before, and what is read next.
+        let mut block = vec![0; LAST_BYTES + READ_BYTES];
+        loop {
+            let read = file.read(&mut block[LAST_BYTES..]).map_err(io)?;
+            if read == 0 {
+                return Ok(behind);
+            }
+            for window in block[..LAST_BYTES + read].windows(LAST_BYTES).skip(1) {
+                if window.ends_with(END_MAGIC)
+                    && let Some((batch, synced)) = ended(window)
+                    && (found + 1..=last).contains(&batch)
+                {
+                    behind.add(batch, synced, noted);
+                }
+            }
+            block.copy_within(read..read + LAST_BYTES, 0);
+        }
+    }
+
+    fn add(&mut self, batch: u64, synced: Option<u64>, noted: Noted) {
+        let before = batch - 1;
+        let synced = match (synced, noted) {
+            (Some(synced), _) => synced.min(before),
+            // Lost with the page that the batch began in.
+            (None, Noted::Synced) => 0,
+            (None, Noted::Nothing) => before,
+        };
+        self.batches += 1;
+        self.synced = self.synced.max(synced);
+    }
+}
+
+/// A batch's number, and how far it notes that batches were synced, by its last bytes.
+fn ended(window: &[u8]) -> Option<(u64, Option<u64>)> {
+    let (synced, rest) = window.split_at(item_bytes(SYNCED_KEY, 8));
+    let (record, end) = rest.split_at(item_bytes(BATCH_KEY, RECORD_BYTES));
+    let record = Record::decode(value_of(record, BATCH_KEY).filter(|_| end[0] == 3)?)?;
+    let synced = value_of(synced, SYNCED_KEY).and_then(|value| value.try_into().ok());
+    Some((record.batch, synced.map(u64::from_be_bytes)))
+}
+
+/// The value of an item that has this key and fills these bytes.
+fn value_of<'a>(item: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
+    let (head, rest) = item.split_at_checked(ITEM_HEAD_BYTES)?;
+    let value = rest.strip_prefix(key)?;
+    let key_bytes = u16::from_le_bytes([head[11], head[12]]);
+    let value_bytes = u32::from_le_bytes([head[17], head[18], head[19], head[20]]);
+    let fits = usize::from(key_bytes) == key.len()
+        && usize::try_from(value_bytes).is_ok_and(|bytes| bytes == value.len());
+    (head[0] == 2 && fits).then_some(value)
+}
+
+fn cut_off(path: &Path, whole_bytes: u64, found: u64, behind: u64) -> Result<(), OpenError> {
     let io = |source| OpenError::Io { path: path.to_owned(), source };
-    tracing::warn!(journal = %path.display(), whole_bytes, "cutting off a torn last write");
+    tracing::warn!(
+        journal = %path.display(),
+        whole_bytes,
+        last_batch = found,
+        later_batches = behind,
+        "cutting off a torn last write; nothing of it was acknowledged"
+    );
     let file = std::fs::OpenOptions::new().write(true).open(path).map_err(io)?;
     file.set_len(whole_bytes).and_then(|()| file.sync_all()).map_err(io)
 }
 
 /// What stands at one place of a journal.
 enum Parsed {
-    Batch { sequence: u64, record: Option<Record> },
+    Batch { sequence: u64, record: Option<Record>, noted: Noted },
     Broken(&'static str),
     End,
+}
+
+/// An item of a batch.
+enum Item {
+    Record(Record),
+    Synced,
+    Other,
 }
 
 /// Why a batch cannot be read.
@@ -260,14 +355,8 @@ struct Entries {
 
 impl Entries {
     fn open(path: &Path) -> std::io::Result<Self> {
-        Self::open_at(path, 0)
-    }
-
-    fn open_at(path: &Path, at: u64) -> std::io::Result<Self> {
-        let mut file = File::open(path)?;
-        file.seek(SeekFrom::Start(at))?;
-        let file = BufReader::with_capacity(READ_BYTES, file);
-        Ok(Self { file, at, buffer: vec![0; 64 * 1024] })
+        let file = BufReader::with_capacity(READ_BYTES, File::open(path)?);
+        Ok(Self { file, at: 0, buffer: vec![0; 64 * 1024] })
     }
 
     fn read<const N: usize>(&mut self) -> Result<[u8; N], Stop> {
@@ -296,9 +385,13 @@ impl Entries {
         let items = u32::from_le_bytes(self.read()?);
         let sequence = u64::from_le_bytes(self.read()?);
         let mut hash = Xxh3::new();
-        let mut record = None;
+        let (mut record, mut noted) = (None, Noted::Nothing);
         for _ in 0..items {
-            record = self.item(&mut hash)?;
+            match self.item(&mut hash)? {
+                Item::Synced => noted = Noted::Synced,
+                Item::Record(found) => record = Some(found),
+                Item::Other => record = None,
+            }
         }
         let [3] = self.read()? else { return Err(Stop::Broken("it has no end")) };
         let checksum = u64::from_le_bytes(self.read()?);
@@ -308,17 +401,17 @@ impl Entries {
         if checksum != hash.digest() {
             return Err(Stop::Broken("its checksum is wrong"));
         }
-        Ok(Parsed::Batch { sequence, record })
+        Ok(Parsed::Batch { sequence, record, noted })
     }
 
-    /// Reads one item into the checksum; gives its value where it is a record.
-    fn item(&mut self, hash: &mut Xxh3) -> Result<Option<Record>, Stop> {
+    /// Reads one item into the checksum.
+    fn item(&mut self, hash: &mut Xxh3) -> Result<Item, Stop> {
         let tag = self.read::<1>()?;
         hash.update(&tag);
         match tag {
             [4] => {
                 hash.update(&self.read::<8>()?);
-                return Ok(None);
+                return Ok(Item::Other);
             }
             [2] => {}
             _ => return Err(Stop::Broken("one of its items is of no known kind")),
@@ -340,8 +433,14 @@ impl Entries {
             left -= value_end;
         }
         self.at += key_bytes as u64 + u64::from(value_bytes);
-        let is_record = key == BATCH_KEY && value_bytes == 16;
-        Ok(if is_record { Record::decode(&self.buffer[..value_end]) } else { None })
+        let value = &self.buffer[..value_end];
+        Ok(match (&key[..], value_bytes) {
+            (BATCH_KEY, RECORD_BYTES_U32) => {
+                Record::decode(value).map_or(Item::Other, Item::Record)
+            }
+            (SYNCED_KEY, 8) => Item::Synced,
+            _ => Item::Other,
+        })
     }
 
     /// Whether nothing but zeros is left.

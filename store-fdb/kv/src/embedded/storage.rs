@@ -6,6 +6,7 @@
 //! | `large` | the key | a large value, kept outside the tree |
 //! | `meta` | `format` | format number, 4 bytes big-endian |
 //! | `meta` | `reserved` | no version above this was handed out, 8 bytes big-endian |
+//! | `meta` | `synced` | the last batch that was synced before the last batch, 8 bytes big-endian, written with every batch |
 //! | `meta` | `batch` | the last batch's [`Record`], written with every batch |
 //!
 //! A row's key is tagged because FoundationDB allows the empty key and `fjall` does not.
@@ -25,7 +26,7 @@ use super::{
     EmbeddedOptions,
     acknowledged::Acknowledged,
     files,
-    journal::{self, BATCH_KEY, Record},
+    journal::{self, BATCH_KEY, Record, SYNCED_KEY},
 };
 use crate::{
     Direction, Error, KeyValue, OpenError, Result,
@@ -36,8 +37,10 @@ use crate::{
     },
 };
 
-/// Format 1 had no batch records; it is brought forward when it is opened.
-const FORMAT: u32 = 2;
+/// Format 1 had no batch records, and format 2 did not note with them what was synced; they are
+/// brought forward when they are opened. The check of the journal relies on it that no older release
+/// goes on with a store.
+const FORMAT: u32 = 3;
 const FORMAT_KEY: &[u8] = b"format";
 const RESERVED_KEY: &[u8] = b"reserved";
 const ROW_TAG: u8 = b'k';
@@ -79,6 +82,15 @@ pub(super) struct Storage {
     sequence_next: u64,
 }
 
+/// Whether a store may be opened that a restore has not finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unfinished {
+    /// By everybody else.
+    Refused,
+    /// By that restore.
+    Accepted,
+}
+
 /// Whether what is written is on the disk when the write returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Durability {
@@ -105,7 +117,14 @@ impl From<fjall::Error> for Error {
 
 impl Storage {
     /// Opens the directory and reserves versions: all from the returned one on are new.
-    pub(super) fn open(path: &Path, options: &EmbeddedOptions) -> Result<(Self, u64), OpenError> {
+    pub(super) fn open(
+        path: &Path,
+        options: &EmbeddedOptions,
+        unfinished: Unfinished,
+    ) -> Result<(Self, u64), OpenError> {
+        if unfinished == Unfinished::Refused && path.join(RESTORING_MARK).exists() {
+            return Err(corrupt(path, "a restore into it did not finish; it has to be run again"));
+        }
         let mut storage = Self::recover(path, options)?;
         let reserved = match storage.meta.get(RESERVED_KEY).map_err(|error| at(path, error))? {
             Some(bytes) => u64::from_be_bytes(
@@ -130,9 +149,6 @@ impl Storage {
     /// Opens the directory, creating it where there is none, and finds every acknowledged batch
     /// in it.
     fn recover(path: &Path, options: &EmbeddedOptions) -> Result<Self, OpenError> {
-        if path.join(RESTORING_MARK).exists() {
-            return Err(corrupt(path, "a restore into it did not finish"));
-        }
         let _opening = lock_opening(path)?;
         let version_mark = path.join(VERSION_MARK);
         let acknowledged = match Acknowledged::open(path)? {
@@ -244,6 +260,7 @@ impl Storage {
     ) -> Result<(), fjall::Error> {
         let mut batch = batch.durability(Some(durability.mode()));
         let record = Record { batch: self.batch + 1, sequence_min: self.sequence_next };
+        batch.insert(&self.meta, SYNCED_KEY, self.acknowledged.batch().to_be_bytes());
         // The last item: where the check of the journal looks for it.
         batch.insert(&self.meta, BATCH_KEY, record.encode());
         batch.commit()?;
@@ -323,7 +340,7 @@ fn lock_opening(path: &Path) -> Result<std::fs::File, OpenError> {
 }
 
 /// Whether a process has the directory open.
-fn in_use(path: &Path) -> bool {
+pub(super) fn in_use(path: &Path) -> bool {
     let lock = std::fs::OpenOptions::new().read(true).write(true).open(path.join(LOCK_FILE));
     lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(std::fs::TryLockError::WouldBlock)))
 }
@@ -413,8 +430,7 @@ impl Base for Snapshot {
     }
 }
 
-/// A failed read, with the folder that it was of. [`check_files`](super::check_files) finds the
-/// file.
+/// A failed read, with the folder that it was of.
 pub(super) fn unreadable(keyspace: &Keyspace, error: fjall::Error) -> Error {
     Error::engine_failed(format!("{} ({}): {error}", keyspace.path().display(), keyspace.name()))
 }

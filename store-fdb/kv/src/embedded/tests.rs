@@ -96,3 +96,49 @@ async fn a_failed_batch_fails_every_commit_in_it() {
         assert_eq!(applied, expected, "{moment:?}");
     }
 }
+
+/// Waits until somebody waits for a lock on the file, as the system tells.
+#[cfg(target_os = "linux")]
+fn wait_for_a_waiter(lock: &std::fs::File, ended: impl Fn() -> bool) {
+    use std::os::unix::fs::MetadataExt;
+    let inode = format!(":{} ", lock.metadata().unwrap().ino());
+    let waits = |line: &str| line.contains("-> FLOCK") && line.contains(&inode);
+    while !std::fs::read_to_string("/proc/locks").unwrap().lines().any(waits) {
+        assert!(!ended(), "it did not wait for its turn");
+        std::thread::yield_now();
+    }
+}
+
+/// What one process sees and cuts off is never what another one is writing: it waits until the
+/// other has the store open, and then leaves it alone.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn two_that_open_at_once_do_not_check_what_the_other_writes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let open = || Embedded::open(path, Env::system(), EmbeddedOptions::default());
+    open().unwrap().close().await.unwrap();
+    let file = |name| std::fs::File::options().write(true).open(path.join(name)).unwrap();
+    // Another process has begun to open the store, and a third one comes.
+    let opening = file("opening.lock");
+    opening.lock().unwrap();
+    let journal = path.join("0.jnl");
+    let torn = std::thread::scope(|threads| {
+        let third = threads.spawn(open);
+        wait_for_a_waiter(&opening, || third.is_finished());
+        // The other has opened it, and is in the middle of a write.
+        let lock = file("lock");
+        lock.lock().unwrap();
+        let mut torn = std::fs::read(&journal).unwrap();
+        torn.extend([1, 9, 9]);
+        std::fs::write(&journal, &torn).unwrap();
+        opening.unlock().unwrap();
+        let told = third.join().unwrap();
+        assert!(matches!(told, Err(OpenError::Locked { .. })), "{told:?}");
+        torn
+    });
+    assert!(std::fs::read(&journal).unwrap() == torn, "nothing is cut off");
+    // Nobody has it open any more: it was a torn write.
+    open().unwrap();
+    assert!(std::fs::read(&journal).unwrap() != torn);
+}

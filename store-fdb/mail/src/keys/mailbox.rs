@@ -8,6 +8,7 @@
 //! | (Next, A, "v") | last UIDVALIDITY, u32 LE | read and written at creation, so that no name gets one twice |
 //! | (Next, A, "e") | next EmailId, u32 LE | read and written by each unit that appends |
 //! | (Next, A, "u", M) | next UID, u32 LE | read and written by each unit that adds to M |
+//! | (Meta, "uid-validity") | [`ValidityClock`] | with the store's first restore; set ahead by each further one |
 
 use kv::{Subspace, tuple::pack};
 
@@ -50,6 +51,14 @@ pub struct AclEntry {
     pub rights: String,
 }
 
+/// The clock that new UIDVALIDITYs are taken from.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct ValidityClock {
+    /// How far it is ahead of the time.
+    #[prost(uint32, tag = "1")]
+    pub ahead_seconds: u32,
+}
+
 /// (Mailbox, A, M)
 pub fn key(account: AccountId, mailbox: MailboxId) -> Vec<u8> {
     pack(&(Subspace::Mailbox as u64, account.0, mailbox.0))
@@ -87,6 +96,11 @@ pub fn next_mailbox_key(account: AccountId) -> Vec<u8> {
 /// (Next, A, "v")
 pub fn last_uid_validity_key(account: AccountId) -> Vec<u8> {
     pack(&(Subspace::Next as u64, account.0, "v"))
+}
+
+/// (Meta, "uid-validity")
+pub fn validity_clock_key() -> Vec<u8> {
+    pack(&(Subspace::Meta as u64, "uid-validity"))
 }
 
 /// (Next, A, "e")

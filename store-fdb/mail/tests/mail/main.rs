@@ -13,4 +13,5 @@ mod fsck;
 mod log;
 mod mailboxes;
 mod random;
+mod uid_validity;
 mod views;
