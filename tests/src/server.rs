@@ -198,6 +198,17 @@ impl Server {
         Self::start_kind(Kind::Configured, sections)
     }
 
+    /// The same, not started and without accounts.
+    ///
+    /// # Panics
+    /// Where its folder cannot be made.
+    pub fn stopped(sections: &str) -> Self {
+        let mut server = Self::new(Kind::Configured);
+        sections.clone_into(&mut server.sections);
+        std::fs::create_dir(server.data()).expect("the folder is writable");
+        server
+    }
+
     fn start_kind(kind: Kind, sections: &str) -> Self {
         let mut server = Self::new(kind);
         sections.clone_into(&mut server.sections);
@@ -364,7 +375,8 @@ impl Server {
         panic!("every port is taken before the server gets it");
     }
 
-    fn command(&self) -> Command {
+    /// The command that serves.
+    pub fn command(&self) -> Command {
         let mut command = Command::new(program::rookery());
         command.arg("serve");
         match self.kind {

@@ -19,8 +19,11 @@ pub use reader::BlobReader;
 pub use writer::BlobWriter;
 
 use crate::{
-    BlobError, BlobFaultHandle, BlobId, BlobName, ListCursor, ListPage, backend::Backend,
-    embedded::Embedded, folder::Folder,
+    BlobError, BlobFaultHandle, BlobId, BlobName, ListCursor, ListPage,
+    backend::Backend,
+    binding::{Place, StoreId},
+    embedded::Embedded,
+    folder::Folder,
 };
 
 #[cfg(feature = "s3")]
@@ -232,6 +235,42 @@ impl BlobStore {
             }
         };
         self.faults.call(&self.env, "remove", remove).await
+    }
+
+    /// Where the blobs are, where that is a bucket.
+    pub(crate) fn place(&self) -> Option<Place> {
+        match &*self.backend {
+            Backend::Embedded(_) => None,
+            #[cfg(feature = "s3")]
+            Backend::S3(s3) => Some(s3.place()),
+        }
+    }
+
+    /// The stores that have marked the bucket; none where there is no bucket.
+    pub(crate) async fn marks(&self) -> Result<Vec<StoreId>, BlobError> {
+        let marks = async {
+            match &*self.backend {
+                Backend::Embedded(_) => Ok(Vec::new()),
+                #[cfg(feature = "s3")]
+                Backend::S3(s3) => s3.marks().await,
+            }
+        };
+        self.faults.call(&self.env, "look for the bucket's mark", marks).await
+    }
+
+    /// Marks the bucket, if there is one.
+    pub(crate) async fn put_mark(&self, id: StoreId) -> Result<(), BlobError> {
+        let put = async {
+            match &*self.backend {
+                Backend::Embedded(_) => {
+                    let _unneeded = id;
+                    Ok(())
+                }
+                #[cfg(feature = "s3")]
+                Backend::S3(s3) => s3.put_mark(id).await,
+            }
+        };
+        self.faults.call(&self.env, "mark the bucket", put).await
     }
 
     /// Takes back uploads that were begun before `before` and never ended; tells how many.

@@ -47,7 +47,7 @@ mod walk;
 
 use std::time::Duration;
 
-use blob::{BlobError, BlobId, BlobStore};
+use blob::{BlobError, BlobId, BlobStore, binding::BindError};
 use env::Env;
 use kv::{AsKvError, Database};
 use tokio::sync::mpsc;
@@ -213,6 +213,19 @@ pub enum FsckError {
     /// The blob store failed.
     #[error(transparent)]
     Blob(BlobError),
+    /// The blobs are not this store's, or not known to be.
+    #[error(transparent)]
+    Binding(BindError),
+}
+
+impl From<BindError> for FsckError {
+    fn from(error: BindError) -> Self {
+        match error {
+            BindError::Kv(error) => error.into(),
+            BindError::Blob(error) => Self::Blob(error),
+            error => Self::Binding(error),
+        }
+    }
 }
 
 impl From<kv::Error> for FsckError {
@@ -225,7 +238,7 @@ impl AsKvError for FsckError {
     fn as_kv_error(&self) -> Option<&kv::Error> {
         match self {
             Self::Store(error) => error.as_kv_error(),
-            Self::Stopped | Self::Blob(_) => None,
+            Self::Stopped | Self::Blob(_) | Self::Binding(_) => None,
         }
     }
 }

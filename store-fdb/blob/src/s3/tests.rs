@@ -313,6 +313,7 @@ async fn sweeping_on_s3_removes_what_nothing_needs() {
     let server = Server::start().await;
     let env = Env::system();
     let (store, db) = (server.store().await, kv::Database::memory(env.clone()));
+    crate::binding::bind(&db, &store, &env).await.unwrap();
     let owner = &Owner::Email(1, 1);
     let mut ids = Vec::new();
     for n in 0..6_u8 {
@@ -330,8 +331,7 @@ async fn sweeping_on_s3_removes_what_nothing_needs() {
     let mut writer = store.writer();
     writer.write(&bytes(PART_BYTES + CHUNK_BYTES + 1)).await.unwrap();
     std::mem::forget(writer);
-    let settings =
-        SweepSettings { scan_interval: Some(Duration::ZERO), ..SweepSettings::default() };
+    let settings = SweepSettings { scan_interval: Duration::ZERO, ..SweepSettings::default() };
     let sweeper = Sweeper::new(env, db.clone(), store.clone(), settings);
     let at = |ms: i64| Timestamp::from_unix_ms(now.unix_ms() + ms);
     assert_eq!(sweeper.pass(at(GRACE_MS - 60_000)).await.unwrap().removed, 0);

@@ -9,7 +9,7 @@
 use blob::{
     BlobError, BlobId, Owner,
     audit::{Audit, AuditError, Depth, Finding},
-    sweep::SCAN_INTERVAL,
+    sweep::{SCAN_INTERVAL, Share},
 };
 use kv::Transaction;
 
@@ -62,7 +62,11 @@ pub(super) async fn check(walk: &mut Walk, whose: Whose) -> Result<(), FsckError
 }
 
 /// What nobody needs. References to nothing have been told of already.
+///
+/// Where nearly all look like it, the references are at fault: that is told, and what was told of
+/// single blobs is not mended.
 async fn check_orphans(walk: &mut Walk) -> Result<(), FsckError> {
+    blob::binding::verify(&walk.db, &walk.blobs).await?;
     let (env, db, blobs) = (walk.env.clone(), walk.db.clone(), walk.blobs.clone());
     let mut audit = Audit::new(env, db, blobs, Depth::Names, SCAN_INTERVAL);
     loop {
@@ -71,7 +75,7 @@ async fn check_orphans(walk: &mut Walk) -> Result<(), FsckError> {
             AuditError::Kv(error) => FsckError::from(error),
             AuditError::Blob(error) => FsckError::Blob(error),
         })?;
-        let Some(step) = step else { return Ok(()) };
+        let Some(step) = step else { break };
         walk.rest_after(walk.env.monotonic().saturating_since(begun)).await;
         walk.tell_progress()?;
         for finding in step.findings {
@@ -80,6 +84,12 @@ async fn check_orphans(walk: &mut Walk) -> Result<(), FsckError> {
             }
         }
     }
+    if audit.share().is_implausible() {
+        walk.found.retain(|damage| !matches!(damage, Damage::Orphan(_)));
+        let Share { judged, orphans } = audit.share();
+        walk.find(Damage::TooManyOrphans { judged, orphans }).await?;
+    }
+    Ok(())
 }
 
 fn range(whose: Whose) -> (Vec<u8>, Vec<u8>) {

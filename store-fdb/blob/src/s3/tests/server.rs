@@ -19,6 +19,7 @@ use s3s::service::S3Service;
 
 use crate::{
     BlobStore,
+    binding::MARK,
     s3::{AddressStyle, CacheSettings, Credentials, Retries, S3Settings, TimeLimits},
 };
 
@@ -146,14 +147,39 @@ impl Server {
         self.state.lock().unwrap().uploads.len()
     }
 
-    /// The files of the objects, with what is in them.
+    /// The files of the blobs, with what is in them.
     pub(crate) fn objects(&self) -> Vec<std::path::PathBuf> {
+        let is_mark = |path: &std::path::PathBuf| file_name(path).starts_with(MARK);
+        self.files().into_iter().filter(|path| !is_mark(path)).collect()
+    }
+
+    /// The names of the stores' marks, without the prefix.
+    pub(crate) fn marks(&self) -> Vec<String> {
+        let names = self.files().into_iter().map(|path| file_name(&path));
+        names.filter(|name| name.starts_with(MARK)).collect()
+    }
+
+    /// Removes an object behind everybody's back.
+    pub(crate) fn remove(&self, key: &str) {
+        std::fs::remove_file(self.folder.path().join("mail").join(key)).unwrap();
+    }
+
+    /// Puts an object as a person does.
+    pub(crate) fn place_object(&self, key: &str, bytes: &[u8]) {
+        std::fs::write(self.folder.path().join("mail").join(key), bytes).unwrap();
+    }
+
+    fn files(&self) -> Vec<std::path::PathBuf> {
         let folder = self.folder.path().join("mail/some/place");
         let Ok(files) = std::fs::read_dir(folder) else { return Vec::new() };
         let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
         files.sort();
         files
     }
+}
+
+fn file_name(path: &std::path::Path) -> String {
+    path.file_name().unwrap().to_str().unwrap().to_owned()
 }
 
 type Answer = Response<Faulty>;
