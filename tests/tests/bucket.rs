@@ -79,3 +79,34 @@ fn a_bucket_whose_mark_is_lost_waits_for_a_person() {
     server.restart();
     server.cli(&["fsck", "--speed", "100"]);
 }
+
+/// What the bucket holds is looked at, whatever the node has in its cache.
+#[test]
+fn a_byte_that_is_another_in_the_bucket_is_found() {
+    let bucket = Bucket::start();
+    let server = server_with_mail(&bucket, &[100, 700_000]);
+    let mut imap = server.imap(ALICE);
+    imap.ok("SELECT INBOX");
+    let before = [1, 2].map(|uid| imap.body(uid));
+    let objects = bucket.objects();
+    let [small, large] = &objects[..] else { panic!("{objects:?}") };
+    let check = |arguments: &[&str]| {
+        let output = program::run(&mut server.cli_command(arguments), b"");
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), told.matches("blob_damaged").count())
+    };
+    assert_eq!(check(&["fsck", "--bytes", "--json"]), (Some(0), 0));
+    let right = std::fs::read(large).expect("it is there");
+    let mut wrong = right.clone();
+    // Behind what a check looks at without being asked for the bytes.
+    wrong[600_000] ^= 1;
+    std::fs::write(large, &wrong).expect("it is writable");
+    assert_eq!(check(&["fsck", "--json"]), (Some(0), 0));
+    assert_eq!(check(&["fsck", "--bytes", "--json"]), (Some(1), 1));
+    let mut changed = std::fs::read(small).expect("it is there");
+    changed[50] ^= 1;
+    std::fs::write(small, changed).expect("it is writable");
+    assert_eq!(check(&["fsck", "--bytes", "--json"]), (Some(1), 2));
+    // The node has them still.
+    assert_eq!([1, 2].map(|uid| imap.body(uid)), before);
+}

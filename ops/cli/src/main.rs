@@ -13,6 +13,7 @@ mod error;
 mod logging;
 mod output;
 mod password;
+mod progress;
 mod remote;
 mod serve;
 mod size;

@@ -23,9 +23,10 @@ use crate::{
 };
 
 /// How closely to look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Depth {
     /// Whether the bytes are there.
+    #[default]
     Names,
     /// Also whether they are right: reads everything.
     Bytes,

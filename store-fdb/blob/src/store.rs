@@ -16,6 +16,7 @@ use env::{Env, Timestamp};
 use kv::LargeValues;
 
 pub use reader::BlobReader;
+pub(crate) use reader::Purpose;
 pub use writer::BlobWriter;
 
 use crate::{
@@ -94,7 +95,7 @@ impl BlobStore {
         Ok(Self::new(backend, env))
     }
 
-    fn new(backend: Backend, env: Env) -> Self {
+    pub(crate) fn new(backend: Backend, env: Env) -> Self {
         let (counters, faults) = (Arc::default(), BlobFaultHandle::default());
         Self { backend: Arc::new(backend), env, counters, faults }
     }
@@ -142,7 +143,17 @@ impl BlobStore {
     /// # Errors
     /// [`BlobError::Missing`], [`BlobError::Damaged`], or the backend's.
     pub async fn read(&self, id: BlobId, range: Range<u64>) -> Result<BlobReader, BlobError> {
-        BlobReader::open(self.clone(), id, range).await
+        BlobReader::open(self.clone(), id, range, Purpose::Use).await
+    }
+
+    /// Begins to check a blob: as far as can be told without its bytes, which the reader checks
+    /// when it is read to its end. Past any cache, and a large blob's file has to be as long as it
+    /// should be.
+    ///
+    /// # Errors
+    /// [`BlobError::Missing`], [`BlobError::Damaged`], or the backend's.
+    pub async fn check(&self, id: BlobId) -> Result<BlobReader, BlobError> {
+        BlobReader::open(self.clone(), id, 0..u64::MAX, Purpose::Check).await
     }
 
     /// Reads bytes `range` of a blob into memory.
@@ -171,7 +182,7 @@ impl BlobStore {
     /// # Errors
     /// [`BlobError::Missing`], [`BlobError::Damaged`], or the backend's.
     pub async fn verify(&self, id: BlobId) -> Result<u64, BlobError> {
-        let mut reader = self.read(id, 0..u64::MAX).await?;
+        let mut reader = self.check(id).await?;
         let size = reader.remaining();
         while reader.next().await?.is_some() {}
         Ok(size)

@@ -5,7 +5,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, IsTerminal, Write},
+    io::{self, BufReader, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -22,6 +22,7 @@ use crate::{
     backend::{Backend, Direct, create_data_folder},
     error::CliError,
     output::Output,
+    progress::ProgressLine,
 };
 
 /// Bytes after which the progress is shown again.
@@ -35,7 +36,7 @@ pub(crate) fn backup(args: &BackupArgs) -> Result<(), CliError> {
         Backend::Remote(remote) => remote.bytes(&["backup"], |bytes| target.write(bytes)),
     };
     let closed = backend.close();
-    target.progress.end();
+    target.progress.line.end();
     written?;
     closed?;
     let bytes = target.finish()?;
@@ -65,7 +66,7 @@ pub(crate) fn restore(args: &RestoreArgs) -> Result<(), CliError> {
     let mut progress = Progress::new(args.progress);
     let restored =
         Embedded::restore(&store, backup, &Env::system(), |counts| progress.show(counts.bytes));
-    progress.end();
+    progress.line.end();
     let counts = restored?;
     Output::human().line(format_args!(
         "{}: {} rows and {} pieces of messages",
@@ -136,29 +137,21 @@ impl Drop for Target {
     }
 }
 
-/// A line on a terminal that tells how far it is.
+/// How far it is.
 struct Progress {
-    shown: bool,
+    line: ProgressLine,
     next: u64,
 }
 
 impl Progress {
-    fn new(always: bool) -> Self {
-        Self { shown: always || io::stderr().is_terminal(), next: 0 }
+    fn new(asked_for: bool) -> Self {
+        Self { line: ProgressLine::new(asked_for), next: 0 }
     }
 
     fn show(&mut self, bytes: u64) {
-        if self.shown && bytes >= self.next {
+        if bytes >= self.next {
             self.next = bytes + PROGRESS_BYTES;
-            // Who cannot see it does without.
-            let _unseen = write!(io::stderr().lock(), "\r{} MB", bytes >> 20);
+            self.line.show(&format!("{} MB", bytes >> 20));
         }
-    }
-
-    fn end(&mut self) {
-        if self.shown && self.next > 0 {
-            let _unseen = writeln!(io::stderr().lock());
-        }
-        self.shown = false;
     }
 }

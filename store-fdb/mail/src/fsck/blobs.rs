@@ -1,10 +1,9 @@
-//! P5: each reference's blob exists, and its header is what its name says; and nothing is kept that
-//! nobody has needed for longer than the sweeper takes.
+//! P5: each reference's blob exists, its header is what its name says and what stands behind it is
+//! as long as it should be, or, at [`Depth::Bytes`], all of its bytes are right; and nothing is kept
+//! that nobody has needed for longer than the sweeper takes.
 //!
 //! A blob is not read in a transaction, so one that is not there is looked for again in the
 //! references before it is told: what nothing needs any more may go.
-//!
-//! Deliberately absent: the bytes behind a large blob's header.
 
 use blob::{
     BlobError, BlobId, Owner,
@@ -119,7 +118,11 @@ async fn page(
 }
 
 async fn check_one(walk: &mut Walk, blob: BlobId, owner: Owner) -> Result<(), FsckError> {
-    let damage = match walk.read_blob(blob).await {
+    let checked = match walk.check_blob(blob).await {
+        Ok(reader) if walk.depth == Depth::Bytes => walk.read_blob(reader).await?,
+        checked => checked.map(drop),
+    };
+    let damage = match checked {
         Ok(()) => return Ok(()),
         Err(BlobError::Missing(_)) => Damage::NoBlob(blob, owner),
         Err(BlobError::Damaged(_) | BlobError::TooLarge) => Damage::BlobDamaged(blob, owner),

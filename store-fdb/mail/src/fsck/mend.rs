@@ -79,7 +79,7 @@ fn counters_of(damage: &Damage) -> Option<AccountId> {
 
 async fn mend(walk: &mut Walk, damage: &Damage) -> Result<Mended, FsckError> {
     if let Damage::NoReference(blob, _) = damage
-        && let Err(error) = walk.read_blob(*blob).await
+        && let Err(error) = walk.check_blob(*blob).await
     {
         return Ok(Err(error.to_string()));
     }
