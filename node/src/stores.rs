@@ -126,6 +126,7 @@ async fn open_s3(data: &Path, blobs: &config::Blobs, env: &Env) -> Result<BlobSt
             Addressing::Path => AddressStyle::Path,
             Addressing::Host => AddressStyle::VirtualHost,
         },
+        ca_file: (!blobs.ca_file.as_os_str().is_empty()).then(|| blobs.ca_file.clone()),
         credentials,
         time_limits: TimeLimits::default(),
         retries: Retries::default(),

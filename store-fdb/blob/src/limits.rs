@@ -89,6 +89,10 @@ pub(crate) const S3_CODE_BYTES_MAX: usize = 64;
 #[cfg(feature = "s3")]
 pub(crate) const S3_CREDENTIALS_BYTES_MAX: u64 = 64 * 1024;
 
+/// Bytes of a file of certificate authorities: several times what a whole system trusts.
+#[cfg(feature = "s3")]
+pub(crate) const S3_CA_BYTES_MAX: u64 = 1024 * 1024;
+
 /// Bytes that are hashed for a signature where others wait: less than a millisecond's work.
 #[cfg(feature = "s3")]
 pub(crate) const S3_INLINE_HASH_BYTES: usize = 64 * 1024;
