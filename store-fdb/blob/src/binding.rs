@@ -372,5 +372,6 @@ fn write(tx: &Transaction, id: StoreId, bound: Bound) {
     tx.set(&key(), &record.encode_to_vec());
 }
 
-#[cfg(all(test, feature = "s3"))]
+#[cfg(test)]
+#[cfg(feature = "s3")]
 mod tests;
