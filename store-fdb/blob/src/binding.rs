@@ -2,7 +2,7 @@
 //!
 //! | key | value | lifecycle |
 //! |---|---|---|
-//! | (Meta, "store id") | [`StoreRecord`] | made by the first node that opens a bucket for the store; later only `bound` changes, once |
+//! | (Meta, "store id") | a record of its id and whether it is `bound` | made by the first node that opens a bucket for the store; later only `bound` changes, once |
 //!
 //! In the bucket there is one object `<prefix>rookery-store-<the store's id>`, the *mark*. Its name
 //! is no blob's, so listings pass it over. A node that opens a bucket without a mark puts one
