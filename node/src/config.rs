@@ -196,6 +196,9 @@ pub struct Blobs {
     pub prefix: String,
     /// Where the bucket stands in the URL.
     pub addressing: Addressing,
+    /// PEM file with the authorities that may vouch for the service's certificate; empty for the
+    /// machine's own.
+    pub ca_file: PathBuf,
     /// File with the access key; empty for the environment's `AWS_ACCESS_KEY_ID` and
     /// `AWS_SECRET_ACCESS_KEY`.
     pub credentials_file: PathBuf,
@@ -289,6 +292,7 @@ impl Default for Blobs {
             bucket: String::new(),
             prefix: String::new(),
             addressing: Addressing::default(),
+            ca_file: PathBuf::new(),
             credentials_file: PathBuf::new(),
             cache_bytes: 1 << 30,
         }

@@ -164,5 +164,9 @@ pub const FSCK_PROGRESS_PERIOD: Duration = Duration::from_millis(250);
 /// is not compared with its items, and the check says so.
 pub const FSCK_SUBMISSIONS_MAX: usize = 1_000_000;
 
+/// Findings about the queue that a check holds to mend them, at most 10 kB each and mostly 100
+/// bytes. Further ones are told and counted, and mended in a further round.
+pub const FSCK_QUEUE_HELD_MAX: usize = 1_000;
+
 /// Rows of the queue that one transaction of a check reads; records and items are small.
 pub const FSCK_QUEUE_ROWS: usize = 100;

@@ -4,6 +4,7 @@ use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::D
 
 use blob::{
     BlobError,
+    binding::BindError,
     sweep::{SweepSettings, Sweeper},
 };
 use cluster::{
@@ -20,7 +21,7 @@ use crate::{
         fsck::Checker,
         token::{AdminToken, TokenError},
     },
-    config::{BlobEngine, Config},
+    config::Config,
     http::{self, HttpParts, Phase, Readiness},
     hub::Hub,
     limits,
@@ -90,6 +91,9 @@ pub enum StartError {
     /// The blobs do not open.
     #[error(transparent)]
     Blobs(#[from] BlobError),
+    /// The bucket is not this store's.
+    #[error(transparent)]
+    Bucket(#[from] BindError),
     /// The certificate or the key is no good.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -158,13 +162,7 @@ impl Node {
         let services = Services::new(stores, config, env.clone(), tls, stop.listen(), heard);
         let readiness = Readiness::new();
         let (db, blobs) = (services.db.clone(), services.blobs.clone());
-        let settings = match services.config.blobs.engine {
-            BlobEngine::Embedded => SweepSettings::default(),
-            // Nothing binds a bucket to one store yet: on a wrong one every object would look as
-            // if nobody needed it.
-            BlobEngine::S3 => SweepSettings { scan_interval: None, ..SweepSettings::default() },
-        };
-        let sweeper = Sweeper::new(env.clone(), db, blobs, settings);
+        let sweeper = Sweeper::new(env.clone(), db, blobs, SweepSettings::default());
         services.metrics.watch_sweeper(sweeper.counts());
         let parts = HttpParts {
             env: env.clone(),

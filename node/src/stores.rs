@@ -41,7 +41,7 @@ pub struct OpenStores {
 
 impl OpenStores {
     /// Opens what the configuration names, below the data folder `data` where it is this
-    /// machine's own. A store of a newer release is refused.
+    /// machine's own. A store of a newer release is refused, and a bucket of another store.
     ///
     /// # Errors
     /// [`StartError`].
@@ -72,6 +72,7 @@ impl OpenStores {
             (BlobEngine::Embedded, None) => return Err(StartError::BlobsElsewhere),
             (BlobEngine::S3, _) => open_s3(data, blobs, env).await?,
         };
+        blob::binding::bind(&db, &blobs, env).await?;
         // A backup without the bucket's bytes would be none.
         let whole = embedded.as_ref().filter(|_| engine == BlobEngine::Embedded);
         let backup = whole.map(|it| Backup::new(it.backups(), blobs.clone()));
@@ -125,6 +126,7 @@ async fn open_s3(data: &Path, blobs: &config::Blobs, env: &Env) -> Result<BlobSt
             Addressing::Path => AddressStyle::Path,
             Addressing::Host => AddressStyle::VirtualHost,
         },
+        ca_file: (!blobs.ca_file.as_os_str().is_empty()).then(|| blobs.ca_file.clone()),
         credentials,
         time_limits: TimeLimits::default(),
         retries: Retries::default(),

@@ -198,14 +198,23 @@ impl Server {
         Self::start_kind(Kind::Configured, sections)
     }
 
+    /// The same, not started and without accounts.
+    ///
+    /// # Panics
+    /// Where its folder cannot be made.
+    pub fn stopped(sections: &str) -> Self {
+        let mut server = Self::new(Kind::Configured);
+        sections.clone_into(&mut server.sections);
+        std::fs::create_dir(server.data()).expect("the folder is writable");
+        server
+    }
+
     /// A further node on stores that have the accounts already.
     ///
     /// # Panics
     /// Where it does not get ready.
     pub fn join_shared(sections: &str) -> Self {
-        let mut server = Self::new(Kind::Configured);
-        sections.clone_into(&mut server.sections);
-        std::fs::create_dir(server.data()).expect("the folder is writable");
+        let mut server = Self::stopped(sections);
         server.run();
         server
     }
@@ -376,7 +385,8 @@ impl Server {
         panic!("every port is taken before the server gets it");
     }
 
-    fn command(&self) -> Command {
+    /// The command that serves.
+    pub fn command(&self) -> Command {
         let mut command = Command::new(program::rookery());
         command.arg("serve");
         match self.kind {

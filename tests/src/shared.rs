@@ -1,4 +1,5 @@
-//! The stores that many nodes share: a FoundationDB server and an S3 bucket of the test's own.
+//! The stores that many nodes share: a FoundationDB server and an S3 bucket of the test's own, or
+//! the bucket alone.
 //!
 //! `fdbserver` and `fdbcli` are looked for in the folder that `ROOKERY_FDB_BIN` names, then in
 //! `PATH` and where packages put them. The S3 service is s3s-fs, in this process.
@@ -26,12 +27,80 @@ const KEEPER: &str = r#"
     kill -9 $server
 "#;
 
+/// What the names of all objects begin with.
+const PREFIX: &str = "test/";
+
+/// What the name of an object that says whose the bucket is begins with, behind the prefix.
+const MARK: &str = "rookery-store-";
+
+/// A bucket of an S3 service, empty.
+#[derive(Debug)]
+pub struct Bucket {
+    folder: TempDir,
+    endpoint: String,
+}
+
+impl Bucket {
+    /// Starts the service.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub fn start() -> Self {
+        let folder = TempDir::new().expect("the temporary folder is writable");
+        let endpoint = serve_s3(&folder.path().join("objects"));
+        let credentials = format!("{ACCESS_KEY}\n{SECRET_KEY}\n");
+        std::fs::write(folder.path().join("credentials"), credentials).expect("it is writable");
+        Self { folder, endpoint }
+    }
+
+    /// The section of a configuration file that names it.
+    pub fn config(&self) -> String {
+        let credentials = self.folder.path().join("credentials").display().to_string();
+        format!(
+            "[blobs]\nengine = \"s3\"\nendpoint = {:?}\nbucket = {BUCKET:?}\n\
+             prefix = {PREFIX:?}\ncredentials_file = {credentials:?}\n",
+            self.endpoint,
+        )
+    }
+
+    /// The files of the blobs, the largest last.
+    ///
+    /// # Panics
+    /// Where the bucket's folder cannot be read.
+    pub fn objects(&self) -> Vec<PathBuf> {
+        let mut objects = self.files();
+        objects.retain(|path| !is_mark(path));
+        objects.sort_by_key(|path| std::fs::metadata(path).map_or(0, |about| about.len()));
+        objects
+    }
+
+    /// The files that say whose the bucket is.
+    ///
+    /// # Panics
+    /// Where the bucket's folder cannot be read.
+    pub fn marks(&self) -> Vec<PathBuf> {
+        let mut marks = self.files();
+        marks.retain(|path| is_mark(path));
+        marks
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let folder = self.folder.path().join("objects").join(BUCKET).join(PREFIX);
+        let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+        entries.map(|entry| entry.expect("the folder is there").path()).collect()
+    }
+}
+
+fn is_mark(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(MARK))
+}
+
 /// FoundationDB and S3.
 #[derive(Debug)]
 pub struct SharedStores {
     folder: TempDir,
     keeper: Child,
-    endpoint: String,
+    bucket: Bucket,
 }
 
 impl SharedStores {
@@ -68,36 +137,19 @@ impl SharedStores {
         configure.arg("-C").arg(&cluster);
         configure.args(["--timeout", "60", "--exec", "configure new single ssd"]);
         program::succeed(&mut configure, b"");
-        let endpoint = serve_s3(&folder.path().join("objects"));
-        let credentials = format!("{ACCESS_KEY}\n{SECRET_KEY}\n");
-        std::fs::write(folder.path().join("credentials"), credentials).expect("it is writable");
-        Some(Self { folder, keeper, endpoint })
+        Some(Self { folder, keeper, bucket: Bucket::start() })
     }
 
     /// The sections of a configuration file that name them.
     pub fn config(&self) -> String {
-        let shown =
-            |name: &str| format!("{:?}", self.folder.path().join(name).display().to_string());
-        format!(
-            "[store]\nengine = \"fdb\"\ncluster_file = {cluster}\n\
-             [blobs]\nengine = \"s3\"\nendpoint = {endpoint:?}\nbucket = {BUCKET:?}\n\
-             prefix = \"test/\"\ncredentials_file = {credentials}\n",
-            cluster = shown("fdb.cluster"),
-            endpoint = self.endpoint,
-            credentials = shown("credentials"),
-        )
+        let cluster = self.folder.path().join("fdb.cluster").display().to_string();
+        let blobs = self.bucket.config();
+        format!("[store]\nengine = \"fdb\"\ncluster_file = {cluster:?}\n{blobs}")
     }
 
-    /// How many objects there are.
-    ///
-    /// # Panics
-    /// Where the bucket's folder cannot be read.
-    pub fn objects(&self) -> usize {
-        let folder = self.folder.path().join("objects").join(BUCKET).join("test");
-        match std::fs::read_dir(folder) {
-            Ok(entries) => entries.count(),
-            Err(_) => 0,
-        }
+    /// The bucket.
+    pub fn bucket(&self) -> &Bucket {
+        &self.bucket
     }
 }
 

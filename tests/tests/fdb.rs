@@ -3,7 +3,7 @@
 #![cfg(feature = "fdb")]
 
 use blackbox::{
-    message, report,
+    message, program, report,
     server::{ALICE, BOB, Server},
     shared::SharedStores,
     smtp::Smtp,
@@ -32,7 +32,11 @@ fn mail_on_fdb_and_s3_survives_the_node() {
         sent.push(mail);
     }
     idler.wait_for(&format!("{MESSAGES} EXISTS"));
-    assert_eq!(stores.objects(), MESSAGES, "one object a message, for two recipients");
+    assert_eq!(
+        stores.bucket().objects().len(),
+        MESSAGES,
+        "one object a message, for two recipients"
+    );
     server.kill();
     server.reap();
     server.restart();
@@ -57,4 +61,25 @@ fn mail_on_fdb_and_s3_survives_the_node() {
     imap.ok("SELECT Kept");
     assert_eq!(imap.ok("UID SEARCH FLAGGED").search(), [1, 2, 3]);
     report(&server.cli(&["fsck", "--speed", "100"]));
+}
+
+/// The cluster was made anew, or is another one: nobody's mail is taken for garbage.
+#[test]
+fn another_cluster_does_not_get_the_bucket() {
+    let (Some(stores), Some(others)) = (SharedStores::start(), SharedStores::start()) else {
+        return;
+    };
+    let server = Server::start_shared(&stores.config());
+    let mail = message(BOB, ALICE, "kept", "");
+    Smtp::exchange(&server).deliver(BOB, ALICE, mail.as_bytes());
+    let sections = others.config();
+    let (cluster, _) = sections.split_once("[blobs]").expect("it names both");
+    let stranger = Server::stopped(&format!("{cluster}{}", stores.bucket().config()));
+    let refused = program::run(&mut stranger.cli_command(&["fsck", "--repair"]), b"");
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{told}");
+    assert!(told.contains("belongs to store"), "{told}");
+    // Several nodes of the right one do.
+    report(&server.cli(&["fsck", "--repair"]));
+    assert_eq!(stores.bucket().marks().len(), 1);
 }

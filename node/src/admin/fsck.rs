@@ -4,7 +4,7 @@ mod queue;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use blob::BlobStore;
+use blob::{BlobStore, audit::Depth};
 use env::Env;
 use kv::Transaction;
 use mail::{
@@ -33,6 +33,9 @@ pub struct Request {
     /// Mend what is safe to mend.
     #[serde(default)]
     pub repair: bool,
+    /// Read every message's bytes, too, and compare them with their hash.
+    #[serde(default)]
+    pub bytes: bool,
     /// The share of its time that the check works, 1 to 100 percent.
     #[serde(default)]
     pub speed: Option<u8>,
@@ -54,6 +57,9 @@ pub enum Line {
         emails: u64,
         /// Blobs and references looked at.
         blobs: u64,
+        /// Bytes of blobs read; 0 where they are not asked for.
+        #[serde(default)]
+        bytes: u64,
     },
     /// Something does not hold.
     Finding(Finding),
@@ -125,6 +131,9 @@ pub struct Summary {
     pub accounts: u64,
     /// Emails checked.
     pub emails: u64,
+    /// Bytes of messages read; 0 where they are not asked for.
+    #[serde(default)]
+    pub bytes: u64,
 }
 
 /// What checks a server's store, one check at a time.
@@ -179,7 +188,8 @@ impl Checker {
             env: admin.env.clone(),
             owners,
         };
-        Ok(Check { parts, options: Options { account, mode, speed }, _place: place })
+        let depth = if request.bytes { Depth::Bytes } else { Depth::Names };
+        Ok(Check { parts, options: Options { account, mode, speed, depth }, _place: place })
     }
 
     #[cfg(test)]
@@ -246,6 +256,7 @@ impl Check {
             notes: done.notes,
             accounts: done.accounts,
             emails: done.emails,
+            bytes: done.bytes,
         };
         if self.options.account.is_none() {
             queue::check(&self.parts, self.options, teller, &mut summary).await?;
@@ -288,6 +299,7 @@ fn line(event: Event, last: &mut Option<(Phase, env::Monotonic)>, env: &Env) -> 
                 accounts_total: progress.accounts_total,
                 emails: progress.emails,
                 blobs: progress.blobs,
+                bytes: progress.bytes,
             }
         }
         Event::Found(damage) => Line::Finding(finding(&damage)),

@@ -106,6 +106,9 @@ pub(crate) struct FsckArgs {
     /// Mend what can be mended without a guess and without losing mail, and check again
     #[arg(long)]
     pub(crate) repair: bool,
+    /// Read every message's bytes, too, and compare them with their hash
+    #[arg(long)]
+    pub(crate) bytes: bool,
     /// How much of its time the check works; it rests for the others, so that mail goes first
     /// [default: 50]
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
@@ -330,6 +333,7 @@ mod tests {
         match parse(line).unwrap().command {
             Command::Fsck(fsck) => {
                 assert_eq!((fsck.repair, fsck.speed, fsck.progress), (true, Some(100), false));
+                assert!(!fsck.bytes);
                 assert_eq!(fsck.account.as_deref(), Some("alice@example.org"));
                 assert!(fsck.target.json);
             }

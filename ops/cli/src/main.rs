@@ -14,6 +14,7 @@ mod error;
 mod logging;
 mod output;
 mod password;
+mod progress;
 mod remote;
 mod serve;
 mod size;

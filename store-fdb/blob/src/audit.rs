@@ -19,13 +19,14 @@ use crate::{
     limits::{AUDIT_VERIFY, GRACE_MS, SWEEP_LIST, SWEEP_REFERENCES},
     references::{self, ReferenceCursor},
     store::to_u64,
-    sweep::{is_orphan, mark_orphans},
+    sweep::{Share, is_orphan, mark_orphans},
 };
 
 /// How closely to look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Depth {
     /// Whether the bytes are there.
+    #[default]
     Names,
     /// Also whether they are right: reads everything.
     Bytes,
@@ -119,6 +120,7 @@ pub struct Audit {
     /// Kept here until a step succeeds, so that one that fails loses none.
     findings: Vec<Finding>,
     suspects: Suspects,
+    share: Share,
     progress: AuditProgress,
 }
 
@@ -152,6 +154,7 @@ impl Audit {
             queued: None,
             findings: Vec::new(),
             suspects: Suspects::default(),
+            share: Share::default(),
             progress: AuditProgress::default(),
         }
     }
@@ -172,6 +175,12 @@ impl Audit {
         self.read_some().await?;
         let findings = std::mem::take(&mut self.findings);
         Ok(Some(AuditStep { progress: self.progress, findings }))
+    }
+
+    /// How much of what is old enough to be judged seems to be needed by nobody, as far as the
+    /// audit has come.
+    pub fn share(&self) -> Share {
+        self.share
     }
 
     fn is_at_end(&self) -> bool {
@@ -207,6 +216,7 @@ impl Audit {
 
     /// Takes off both sides what can be told apart until one of them runs out.
     fn merge(&mut self) {
+        let now = self.env.wall();
         loop {
             let name = self.names.rows.front();
             let needed = self.references.rows.front().map(|(id, _)| BlobName::of(id));
@@ -224,6 +234,7 @@ impl Audit {
                     if self.references.rows.is_empty() && !self.references.ended {
                         return;
                     }
+                    self.share.judged += u64::from(self.is_overdue(&needed, now));
                     self.names.rows.pop_front();
                 }
                 (Some(name), Some(needed)) if *name > needed => {
@@ -263,7 +274,10 @@ impl Audit {
         }
         let now = self.env.wall();
         while let Some(name) = self.suspects.orphans.front().copied() {
-            if self.is_overdue(&name, now) && self.stands_alone(&name, now).await? {
+            let is_overdue = self.is_overdue(&name, now);
+            let is_orphan = is_overdue && self.stands_alone(&name, now).await?;
+            self.share += Share { judged: u64::from(is_overdue), orphans: u64::from(is_orphan) };
+            if is_orphan {
                 self.findings.push(Finding::Orphan { name, put_at: name.put_at() });
             }
             self.suspects.orphans.pop_front();
@@ -311,6 +325,8 @@ impl Suspects {
 }
 
 /// Marks an orphan as dying, where it still is one; a sweeper removes it. Tells whether it did.
+/// To be called where [`crate::binding::verify`] has just succeeded and [`Audit::share`] is
+/// plausible at the audit's end.
 ///
 /// # Errors
 /// [`kv::Error`].

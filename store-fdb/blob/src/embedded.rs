@@ -121,6 +121,18 @@ impl Embedded {
         Ok(self.values.get(&chunk_key(object, number)).await?)
     }
 
+    /// Whether as many bytes, or as many chunks, stand behind a header as it says.
+    pub(crate) async fn has_chunks(&self, header: &Header) -> Result<bool, BlobError> {
+        if let Some(folder) = &self.folder
+            && let Some(length) = folder.length(header.object).await?
+        {
+            return Ok(length == header.size);
+        }
+        let prefix = [b"d", &header.object.as_bytes()[..]].concat();
+        let chunks = self.values.scan_prefix(&prefix, None, header.chunks.len() + 1).await?;
+        Ok(chunks.len() == header.chunks.len())
+    }
+
     pub(crate) async fn put_whole(&self, id: BlobId, bytes: &[u8]) -> Result<(), kv::Error> {
         let mut value = Vec::with_capacity(bytes.len() + 1);
         value.push(WHOLE);

@@ -94,6 +94,16 @@ impl Folder {
         }
     }
 
+    /// Bytes of the object's file; `None` where there is none.
+    pub(crate) async fn length(&self, object: ObjectId) -> Result<Option<u64>, BlobError> {
+        self.blocking("look at", self.file(object), |path| match std::fs::metadata(path) {
+            Ok(about) => Ok(Some(about.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        })
+        .await
+    }
+
     /// Removes the object's file; one that is not there is removed.
     pub(crate) async fn remove(&self, object: ObjectId) -> Result<(), BlobError> {
         let changing = self.changing(object).await;
@@ -277,6 +287,35 @@ mod tests {
         assert!(matches!(store.read(id).await, Err(BlobError::Damaged(_))));
         std::fs::write(&file, &whole).unwrap();
         assert_eq!(store.read(id).await.unwrap(), whole);
+    }
+
+    /// A check reads no more than the header, and sees it all the same.
+    #[tokio::test]
+    async fn a_check_sees_a_file_that_is_lost_or_of_another_length() {
+        let store = Store::new().await;
+        for len in [2 * CHUNK_BYTES, 2 * CHUNK_BYTES + 9] {
+            let whole = bytes(len);
+            let id = store.blobs.put(&whole).await.unwrap();
+            let file = store.files().remove(0);
+            let longer = [&whole[..], b"x"].concat();
+            for wrong in [&longer[..], &whole[..len - 1], &whole[..CHUNK_BYTES], b""] {
+                std::fs::write(&file, wrong).unwrap();
+                let checked = store.blobs.check(id).await;
+                assert!(matches!(checked, Err(BlobError::Damaged(it)) if it == id), "{len}");
+            }
+            std::fs::remove_file(&file).unwrap();
+            assert!(matches!(store.blobs.check(id).await, Err(BlobError::Damaged(_))));
+            // Among the values, from the release before, one chunk is missing.
+            let chunks = whole.chunks(CHUNK_BYTES).zip(0_u32..);
+            for (chunk, number) in chunks {
+                assert!(matches!(store.blobs.check(id).await, Err(BlobError::Damaged(_))));
+                let object = id.object().unwrap();
+                let key = [b"d", &object.as_bytes()[..], &number.to_be_bytes()].concat();
+                store.values.put(&key, Bytes::copy_from_slice(chunk)).await.unwrap();
+            }
+            assert_eq!(store.blobs.check(id).await.unwrap().remaining(), to_u64(len));
+            store.blobs.remove(&crate::BlobName::of(&id)).await.unwrap();
+        }
     }
 
     #[tokio::test]

@@ -6,12 +6,14 @@
 //!
 //! - [`BlobStore`] is what everything else uses; its backend is private.
 //! - [`references`] holds the keys that say who needs a blob.
+//! - [`binding`] keeps one store's bucket from being taken for another's.
 //! - [`sweep`] removes what nobody needs; [`audit`] checks that nothing else is gone.
 //!
 //! Deliberately absent: any knowledge of what the bytes mean.
 
 pub mod audit;
 mod backend;
+pub mod binding;
 mod embedded;
 mod error;
 mod faults;

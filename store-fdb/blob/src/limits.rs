@@ -40,6 +40,24 @@ pub const SWEEP_BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// How long the sweeper rests after many failures: a service that is back is used soon.
 pub const SWEEP_BACKOFF_MAX: Duration = Duration::from_mins(5);
 
+/// Blobs of a store that are looked for in a bucket without a mark before it is taken for the
+/// store's: a wrong bucket holds none, and a copy that was cut off lacks a stretch of the ids,
+/// which so many, spread over all of them, do not miss.
+pub const BINDING_SAMPLE: u8 = 32;
+
+/// Marks of stores that are looked at in one bucket: one, and those that do not belong there.
+#[cfg(feature = "s3")]
+pub(crate) const MARKS_MAX: usize = 8;
+
+/// Stored blobs of which the share that nobody needs is judged. Of fewer, a crash in the middle of
+/// as many deliveries may leave any share; and fewer are soon put again.
+pub const ORPHANS_JUDGED_MIN: u64 = 100;
+
+/// The share of stored blobs, in percent, from which on it is not believed that nobody needs them:
+/// what is let go in order is due and no orphan, so an orphan is the rare trace of a crash. Where
+/// nearly all look like it, the references are another store's, or lost.
+pub const ORPHANS_PERCENT_MAX: u64 = 90;
+
 /// Blobs that one step of an audit reads: bounds the time between two signs of progress.
 pub const AUDIT_VERIFY: usize = 16;
 
@@ -70,6 +88,10 @@ pub(crate) const S3_CODE_BYTES_MAX: usize = 64;
 /// Bytes of a file of credentials.
 #[cfg(feature = "s3")]
 pub(crate) const S3_CREDENTIALS_BYTES_MAX: u64 = 64 * 1024;
+
+/// Bytes of a file of certificate authorities: several times what a whole system trusts.
+#[cfg(feature = "s3")]
+pub(crate) const S3_CA_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Bytes that are hashed for a signature where others wait: less than a millisecond's work.
 #[cfg(feature = "s3")]

@@ -12,6 +12,7 @@
 //! | read up to one window of 512 KiB | 1 GET |
 //! | read more | a GET a window, 1 GET for the trailer |
 //! | list 1,000 names, remove one | 1 |
+//! | look at the bucket's mark, put it | 1 |
 //!
 //! Architecture invariants:
 //! - No byte is handed out that was not checked against the blob's hash; what is wrong is asked
@@ -27,6 +28,7 @@
 mod cache;
 mod client;
 mod layout;
+mod mark;
 mod object;
 mod settings;
 mod sign;
@@ -60,6 +62,7 @@ use crate::{
 pub(crate) struct S3 {
     client: Arc<Client>,
     cache: Option<Cache>,
+    bucket: String,
     prefix: String,
 }
 
@@ -69,8 +72,8 @@ impl S3 {
             Some(cache) => Some(Cache::open(cache, env.clone()).await?),
             None => None,
         };
-        let prefix = settings.prefix.clone();
-        Ok(Self { client: Arc::new(Client::new(settings, env)?), cache, prefix })
+        let (bucket, prefix) = (settings.bucket.clone(), settings.prefix.clone());
+        Ok(Self { client: Arc::new(Client::new(settings, env)?), cache, bucket, prefix })
     }
 
     pub(crate) fn counts(&self) -> S3Counts {

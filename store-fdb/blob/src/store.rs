@@ -16,11 +16,15 @@ use env::{Env, Timestamp};
 use kv::LargeValues;
 
 pub use reader::BlobReader;
+pub(crate) use reader::Purpose;
 pub use writer::BlobWriter;
 
 use crate::{
-    BlobError, BlobFaultHandle, BlobId, BlobName, ListCursor, ListPage, backend::Backend,
-    embedded::Embedded, folder::Folder,
+    BlobError, BlobFaultHandle, BlobId, BlobName, ListCursor, ListPage,
+    backend::Backend,
+    binding::{Place, StoreId},
+    embedded::Embedded,
+    folder::Folder,
 };
 
 #[cfg(feature = "s3")]
@@ -91,7 +95,7 @@ impl BlobStore {
         Ok(Self::new(backend, env))
     }
 
-    fn new(backend: Backend, env: Env) -> Self {
+    pub(crate) fn new(backend: Backend, env: Env) -> Self {
         let (counters, faults) = (Arc::default(), BlobFaultHandle::default());
         Self { backend: Arc::new(backend), env, counters, faults }
     }
@@ -140,7 +144,17 @@ impl BlobStore {
     /// # Errors
     /// [`BlobError::Missing`], [`BlobError::Damaged`], or the backend's.
     pub async fn read(&self, id: BlobId, range: Range<u64>) -> Result<BlobReader, BlobError> {
-        BlobReader::open(self.clone(), id, range).await
+        BlobReader::open(self.clone(), id, range, Purpose::Use).await
+    }
+
+    /// Begins to check a blob: as far as can be told without its bytes, which the reader checks
+    /// when it is read to its end. Past any cache, and a large blob's file has to be as long as it
+    /// should be.
+    ///
+    /// # Errors
+    /// [`BlobError::Missing`], [`BlobError::Damaged`], or the backend's.
+    pub async fn check(&self, id: BlobId) -> Result<BlobReader, BlobError> {
+        BlobReader::open(self.clone(), id, 0..u64::MAX, Purpose::Check).await
     }
 
     /// Reads bytes `range` of a blob into memory.
@@ -169,7 +183,7 @@ impl BlobStore {
     /// # Errors
     /// [`BlobError::Missing`], [`BlobError::Damaged`], or the backend's.
     pub async fn verify(&self, id: BlobId) -> Result<u64, BlobError> {
-        let mut reader = self.read(id, 0..u64::MAX).await?;
+        let mut reader = self.check(id).await?;
         let size = reader.remaining();
         while reader.next().await?.is_some() {}
         Ok(size)
@@ -233,6 +247,42 @@ impl BlobStore {
             }
         };
         self.faults.call(&self.env, "remove", remove).await
+    }
+
+    /// Where the blobs are, where that is a bucket.
+    pub(crate) fn place(&self) -> Option<Place> {
+        match &*self.backend {
+            Backend::Embedded(_) => None,
+            #[cfg(feature = "s3")]
+            Backend::S3(s3) => Some(s3.place()),
+        }
+    }
+
+    /// The stores that have marked the bucket; none where there is no bucket.
+    pub(crate) async fn marks(&self) -> Result<Vec<StoreId>, BlobError> {
+        let marks = async {
+            match &*self.backend {
+                Backend::Embedded(_) => Ok(Vec::new()),
+                #[cfg(feature = "s3")]
+                Backend::S3(s3) => s3.marks().await,
+            }
+        };
+        self.faults.call(&self.env, "look for the bucket's mark", marks).await
+    }
+
+    /// Marks the bucket, if there is one.
+    pub(crate) async fn put_mark(&self, id: StoreId) -> Result<(), BlobError> {
+        let put = async {
+            match &*self.backend {
+                Backend::Embedded(_) => {
+                    let _unneeded = id;
+                    Ok(())
+                }
+                #[cfg(feature = "s3")]
+                Backend::S3(s3) => s3.put_mark(id).await,
+            }
+        };
+        self.faults.call(&self.env, "mark the bucket", put).await
     }
 
     /// Takes back uploads that were begun before `before` and never ended; tells how many.

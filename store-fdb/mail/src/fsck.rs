@@ -47,7 +47,7 @@ mod walk;
 
 use std::time::Duration;
 
-use blob::{BlobError, BlobId, BlobStore};
+use blob::{BlobError, BlobId, BlobStore, audit::Depth, binding::BindError};
 use env::Env;
 use kv::{AsKvError, Database};
 use tokio::sync::mpsc;
@@ -88,6 +88,8 @@ pub struct Options {
     pub mode: Mode,
     /// How hard to work.
     pub speed: Speed,
+    /// How closely to look at blobs.
+    pub depth: Depth,
 }
 
 /// What to do about findings.
@@ -165,6 +167,8 @@ pub struct Progress {
     pub emails: u64,
     /// Blobs and references looked at.
     pub blobs: u64,
+    /// Bytes of blobs read; none where they are not looked at.
+    pub bytes: u64,
 }
 
 /// What a check tells.
@@ -199,6 +203,8 @@ pub struct Summary {
     pub accounts: u64,
     /// Emails checked.
     pub emails: u64,
+    /// Bytes of blobs read; none where they are not looked at.
+    pub bytes: u64,
 }
 
 /// Why a check ended early.
@@ -213,6 +219,19 @@ pub enum FsckError {
     /// The blob store failed.
     #[error(transparent)]
     Blob(BlobError),
+    /// The blobs are not this store's, or not known to be.
+    #[error(transparent)]
+    Binding(BindError),
+}
+
+impl From<BindError> for FsckError {
+    fn from(error: BindError) -> Self {
+        match error {
+            BindError::Kv(error) => error.into(),
+            BindError::Blob(error) => Self::Blob(error),
+            error => Self::Binding(error),
+        }
+    }
 }
 
 impl From<kv::Error> for FsckError {
@@ -225,7 +244,7 @@ impl AsKvError for FsckError {
     fn as_kv_error(&self) -> Option<&kv::Error> {
         match self {
             Self::Store(error) => error.as_kv_error(),
-            Self::Stopped | Self::Blob(_) => None,
+            Self::Stopped | Self::Blob(_) | Self::Binding(_) => None,
         }
     }
 }
@@ -248,7 +267,7 @@ pub async fn fsck(
     options: Options,
     events: mpsc::Sender<Event>,
 ) -> Result<Summary, FsckError> {
-    let mut walk = Walk::new(parts, options.speed, events);
+    let mut walk = Walk::new(parts, options, events);
     if let Some(account) = options.account {
         walk.progress.accounts_total = 1;
         run(&mut walk, Scope::Account(account), options.mode).await?;
@@ -270,6 +289,7 @@ pub async fn fsck(
     }
     walk.tell_progress()?;
     walk.summary.emails = walk.progress.emails;
+    walk.summary.bytes = walk.progress.bytes;
     walk.summary.accounts = walk.progress.accounts_done;
     Ok(walk.summary)
 }

@@ -22,7 +22,7 @@ use crate::{
     deliver::outbound::{
         OutboundItem, SubmissionRecord, submission_key, submission_of, submission_range,
     },
-    limits::{FSCK_QUEUE_ROWS, FSCK_SUBMISSIONS_MAX},
+    limits::{FSCK_QUEUE_HELD_MAX, FSCK_QUEUE_ROWS, FSCK_SUBMISSIONS_MAX},
 };
 
 type Id = [u8; 16];
@@ -56,18 +56,16 @@ pub(super) async fn check(
     summary: &mut Summary,
 ) -> Result<(), FsckError> {
     let walk = Walk { parts, options };
-    let found = walk.found(summary).await?;
-    for damage in &found {
-        summary.findings += 1;
-        teller.tell(Line::Finding(damage.finding())).await?;
-    }
-    let mut remaining = found.len();
-    if options.mode == Mode::Repair && found.iter().any(Damage::is_repairable) {
-        for damage in found.iter().filter(|damage| damage.is_repairable()) {
+    let mut found = walk.find(Some(teller), summary).await?;
+    summary.findings += found.count;
+    while options.mode == Mode::Repair && !found.repairable.is_empty() {
+        let held = std::mem::take(&mut found.repairable);
+        let mut mended = 0;
+        for damage in &held {
             let finding = damage.finding();
             let line = match walk.mend(damage).await? {
                 Ok(()) => {
-                    summary.mended += 1;
+                    mended += 1;
                     tracing::info!(code = finding.code, detail = finding.detail, "mended");
                     Line::Mended(finding)
                 }
@@ -78,20 +76,50 @@ pub(super) async fn check(
             };
             teller.tell(line).await?;
         }
-        remaining = walk.found(summary).await?.len();
+        summary.mended += mended;
+        found = walk.find(None, summary).await?;
+        // What was not held is mended in a further round.
+        if mended == 0 || held.len() < FSCK_QUEUE_HELD_MAX {
+            break;
+        }
     }
-    summary.remaining += remaining as u64;
+    summary.remaining += found.count;
     Ok(())
 }
 
-/// What one pass saw.
+/// Findings: told as they come, counted, and only those held that may be mended.
 #[derive(Default)]
+struct Found<'a> {
+    teller: Option<&'a Teller<'a>>,
+    count: u64,
+    /// At most [`FSCK_QUEUE_HELD_MAX`].
+    repairable: Vec<Damage>,
+}
+
+impl Found<'_> {
+    async fn add(&mut self, damage: Damage) -> Result<(), FsckError> {
+        self.count += 1;
+        if let Some(teller) = self.teller {
+            teller.tell(Line::Finding(damage.finding())).await?;
+        }
+        if damage.is_repairable() && self.repairable.len() < FSCK_QUEUE_HELD_MAX {
+            self.repairable.push(damage);
+        }
+        Ok(())
+    }
+}
+
+/// What one pass saw of submissions whose items are not as many as their records say.
 struct Pass {
-    damages: BTreeSet<Damage>,
-    /// Submissions: what the record says of items, and items found. Those that agree are dropped
-    /// at the end.
+    /// What the record says, and what was found.
     items: BTreeMap<Id, (u32, u32)>,
     is_whole: bool,
+}
+
+/// The items of one zone that were seen: one that was put off while they were read comes twice.
+struct Zone {
+    name: String,
+    seen: BTreeSet<Id>,
 }
 
 struct Walk<'a> {
@@ -100,29 +128,36 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    async fn found(&self, summary: &mut Summary) -> Result<Vec<Damage>, FsckError> {
-        let first = self.pass().await?;
+    async fn find<'a>(
+        &self,
+        teller: Option<&'a Teller<'a>>,
+        summary: &mut Summary,
+    ) -> Result<Found<'a>, FsckError> {
+        let mut found = Found { teller, ..Found::default() };
+        let first = self.pass(&mut found).await?;
         summary.unchecked += u64::from(!first.is_whole);
-        let mut damages = first.damages;
         if !first.items.is_empty() {
-            let second = self.pass().await?.items;
+            // What it finds else has been told.
+            let second = self.pass(&mut Found::default()).await?.items;
             for (submission, (expected, items)) in first.items {
                 if second.get(&submission) == Some(&(expected, items)) {
-                    damages.insert(Damage::Items { submission, items, expected });
+                    found.add(Damage::Items { submission, items, expected }).await?;
                 }
             }
         }
-        Ok(damages.into_iter().collect())
+        Ok(found)
     }
 
-    async fn pass(&self) -> Result<Pass, FsckError> {
-        let mut pass = Pass { is_whole: true, ..Pass::default() };
+    async fn pass(&self, found: &mut Found<'_>) -> Result<Pass, FsckError> {
+        let mut pass = Pass { items: BTreeMap::new(), is_whole: true };
         let (mut from, _) = submission_range();
         loop {
             let begin = &from;
             let (rows, next) = self.step(|tx| async move { submissions(&tx, begin).await }).await?;
             for row in rows {
-                pass.damages.extend(row.damage);
+                if let Some(damage) = row.damage {
+                    found.add(damage).await?;
+                }
                 let Some((id, expected)) = row.says else { continue };
                 if pass.items.len() < FSCK_SUBMISSIONS_MAX {
                     pass.items.insert(id, (expected, 0));
@@ -136,23 +171,12 @@ impl Walk<'_> {
             }
         }
         let (mut from, _) = work::item_range(Kind::Outbound);
-        // An item that was put off while it was read is seen twice, within its zone.
-        let mut zone: (String, BTreeSet<Id>) = Default::default();
+        let mut zone: Option<Zone> = None;
         loop {
             let begin = &from;
             let (rows, next) = self.step(|tx| async move { items(&tx, begin).await }).await?;
             for row in rows {
-                pass.damages.extend(row.damages);
-                let Some((name, id)) = row.of else { continue };
-                if zone.0 != name {
-                    zone = (name, BTreeSet::new());
-                }
-                if zone.1.len() < FSCK_SUBMISSIONS_MAX
-                    && zone.1.insert(id)
-                    && let Some((_, items)) = pass.items.get_mut(&id)
-                {
-                    *items += 1;
-                }
+                item(row, &mut zone, &mut pass, found).await?;
             }
             match next {
                 Some(next) => from = next,
@@ -180,7 +204,7 @@ impl Walk<'_> {
     async fn mend(&self, damage: &Damage) -> Result<Result<(), String>, FsckError> {
         let now = self.parts.env.wall();
         if let Damage::NoReference(_, blob) = damage
-            && let Err(error) = self.parts.blobs.read(*blob, 0..0).await
+            && let Err(error) = self.parts.blobs.check(*blob).await
         {
             return Ok(Err(error.to_string()));
         }
@@ -207,6 +231,41 @@ impl Walk<'_> {
         });
         Ok(mended.await?)
     }
+}
+
+/// Counts an item for its submission, and tells what is wrong with it, once.
+async fn item(
+    row: ItemRow,
+    zone: &mut Option<Zone>,
+    pass: &mut Pass,
+    found: &mut Found<'_>,
+) -> Result<(), FsckError> {
+    let (mut is_first_of_zone, mut is_first) = (true, true);
+    if let Some((name, id)) = row.of {
+        is_first_of_zone = zone.as_ref().is_none_or(|zone| zone.name != name);
+        if is_first_of_zone {
+            *zone = Some(Zone { name, seen: BTreeSet::new() });
+        }
+        if let Some(zone) = zone
+            && zone.seen.len() < FSCK_SUBMISSIONS_MAX
+        {
+            is_first = zone.seen.insert(id);
+            if is_first && let Some((_, items)) = pass.items.get_mut(&id) {
+                *items += 1;
+            }
+        }
+    }
+    for damage in row.damages {
+        let is_told = match damage {
+            Damage::NoPointer(_) => !is_first_of_zone,
+            Damage::NoSubmission { .. } => !is_first,
+            _ => false,
+        };
+        if !is_told {
+            found.add(damage).await?;
+        }
+    }
+    Ok(())
 }
 
 struct SubmissionRow {

@@ -5,7 +5,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, IsTerminal, Write},
+    io::{self, BufReader, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -23,6 +23,7 @@ use crate::{
     backend::{Backend, Direct, create_data_folder},
     error::CliError,
     output::Output,
+    progress::ProgressLine,
 };
 
 /// Bytes after which the progress is shown again.
@@ -39,7 +40,7 @@ pub(crate) fn backup(args: &BackupArgs) -> Result<(), CliError> {
         Backend::Remote(remote) => remote.bytes(&["backup"], |bytes| target.write(bytes)),
     };
     let closed = backend.close();
-    target.progress.end();
+    target.progress.line.end();
     written?;
     closed?;
     let bytes = target.finish()?;
@@ -69,11 +70,11 @@ pub(crate) fn restore(args: &RestoreArgs) -> Result<(), CliError> {
     let env = Env::system();
     let mut progress = Progress::new(args.progress);
     let built = Embedded::restore(&store, backup, &env, |counts| progress.show(counts.bytes));
-    progress.end();
+    progress.line.end();
     let built = built?;
     let mut progress = Progress::new(args.progress);
     let renewed = renew(&built, &env, &mut progress);
-    progress.end();
+    progress.line.end();
     let renewed = renewed?;
     let counts = built.counts();
     built.finish()?;
@@ -166,37 +167,29 @@ impl Drop for Target {
     }
 }
 
-/// A line on a terminal that tells how far it is.
+/// How far it is.
 struct Progress {
-    shown: bool,
+    line: ProgressLine,
     next: u64,
 }
 
 impl Progress {
-    fn new(always: bool) -> Self {
-        Self { shown: always || io::stderr().is_terminal(), next: 0 }
+    fn new(asked_for: bool) -> Self {
+        Self { line: ProgressLine::new(asked_for), next: 0 }
     }
 
     fn show(&mut self, bytes: u64) {
-        self.tell(bytes, PROGRESS_BYTES, format_args!("{} MB", bytes >> 20));
+        self.tell(bytes, PROGRESS_BYTES, || format!("{} MB", bytes >> 20));
     }
 
     fn show_mailboxes(&mut self, mailboxes: u64) {
-        self.tell(mailboxes, PROGRESS_MAILBOXES, format_args!("{mailboxes} mailboxes"));
+        self.tell(mailboxes, PROGRESS_MAILBOXES, || format!("{mailboxes} mailboxes"));
     }
 
-    fn tell(&mut self, done: u64, step: u64, text: std::fmt::Arguments<'_>) {
-        if self.shown && done >= self.next {
+    fn tell(&mut self, done: u64, step: u64, text: impl FnOnce() -> String) {
+        if done >= self.next {
             self.next = done + step;
-            // Who cannot see it does without.
-            let _unseen = write!(io::stderr().lock(), "\r{text}");
+            self.line.show(&text());
         }
-    }
-
-    fn end(&mut self) {
-        if self.shown && self.next > 0 {
-            let _unseen = writeln!(io::stderr().lock());
-        }
-        self.shown = false;
     }
 }

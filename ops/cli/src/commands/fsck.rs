@@ -3,10 +3,7 @@
 //! Lines come from the check in this process, or from the server's; both end when nobody reads
 //! them, so an interrupted command leaves none behind.
 
-use std::{
-    io::{self, IsTerminal, Write},
-    ops::ControlFlow,
-};
+use std::ops::ControlFlow;
 
 use node::admin::fsck::{Checker, Cure, Finding, Line, Request, Summary};
 use serde::Serialize;
@@ -17,6 +14,7 @@ use crate::{
     backend::{Backend, Direct},
     error::CliError,
     output::{Output, Row},
+    progress::ProgressLine,
     remote::{Remote, RemoteError},
 };
 
@@ -46,13 +44,18 @@ pub(crate) fn run(args: &FsckArgs) -> Result<(), CliError> {
 
 fn check(args: &FsckArgs) -> Result<(), CliError> {
     let backend = Backend::open(&args.target)?;
-    let request = Request { account: args.account.clone(), repair: args.repair, speed: args.speed };
+    let request = Request {
+        account: args.account.clone(),
+        repair: args.repair,
+        bytes: args.bytes,
+        speed: args.speed,
+    };
     let mut report = Report::new(args);
     let done = match &backend {
         Backend::Direct(direct) => check_here(direct, &request, &mut report),
         Backend::Remote(remote) => check_there(remote, &request, &mut report),
     };
-    report.progress.end();
+    report.progress.line.end();
     let closed = backend.close();
     done?;
     closed?;
@@ -97,7 +100,7 @@ fn check_there(remote: &Remote, request: &Request, report: &mut Report) -> Resul
         if heard.is_err() {
             // The thread may wait for the server's next line; the process's end is the
             // connection's, and the server stops when it sees that.
-            report.progress.end();
+            report.progress.line.end();
             let error = CliError::Unchecked(heard.err().map_or_else(String::new, reason_of));
             crate::output::complain(&error);
             std::process::exit(i32::from(error.exit_code()));
@@ -154,7 +157,7 @@ impl Report {
             self.progress.show(&line);
             return if self.json { self.print_json(&line) } else { Ok(()) };
         }
-        self.progress.clear();
+        self.progress.line.clear();
         match &line {
             Line::Done(summary) => self.last = Some(Ok(*summary)),
             Line::Stopped { reason } => self.last = Some(Err(reason.clone())),
@@ -185,9 +188,10 @@ impl Report {
     }
 
     fn summary(&self, summary: &Summary) -> Result<(), CliError> {
-        let Summary { findings, mended, remaining, accounts, emails, .. } = summary;
+        let Summary { findings, mended, remaining, accounts, emails, bytes, .. } = summary;
+        let read = megabytes(*bytes);
         self.output.line(format_args!(
-            "{accounts} accounts, {emails} emails: {findings} findings, {mended} mended, \
+            "{accounts} accounts, {emails} emails{read}: {findings} findings, {mended} mended, \
              {remaining} remain"
         ))
     }
@@ -205,11 +209,9 @@ impl Report {
     }
 }
 
-/// One line on standard error that is written over again and again.
+/// How far the check is, and since when.
 struct Progress {
-    is_shown: bool,
-    /// Characters of it that stand there.
-    width: usize,
+    line: ProgressLine,
     clock: env::Env,
     begun: env::Monotonic,
 }
@@ -221,55 +223,38 @@ impl Progress {
     fn new(asked_for: bool) -> Self {
         let clock = env::Env::system();
         let begun = clock.monotonic();
-        Self { is_shown: asked_for || io::stderr().is_terminal(), width: 0, clock, begun }
+        Self { line: ProgressLine::new(asked_for), clock, begun }
     }
 
     fn show(&mut self, line: &Line) {
         let seconds = self.clock.monotonic().saturating_since(self.begun).as_secs();
-        if self.is_shown
+        if self.line.is_shown()
             && let Some(text) = bar(line, seconds)
         {
-            self.write(&text);
-        }
-    }
-
-    fn write(&mut self, text: &str) {
-        let width = text.chars().count();
-        // Where nobody sees it, nothing is lost.
-        let _unseen = write!(io::stderr(), "\r{text:<old$}", old = self.width);
-        self.width = width;
-    }
-
-    /// Makes room for something else.
-    fn clear(&mut self) {
-        if self.width > 0 {
-            self.write("");
-            let _unseen = write!(io::stderr(), "\r");
-            self.width = 0;
-        }
-    }
-
-    fn end(&mut self) {
-        if self.width > 0 {
-            let _unseen = writeln!(io::stderr());
-            self.width = 0;
+            self.line.show(&text);
         }
     }
 }
 
 /// How far a check is, in one line.
 fn bar(line: &Line, seconds: u64) -> Option<String> {
-    let Line::Progress { phase, accounts_done, accounts_total, emails, blobs } = line else {
+    let Line::Progress { phase, accounts_done, accounts_total, emails, blobs, bytes } = line else {
         return None;
     };
+    let read = megabytes(*bytes);
     let total = (*accounts_total).max(*accounts_done).max(1);
     let full = usize::try_from(accounts_done.saturating_mul(BAR) / total).unwrap_or(0);
     let bar: String = (0..20).map(|cell| if cell < full { '#' } else { '.' }).collect();
     let rate = emails / seconds.max(1);
     Some(format!(
         "[{bar}] {phase}: {accounts_done}/{accounts_total} accounts, {emails} emails \
-         ({rate}/s), {blobs} blobs"
+         ({rate}/s), {blobs} blobs{read}"
     ))
+}
+
+/// How much was read, where bytes are read at all.
+fn megabytes(bytes: u64) -> String {
+    if bytes > 0 { format!(", {} MB read", bytes >> 20) } else { String::new() }
 }
 
 #[cfg(test)]
@@ -278,17 +263,20 @@ mod tests {
 
     #[test]
     fn the_bar_fills() {
-        let line = |done| Line::Progress {
+        let line = |done, bytes| Line::Progress {
             phase: "accounts".to_owned(),
             accounts_done: done,
             accounts_total: 4,
             emails: 100,
             blobs: 7,
+            bytes,
         };
         assert_eq!(
-            bar(&line(1), 10).unwrap(),
+            bar(&line(1, 0), 10).unwrap(),
             "[#####...............] accounts: 1/4 accounts, 100 emails (10/s), 7 blobs"
         );
-        assert!(bar(&line(9), 0).unwrap().starts_with("[####################]"));
+        let full = bar(&line(9, 3 << 20), 0).unwrap();
+        assert!(full.starts_with("[####################]"), "{full}");
+        assert!(full.ends_with("7 blobs, 3 MB read"), "{full}");
     }
 }

@@ -203,3 +203,82 @@ fn progress_is_shown_where_it_is_asked_for() {
     let quiet = on(data, "fsck").output().unwrap();
     assert_eq!(quiet.stderr, b"");
 }
+
+/// The codes of what a check found.
+fn codes(shown: &str) -> Vec<String> {
+    shown
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .filter(|line| line["type"] == "finding")
+        .map(|line| line["code"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// The file of the only large message.
+fn large_file(data: &Path) -> std::path::PathBuf {
+    let entries = |path: &Path| -> Vec<std::path::PathBuf> {
+        std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect()
+    };
+    entries(&data.join("blobs")).iter().flat_map(|inner| entries(inner)).next().unwrap()
+}
+
+#[test]
+fn lost_short_and_changed_bytes_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = &folder.path().join("dev");
+    let server = Server::start(data);
+    let mut smtp = Smtp::connect(server.base + 424);
+    smtp.deliver(1);
+    smtp.say("MAIL FROM:<sender@example.com>\r\n");
+    smtp.say("RCPT TO:<alice@example.org>\r\n");
+    smtp.say("DATA\r\n");
+    smtp.say(&format!("Subject: large\r\n\r\n{}.\r\n", "0123456789abcd\r\n".repeat(30_000)));
+    drop(smtp);
+    let file = &large_file(data);
+    let whole = std::fs::read(file).unwrap();
+    let damaged = |arguments: &str| {
+        assert_eq!(codes(&check(&mut on(data, arguments), 1, "1 of what")), ["blob_damaged"]);
+    };
+    for wrong in [&whole[..whole.len() - 1], &[]] {
+        std::fs::write(file, wrong).unwrap();
+        damaged("fsck --json");
+    }
+    std::fs::remove_file(file).unwrap();
+    damaged("fsck --json");
+    damaged("fsck --json --account alice@example.org");
+
+    // A byte that is another is seen where bytes are asked for, with a server and without.
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    std::fs::write(file, flipped).unwrap();
+    check(&mut on(data, "fsck"), 0, "0 findings");
+    damaged("fsck --json --bytes");
+    assert_eq!(server.terminate(), Some(0));
+    check(&mut on(data, "fsck"), 0, "0 findings");
+    damaged("fsck --json --bytes --speed 100");
+    damaged("fsck --json --bytes --account alice@example.org");
+    std::fs::write(file, &whole).unwrap();
+    check(&mut on(data, "fsck --bytes"), 0, "2 emails, 0 MB read: 0 findings");
+    let shown = check(&mut on(data, "fsck --bytes --json"), 0, "");
+    let last: serde_json::Value = serde_json::from_str(shown.lines().last().unwrap()).unwrap();
+    assert!(last["bytes"].as_u64() > Some(whole.len() as u64), "both were read: {last}");
+
+    // A small message's, among the engine's values.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let env = env::Env::system();
+        let store = Embedded::open(&data.join("store"), env, EmbeddedOptions::default()).unwrap();
+        let values = store.large_values();
+        for key in values.scan_prefix(b"h", None, 10).await.unwrap() {
+            let mut value = values.get(&key).await.unwrap().unwrap().to_vec();
+            // Whole ones begin with a zero.
+            if value[0] == 0 {
+                value[20] ^= 1;
+                values.put(&key, value.into()).await.unwrap();
+            }
+        }
+        values.sync().await.unwrap();
+        store.close().await.unwrap();
+    });
+    damaged("fsck --json --bytes");
+}

@@ -90,7 +90,7 @@ async fn each_kind_of_damage_is_found_and_told_by_whom() {
     assert!(repair_orphan(&world.db, orphan, world.now()).await.unwrap());
     assert!(!repair_orphan(&world.db, orphan, world.now()).await.unwrap(), "it is marked");
     assert!(!repair_orphan(&world.db, kept, world.now()).await.unwrap(), "it is needed");
-    let settings = SweepSettings { scan_interval: Some(Duration::MAX), ..SweepSettings::default() };
+    let settings = SweepSettings { scan_interval: Duration::MAX, ..SweepSettings::default() };
     let sweeper = Sweeper::new(world.time.env(), world.db.clone(), world.blobs.clone(), settings);
     sweeper.pass(world.now()).await.unwrap();
     assert!(!world.blobs.exists(&orphan).await.unwrap());

@@ -3,12 +3,16 @@
 //! A file is eight bytes of the object's length, then the piece. Nothing in it is believed: the
 //! reader checks it against the blob's hash, and has it fetched again where it is wrong.
 //!
+//! Architecture invariant: every file is counted. Room is taken before a file is written, and what
+//! writes or removes it counts it, wherever that runs: the reader that wanted it may be gone by
+//! then. A file that cannot be removed stays counted.
+//!
 //! Deliberately absent: syncing, and other processes in the same folder.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     fs, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -44,7 +48,7 @@ const HEADER_BYTES: usize = 8;
 pub(super) struct Cache {
     env: Env,
     settings: CacheSettings,
-    index: Mutex<Index>,
+    index: Arc<Mutex<Index>>,
     flights: Mutex<BTreeMap<Key, Flight>>,
     hits: AtomicU64,
     misses: AtomicU64,
@@ -62,23 +66,34 @@ struct Index {
     order: BTreeMap<u64, Key>,
     clock: u64,
     bytes: u64,
+    /// Taken for files that are being written.
+    taken_bytes: u64,
+    taken_files: usize,
 }
 
 impl Index {
-    fn touch(&mut self, key: Key) -> bool {
-        let Some((_, used)) = self.files.get_mut(&key) else { return false };
+    /// Tells when the file was used: now.
+    fn touch(&mut self, key: Key) -> Option<u64> {
+        let (_, used) = self.files.get_mut(&key)?;
         self.clock += 1;
         self.order.remove(used);
         *used = self.clock;
         self.order.insert(self.clock, key);
-        true
+        Some(self.clock)
     }
 
-    fn remove(&mut self, key: Key) -> bool {
-        let Some((bytes, used)) = self.files.remove(&key) else { return false };
+    fn remove(&mut self, key: Key) -> Option<u64> {
+        let (bytes, used) = self.files.remove(&key)?;
         self.order.remove(&used);
         self.bytes -= bytes;
-        true
+        Some(bytes)
+    }
+
+    /// Removes the file as it was at that time, and no later one of the key.
+    fn remove_as_of(&mut self, key: Key, used: u64) {
+        if self.files.get(&key).is_some_and(|(_, latest)| *latest == used) {
+            self.remove(key);
+        }
     }
 
     fn insert(&mut self, key: Key, bytes: u64) {
@@ -89,19 +104,74 @@ impl Index {
         self.bytes += bytes;
     }
 
-    /// Takes out the oldest until `more` bytes and one file fit.
-    fn make_room(&mut self, more: u64, settings: &CacheSettings) -> Vec<Key> {
-        let mut out = Vec::new();
-        while self.bytes + more > settings.bytes_max || self.files.len() >= settings.files_max {
-            let Some((_, key)) = self.order.first_key_value().map(|(used, key)| (*used, *key))
-            else {
-                break;
-            };
-            self.remove(key);
-            out.push(key);
+    /// Takes out the oldest until `more` bytes and one file fit; `None` where they never do.
+    fn make_room(&mut self, more: u64, settings: &CacheSettings) -> Option<Vec<(Key, u64)>> {
+        if self.taken_bytes + more > settings.bytes_max || self.taken_files >= settings.files_max {
+            return None;
         }
-        out
+        let mut out = Vec::new();
+        while self.bytes + self.taken_bytes + more > settings.bytes_max
+            || self.files.len() + self.taken_files >= settings.files_max
+        {
+            let (_, key) = self.order.first_key_value().map(|(used, key)| (*used, *key))?;
+            out.extend(self.remove(key).map(|bytes| (key, bytes)));
+        }
+        Some(out)
     }
+}
+
+/// Room for a file, from when it is taken until the file stands or is given up.
+struct Room {
+    index: Arc<Mutex<Index>>,
+    folder: PathBuf,
+    bytes: u64,
+    /// What has to go first.
+    out: Vec<(Key, u64)>,
+}
+
+impl Room {
+    fn take(index: &Arc<Mutex<Index>>, bytes: u64, settings: &CacheSettings) -> Option<Self> {
+        let mut held = lock(index);
+        let out = held.make_room(bytes, settings)?;
+        held.taken_bytes += bytes;
+        held.taken_files += 1;
+        let (index, folder) = (Arc::clone(index), settings.folder.clone());
+        Some(Self { index, folder, bytes, out })
+    }
+
+    /// Writes the file, and counts it. Blocks.
+    fn fill(mut self, key: Key, temporary: &Path, fetched: &Fetched) -> io::Result<()> {
+        while let Some((out, _)) = self.out.last() {
+            remove(&self.folder.join(file_name(*out)))?;
+            self.out.pop();
+        }
+        write(temporary, fetched)
+            .and_then(|()| fs::rename(temporary, self.folder.join(file_name(key))))
+            .inspect_err(|_| {
+                // What cannot be removed either is removed when the folder is opened.
+                let _left = fs::remove_file(temporary);
+            })?;
+        lock(&self.index).insert(key, self.bytes);
+        Ok(())
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let mut index = lock(&self.index);
+        index.taken_bytes -= self.bytes;
+        index.taken_files -= 1;
+        for (key, bytes) in self.out.drain(..) {
+            // It stands there still.
+            if !index.files.contains_key(&key) {
+                index.insert(key, bytes);
+            }
+        }
+    }
+}
+
+fn lock(index: &Mutex<Index>) -> MutexGuard<'_, Index> {
+    index.lock().expect("nothing panics while it holds the index")
 }
 
 impl Cache {
@@ -118,7 +188,7 @@ impl Cache {
         Ok(Self {
             env,
             settings,
-            index: Mutex::new(index),
+            index: Arc::new(Mutex::new(index)),
             flights: Mutex::default(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
@@ -170,54 +240,37 @@ impl Cache {
     /// Keeps a piece, as far as it fits.
     pub(super) async fn put(&self, key: Key, fetched: &Fetched) {
         let bytes = to_u64(HEADER_BYTES + fetched.bytes.len());
-        if bytes > self.settings.bytes_max || self.settings.files_max == 0 {
-            return;
-        }
-        let out = self.index().make_room(bytes, &self.settings);
-        let folder = self.settings.folder.clone();
-        let out: Vec<PathBuf> = out.into_iter().map(|key| folder.join(file_name(key))).collect();
-        let temporary = folder.join(format!("{:016x}.tmp", self.env.random_below(u64::MAX)));
-        let (path, fetched) = (folder.join(file_name(key)), fetched.clone());
-        let written = self
-            .env
-            .run_blocking(move || {
-                out.iter().try_for_each(|path| remove(path))?;
-                write(&temporary, &fetched)
-                    .and_then(|()| fs::rename(&temporary, &path))
-                    .inspect_err(|_| {
-                        // What cannot be removed either is removed when the folder is opened.
-                        let _left = fs::remove_file(&temporary);
-                    })
-            })
-            .await;
-        if self.succeeded(written) {
-            self.index().insert(key, bytes);
-        }
+        let Some(room) = Room::take(&self.index, bytes, &self.settings) else { return };
+        let temporary = format!("{:016x}.tmp", self.env.random_below(u64::MAX));
+        let temporary = self.settings.folder.join(temporary);
+        let fetched = fetched.clone();
+        let written = self.env.run_blocking(move || room.fill(key, &temporary, &fetched)).await;
+        self.succeeded(written);
     }
 
     /// Drops a piece that was wrong.
     pub(super) async fn forget(&self, key: Key) {
-        if self.index().remove(key) {
-            let path = self.settings.folder.join(file_name(key));
-            let removed = self.env.run_blocking(move || remove(&path)).await;
-            self.succeeded(removed);
-        }
+        let Some(used) = self.index().touch(key) else { return };
+        let path = self.settings.folder.join(file_name(key));
+        let index = Arc::clone(&self.index);
+        let removing = move || remove(&path).map(|()| lock(&index).remove_as_of(key, used));
+        let removed = self.env.run_blocking(removing).await;
+        self.succeeded(removed);
     }
 
     async fn read(&self, key: Key) -> Option<Fetched> {
-        if !self.index().touch(key) {
-            return None;
-        }
+        let used = self.index().touch(key)?;
         let path = self.settings.folder.join(file_name(key));
         let read = self.env.run_blocking(move || fs::read(path)).await;
         let bytes = match read {
             Ok(Ok(bytes)) => Bytes::from(bytes),
+            // It was evicted meanwhile.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
+                self.index().remove_as_of(key, used);
+                return None;
+            }
             failed => {
-                self.index().remove(key);
-                // A file that is gone was evicted meanwhile.
-                if !matches!(&failed, Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound) {
-                    self.succeeded(failed.map(|read| read.map(drop)));
-                }
+                self.succeeded(failed.map(|read| read.map(drop)));
                 return None;
             }
         };
@@ -226,11 +279,11 @@ impl Cache {
     }
 
     /// Counts a failure, and tells of the first of many.
-    fn succeeded(&self, done: Result<io::Result<()>, env::TaskEnded>) -> bool {
+    fn succeeded(&self, done: Result<io::Result<()>, env::TaskEnded>) {
         let error = match done {
             Ok(Ok(())) => {
                 self.failing.store(false, Relaxed);
-                return true;
+                return;
             }
             Ok(Err(error)) => error.to_string(),
             Err(ended) => ended.to_string(),
@@ -240,11 +293,10 @@ impl Cache {
             let folder = self.settings.folder.display();
             tracing::warn!(%folder, error, "the blob cache fails; blobs come from the service");
         }
-        false
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
-        self.index.lock().expect("nothing panics while it holds the index")
+        lock(&self.index)
     }
 
     fn flights(&self) -> MutexGuard<'_, BTreeMap<Key, Flight>> {
@@ -306,27 +358,28 @@ fn read_folder(settings: &CacheSettings) -> io::Result<Index> {
     found.sort_unstable();
     let mut index = Index::default();
     for (_, key, bytes) in found {
-        for out in index.make_room(bytes, settings) {
-            remove(&settings.folder.join(file_name(out)))?;
-        }
-        if bytes > settings.bytes_max || settings.files_max == 0 {
-            remove(&settings.folder.join(file_name(key)))?;
-        } else {
-            index.insert(key, bytes);
+        match index.make_room(bytes, settings) {
+            Some(out) => {
+                for (out, _) in out {
+                    remove(&settings.folder.join(file_name(out)))?;
+                }
+                index.insert(key, bytes);
+            }
+            None => remove(&settings.folder.join(file_name(key)))?,
         }
     }
     Ok(index)
 }
 
 /// For this user alone: it holds people's mail.
-fn make_folder(folder: &std::path::Path) -> io::Result<()> {
+fn make_folder(folder: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.recursive(true).create(folder)
 }
 
-fn write(path: &std::path::Path, fetched: &Fetched) -> io::Result<()> {
+fn write(path: &Path, fetched: &Fetched) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
@@ -335,9 +388,12 @@ fn write(path: &std::path::Path, fetched: &Fetched) -> io::Result<()> {
     io::Write::write_all(&mut file, &fetched.bytes)
 }
 
-fn remove(path: &std::path::Path) -> io::Result<()> {
+fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,8 @@
 //! One request: its place, its tries, its time limits, its answer.
 
 use std::{
+    fmt::Display,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -21,7 +23,7 @@ use super::{
 };
 use crate::{
     BlobError,
-    limits::{S3_CODE_BYTES_MAX, S3_INLINE_HASH_BYTES, S3_REPLY_BYTES_MAX},
+    limits::{S3_CA_BYTES_MAX, S3_CODE_BYTES_MAX, S3_INLINE_HASH_BYTES, S3_REPLY_BYTES_MAX},
     store::to_u64,
 };
 
@@ -50,8 +52,8 @@ pub struct S3Counts {
 
 pub(super) struct Client {
     pub(super) env: Env,
-    bucket: Arc<Bucket>,
-    http: reqwest::Client,
+    pub(super) bucket: Arc<Bucket>,
+    pub(super) http: reqwest::Client,
     time_limits: TimeLimits,
     retries: Retries,
     places: Semaphore,
@@ -135,13 +137,18 @@ impl Client {
             AddressStyle::Path => bucket.with_path_style(),
             AddressStyle::VirtualHost => bucket,
         };
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder()
             .connect_timeout(settings.time_limits.connect)
             .pool_max_idle_per_host(settings.requests_max)
             .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build()
-            .map_err(|_| unusable("no HTTP client"))?;
+            .no_proxy();
+        if let Some(file) = &settings.ca_file {
+            http = http.tls_built_in_root_certs(false);
+            for authority in authorities(file).map_err(|reason| unusable(&reason))? {
+                http = http.add_root_certificate(authority);
+            }
+        }
+        let http = http.build().map_err(|_| unusable("no HTTP client"))?;
         Ok(Self {
             env,
             bucket: Arc::from(bucket),
@@ -281,6 +288,18 @@ impl Client {
         }
         Ok(Reply { status, body: bytes.freeze(), etag, length, total })
     }
+}
+
+/// What a file of certificate authorities holds: at least one.
+fn authorities(file: &Path) -> Result<Vec<reqwest::Certificate>, String> {
+    let told = |reason: &dyn Display| format!("{}: {reason}", file.display());
+    let length = std::fs::metadata(file).map_err(|error| told(&error))?.len();
+    if length > S3_CA_BYTES_MAX {
+        return Err(told(&"this is no file of certificates"));
+    }
+    let pem = std::fs::read(file).map_err(|error| told(&error))?;
+    let found = reqwest::Certificate::from_pem_bundle(&pem).unwrap_or_default();
+    if found.is_empty() { Err(told(&"this is no file of certificates")) } else { Ok(found) }
 }
 
 /// Without the URL, and in no more words than a log takes.

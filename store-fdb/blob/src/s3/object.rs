@@ -12,7 +12,7 @@ use super::{
 use crate::{
     BlobError, BlobHash, BlobId, ObjectId,
     limits::{BLOB_BYTES_MAX, CHUNK_BYTES, WINDOW_BYTES},
-    store::{to_u64, to_usize},
+    store::{Purpose, to_u64, to_usize},
     tree::{self, ChainingValue},
 };
 
@@ -31,26 +31,49 @@ pub(crate) struct Object {
     pub(crate) size: u64,
     chunks: Vec<ChainingValue>,
     window: Option<(u32, Bytes)>,
+    ways: [Way; 2],
 }
 
-/// Whether the cache is asked.
+/// How a piece is asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Ways {
+enum Way {
+    /// From the cache, if it is there.
     CacheToo,
+    /// From the service, and then into the cache, where it was wrong.
     PastTheCache,
+    /// From the service, and the cache stays as it is.
+    ServiceAlone,
 }
 
-/// Once from wherever it is, once more from the service alone.
-const WAYS: [Ways; 2] = [Ways::CacheToo, Ways::PastTheCache];
+impl Way {
+    /// Once more where the first answer was wrong.
+    const fn both(purpose: Purpose) -> [Self; 2] {
+        match purpose {
+            Purpose::Use => [Self::CacheToo, Self::PastTheCache],
+            // What is cached tells nothing of the service, and a check would push out what is used.
+            Purpose::Check => [Self::ServiceAlone, Self::ServiceAlone],
+        }
+    }
+}
 
 impl S3 {
     /// Begins to read at `start`.
-    pub(crate) async fn open_blob(&self, id: BlobId, start: u64) -> Result<Opened, BlobError> {
+    pub(crate) async fn open_blob(
+        &self,
+        id: BlobId,
+        start: u64,
+        purpose: Purpose,
+    ) -> Result<Opened, BlobError> {
         // Only the embedded backend ever had others.
         let object = id.object().ok_or(BlobError::Missing(id))?;
-        for ways in WAYS {
-            if let Some(opened) = self.try_open(id, object, start, ways).await? {
-                return Ok(opened);
+        let ways = Way::both(purpose);
+        for way in ways {
+            match self.try_open(id, object, start, way).await? {
+                Some(Opened::Large(object)) => {
+                    return Ok(Opened::Large(Object { ways, ..object }));
+                }
+                Some(opened) => return Ok(opened),
+                None => {}
             }
             self.client.damaged.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
@@ -63,16 +86,16 @@ impl S3 {
         id: BlobId,
         object: ObjectId,
         start: u64,
-        ways: Ways,
+        way: Way,
     ) -> Result<Option<Opened>, BlobError> {
         let missing = BlobError::Missing(id);
         let mut number = if start < BLOB_BYTES_MAX { number_of(start) } else { 0 };
         let key = (object, Part::Window(number));
-        let mut window = self.piece(key, 0, ways).await?.ok_or(missing)?;
+        let mut window = self.piece(key, 0, way).await?.ok_or(missing)?;
         if number > 0 && window.bytes.is_empty() {
             // The blob ends before; its beginning tells its length.
             number = 0;
-            let first = self.piece((object, Part::Window(0)), 0, ways).await?;
+            let first = self.piece((object, Part::Window(0)), 0, way).await?;
             window = first.ok_or(BlobError::Missing(id))?;
         }
         let Fetched { total, bytes } = window;
@@ -87,7 +110,7 @@ impl S3 {
         let trailer = if range.start <= size && range.end == total {
             bytes.slice(to_usize(size - range.start)..)
         } else {
-            let trailer = self.piece((object, Part::Trailer), total, ways).await?;
+            let trailer = self.piece((object, Part::Trailer), total, way).await?;
             let trailer = trailer.ok_or(BlobError::Missing(id))?;
             if trailer.total != total {
                 return Ok(None);
@@ -101,7 +124,8 @@ impl S3 {
         {
             return Ok(None);
         }
-        let mut opened = Object { object, total, size, chunks: chunks.to_vec(), window: None };
+        let chunks = chunks.to_vec();
+        let mut opened = Object { object, total, size, chunks, window: None, ways: [way; 2] };
         if !opened.is_right(number, &bytes) {
             return Ok(None);
         }
@@ -128,9 +152,9 @@ impl S3 {
             return Ok(cut(bytes, object.size));
         }
         object.window = None;
-        for ways in WAYS {
+        for way in object.ways {
             let key = (object.object, Part::Window(number));
-            let found = self.piece(key, object.total, ways).await?;
+            let found = self.piece(key, object.total, way).await?;
             let Fetched { total, bytes } = found.ok_or(BlobError::Missing(id))?;
             if total == object.total && object.is_right(number, &bytes) {
                 let window = cut(&bytes, object.size);
@@ -144,12 +168,12 @@ impl S3 {
 
     /// A piece, not yet checked; `None` where there is no such object. `total` is needed for a
     /// trailer.
-    async fn piece(&self, key: Key, total: u64, ways: Ways) -> Result<Option<Fetched>, BlobError> {
+    async fn piece(&self, key: Key, total: u64, way: Way) -> Result<Option<Fetched>, BlobError> {
         let fetch = || self.fetch(key, total);
-        match (&self.cache, ways) {
-            (None, _) => fetch().await,
-            (Some(cache), Ways::CacheToo) => cache.fetch(key, fetch).await,
-            (Some(cache), Ways::PastTheCache) => {
+        match (&self.cache, way) {
+            (None, _) | (Some(_), Way::ServiceAlone) => fetch().await,
+            (Some(cache), Way::CacheToo) => cache.fetch(key, fetch).await,
+            (Some(cache), Way::PastTheCache) => {
                 cache.forget(key).await;
                 let fetched = fetch().await?;
                 if let Some(fetched) = &fetched {

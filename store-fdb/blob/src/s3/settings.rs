@@ -17,6 +17,9 @@ pub struct S3Settings {
     pub prefix: String,
     /// Where the bucket's name goes.
     pub style: AddressStyle,
+    /// PEM file with the authorities that may vouch for the service, instead of the machine's own;
+    /// for `https://` with a certificate of an authority of one's own.
+    pub ca_file: Option<PathBuf>,
     /// Who we are.
     pub credentials: Credentials,
     /// How long to wait.

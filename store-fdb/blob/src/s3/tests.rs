@@ -7,7 +7,9 @@ use crate::{
     sweep::{SweepSettings, Sweeper},
 };
 
+mod garage;
 pub(crate) mod server;
+mod services;
 use server::{Fault, Server};
 
 fn bytes(len: usize) -> Vec<u8> {
@@ -313,6 +315,7 @@ async fn sweeping_on_s3_removes_what_nothing_needs() {
     let server = Server::start().await;
     let env = Env::system();
     let (store, db) = (server.store().await, kv::Database::memory(env.clone()));
+    crate::binding::bind(&db, &store, &env).await.unwrap();
     let owner = &Owner::Email(1, 1);
     let mut ids = Vec::new();
     for n in 0..6_u8 {
@@ -330,8 +333,7 @@ async fn sweeping_on_s3_removes_what_nothing_needs() {
     let mut writer = store.writer();
     writer.write(&bytes(PART_BYTES + CHUNK_BYTES + 1)).await.unwrap();
     std::mem::forget(writer);
-    let settings =
-        SweepSettings { scan_interval: Some(Duration::ZERO), ..SweepSettings::default() };
+    let settings = SweepSettings { scan_interval: Duration::ZERO, ..SweepSettings::default() };
     let sweeper = Sweeper::new(env, db.clone(), store.clone(), settings);
     let at = |ms: i64| Timestamp::from_unix_ms(now.unix_ms() + ms);
     assert_eq!(sweeper.pass(at(GRACE_MS - 60_000)).await.unwrap().removed, 0);
@@ -425,6 +427,35 @@ async fn the_cache_saves_requests_and_survives_a_restart() {
         use std::os::unix::fs::PermissionsExt;
         let mode = std::fs::metadata(&settings.folder).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
+    }
+}
+
+/// What is lost or damaged at the service is found, whatever the cache has.
+#[tokio::test]
+async fn a_check_asks_the_service_and_leaves_the_cache() {
+    let (server, folder) = (Server::start().await, tempfile::tempdir().unwrap());
+    let store = server.cached(cache(&folder, 1 << 30, 1_000)).await;
+    for len in [SMALL, large()] {
+        let id = store.put(&bytes(len)).await.unwrap();
+        assert!(read(&store, id).await.unwrap() == bytes(len));
+        let cached = store.s3_counts().unwrap().cache_files;
+        assert_eq!(store.verify(id).await.unwrap(), crate::store::to_u64(len));
+        assert_eq!(store.s3_counts().unwrap().cache_files, cached);
+        let path = server.objects().remove(0);
+        let right = std::fs::read(&path).unwrap();
+        let mut wrong = right.clone();
+        wrong[len / 2] ^= 1;
+        std::fs::write(&path, wrong).unwrap();
+        assert!(matches!(store.verify(id).await, Err(BlobError::Damaged(_))), "{len}");
+        assert_eq!(store.check(id).await.is_ok(), len > SMALL, "the bytes are not looked at yet");
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(store.check(id).await, Err(BlobError::Missing(_))));
+        assert!(read(&store, id).await.unwrap() == bytes(len), "the cache has it still");
+        // A wrong answer on the way is asked for once more.
+        std::fs::write(&path, right).unwrap();
+        server.next([Fault::WrongByte]);
+        store.verify(id).await.unwrap();
+        store.remove(&BlobName::of(&id)).await.unwrap();
     }
 }
 
@@ -526,46 +557,4 @@ async fn requests_under_way_are_bounded() {
         assert_eq!(read(&store, put.unwrap()).await.unwrap(), *blob);
     }
     assert_eq!(WINDOW_BYTES, crate::store::to_u64(WINDOW));
-}
-
-/// The service that the environment names, be it Garage, MinIO or AWS.
-#[tokio::test]
-async fn another_service_does_the_same() {
-    let read_name = |name| std::env::var(name).ok();
-    let (Some(endpoint), Some(bucket), Ok(credentials)) = (
-        read_name("ROOKERY_TEST_S3_ENDPOINT"),
-        read_name("ROOKERY_TEST_S3_BUCKET"),
-        Credentials::from_environment(),
-    ) else {
-        println!("skipped: ROOKERY_TEST_S3_ENDPOINT, ROOKERY_TEST_S3_BUCKET and AWS_… name none");
-        return;
-    };
-    let server = Server::start().await;
-    let mut settings = server.settings();
-    settings.endpoint = endpoint;
-    settings.bucket = bucket;
-    settings.credentials = credentials;
-    settings.region = read_name("ROOKERY_TEST_S3_REGION").unwrap_or(settings.region);
-    settings.prefix = format!("test-{:016x}/", Env::system().random_below(u64::MAX));
-    let store = BlobStore::s3(settings, Env::system()).await.unwrap();
-    let mut names = Vec::new();
-    for len in [0, SMALL, CHUNK_BYTES + 1, WINDOW + 1, PART_BYTES, large()] {
-        let id = store.put(&bytes(len)).await.unwrap();
-        assert!(read(&store, id).await.unwrap() == bytes(len), "{len}");
-        assert_eq!(store.read(id, (1 << 30)..u64::MAX).await.unwrap().remaining(), 0);
-        names.push(BlobName::of(&id));
-    }
-    names.sort_unstable();
-    let mut writer = store.writer();
-    writer.write(&bytes(PART_BYTES + CHUNK_BYTES + 1)).await.unwrap();
-    std::mem::forget(writer);
-    let later = Timestamp::from_unix_ms(Env::system().wall().unix_ms() + 60_000);
-    assert_eq!(store.abort_uploads(later).await.unwrap(), 1);
-    for (index, name) in names.iter().enumerate() {
-        let page = store.list(store.cursor_before(name).as_ref(), 2).await.unwrap();
-        assert_eq!(page.names, names[index..(index + 2).min(names.len())]);
-        store.remove(name).await.unwrap();
-        store.remove(name).await.unwrap();
-        assert!(!store.exists(name).await.unwrap());
-    }
 }

@@ -16,6 +16,15 @@ use crate::{
 #[cfg(feature = "s3")]
 use crate::s3::{Object, Opened};
 
+/// What a blob is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// For its bytes, from wherever they come soonest.
+    Use,
+    /// To see whether they are where they are kept: past caches, and all that can be told at once.
+    Check,
+}
+
 /// A blob being read, piece by piece, each checked before it is handed out.
 pub struct BlobReader {
     store: BlobStore,
@@ -41,12 +50,13 @@ impl BlobReader {
         store: BlobStore,
         id: BlobId,
         range: Range<u64>,
+        purpose: Purpose,
     ) -> Result<Self, BlobError> {
         let open = async {
             match &*store.backend {
-                Backend::Embedded(embedded) => open_embedded(embedded, id).await,
+                Backend::Embedded(embedded) => open_embedded(embedded, id, purpose).await,
                 #[cfg(feature = "s3")]
-                Backend::S3(s3) => Ok(match s3.open_blob(id, range.start).await? {
+                Backend::S3(s3) => Ok(match s3.open_blob(id, range.start, purpose).await? {
                     Opened::Whole(bytes) => Source::Whole(bytes),
                     Opened::Large(object) => Source::Windows(object),
                 }),
@@ -101,10 +111,19 @@ impl BlobReader {
 }
 
 /// Whole small blobs and the hash tree of large ones are checked here, once a read.
-async fn open_embedded(embedded: &Embedded, id: BlobId) -> Result<Source, BlobError> {
+async fn open_embedded(
+    embedded: &Embedded,
+    id: BlobId,
+    purpose: Purpose,
+) -> Result<Source, BlobError> {
     match embedded.stored(id).await?.ok_or(BlobError::Missing(id))? {
         Stored::Whole(bytes) if BlobHash::of(&bytes) == id.hash() => Ok(Source::Whole(bytes)),
-        Stored::Chunked(header) if header.root() == Some(id.hash()) => Ok(Source::Chunks(header)),
+        Stored::Chunked(header) if header.root() == Some(id.hash()) => {
+            if purpose == Purpose::Check && !embedded.has_chunks(&header).await? {
+                return Err(BlobError::Damaged(id));
+            }
+            Ok(Source::Chunks(header))
+        }
         Stored::Whole(_) | Stored::Chunked(_) => Err(BlobError::Damaged(id)),
     }
 }

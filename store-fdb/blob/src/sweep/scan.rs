@@ -11,9 +11,9 @@ use env::Timestamp;
 use kv::{Database, Subspace, Transaction, tuple::pack};
 use prost::Message;
 
-use super::{Progress, SweepError, Sweeper, Swept};
+use super::{Progress, Share, SweepError, Sweeper, Swept};
 use crate::{
-    BlobName, ListCursor,
+    BlobError, BlobName, ListCursor, binding,
     limits::{GRACE_MS, SWEEP_LIST, SWEEP_PAGE, SWEEP_REFERENCES},
     references,
     store::to_u64,
@@ -31,6 +31,18 @@ struct ScanRecord {
     /// When the last one ended, in milliseconds since 1970.
     #[prost(int64, tag = "3")]
     ended_ms: i64,
+    /// Of the one under way: blobs that were old enough to be judged.
+    #[prost(uint64, tag = "4")]
+    judged: u64,
+    /// Of the one under way: those that nobody seemed to need.
+    #[prost(uint64, tag = "5")]
+    orphans: u64,
+}
+
+impl ScanRecord {
+    fn ended(now: Timestamp) -> Self {
+        Self { ended_ms: now.unix_ms(), ..Self::default() }
+    }
 }
 
 impl Sweeper {
@@ -41,30 +53,22 @@ impl Sweeper {
         pages: usize,
         swept: &mut Swept,
     ) -> Result<Progress, SweepError> {
-        let Some(interval) = self.settings.scan_interval else { return Ok(Progress::Done) };
+        let mut is_ours = false;
         for _ in 0..pages {
             let record = self.db.run(|tx| async move { read(&tx).await }).await?;
-            if !record.under_way && rests(&record, now, interval) {
+            if !record.under_way && rests(&record, now, self.settings.scan_interval) {
                 return Ok(Progress::Done);
+            }
+            if !is_ours {
+                self.verify_binding().await?;
+                is_ours = true;
             }
             if !record.under_way {
                 let before = Timestamp::from_unix_ms(now.unix_ms().saturating_sub(GRACE_MS));
                 let uploads = self.blobs.abort_uploads(before);
                 swept.uploads += self.call("abort uploads", uploads).await?;
             }
-            let after = record.cursor.clone().map(|it| ListCursor::from_bytes(Bytes::from(it)));
-            let page = self.call("list", self.blobs.list(after.as_ref(), SWEEP_LIST)).await?;
-            swept.scanned += to_u64(page.names.len());
-            let old: Vec<BlobName> =
-                page.names.into_iter().filter(|name| is_old(name, now)).collect();
-            let orphans = mark_orphans(&self.db, &old, now).await?;
-            swept.marked += orphans;
-            swept.orphans += orphans;
-            let next = ScanRecord {
-                under_way: page.next.is_some(),
-                ended_ms: if page.next.is_some() { record.ended_ms } else { now.unix_ms() },
-                cursor: page.next.map(|next| next.as_bytes().to_vec()),
-            };
+            let next = self.scan_page(&record, now, swept).await?;
             let (record, next) = (&record, &next);
             self.db.run(|tx| async move { advance(&tx, record, next).await }).await?;
             if !next.under_way {
@@ -73,6 +77,53 @@ impl Sweeper {
             }
         }
         Ok(Progress::More)
+    }
+
+    async fn verify_binding(&self) -> Result<(), SweepError> {
+        let patience = self.settings.call_time_max;
+        match self.env.timeout(patience, binding::verify(&self.db, &self.blobs)).await {
+            Ok(verified) => Ok(verified?),
+            Err(elapsed) => {
+                let operation = "look for the bucket's mark";
+                Err(BlobError::Unavailable { operation, reason: elapsed.to_string() }.into())
+            }
+        }
+    }
+
+    /// Looks at one page, and marks what nobody needs of it; tells how far the scan is then.
+    async fn scan_page(
+        &self,
+        record: &ScanRecord,
+        now: Timestamp,
+        swept: &mut Swept,
+    ) -> Result<ScanRecord, SweepError> {
+        let after = record.cursor.clone().map(|it| ListCursor::from_bytes(Bytes::from(it)));
+        let page = self.call("list", self.blobs.list(after.as_ref(), SWEEP_LIST)).await?;
+        swept.scanned += to_u64(page.names.len());
+        let old: Vec<BlobName> = page.names.into_iter().filter(|name| is_old(name, now)).collect();
+        let orphans = find_orphans(&self.db, &old, now).await?;
+        let share = Share {
+            judged: record.judged.saturating_add(to_u64(old.len())),
+            orphans: record.orphans.saturating_add(to_u64(orphans.len())),
+        };
+        if share.is_implausible() {
+            let end = &ScanRecord::ended(now);
+            self.db.run(|tx| async move { advance(&tx, record, end).await }).await?;
+            return Err(SweepError::Implausible(share));
+        }
+        let marked = mark_orphans(&self.db, &orphans, now).await?;
+        swept.marked += marked;
+        swept.orphans += marked;
+        Ok(match page.next {
+            Some(next) => ScanRecord {
+                cursor: Some(next.as_bytes().to_vec()),
+                under_way: true,
+                ended_ms: record.ended_ms,
+                judged: share.judged,
+                orphans: share.orphans,
+            },
+            None => ScanRecord::ended(now),
+        })
     }
 }
 
@@ -105,14 +156,37 @@ fn is_old(name: &BlobName, now: Timestamp) -> bool {
     name.put_at().is_none_or(|put_at| now.unix_ms().saturating_sub(put_at.unix_ms()) > GRACE_MS)
 }
 
-/// Marks those of the ascending `names` that nothing needs; tells how many.
+/// Those of the ascending `names` that nothing needs and that are not marked yet.
+async fn find_orphans(
+    db: &Database,
+    names: &[BlobName],
+    now: Timestamp,
+) -> Result<Vec<BlobName>, kv::Error> {
+    let mut orphans = Vec::new();
+    for names in unreferenced(db, names).await?.chunks(SWEEP_PAGE) {
+        let found = db.run(|tx| async move {
+            let mut found = Vec::new();
+            for name in names {
+                let is_marked = tx.get(&references::dying_key(name)).await?.is_some();
+                if !is_marked && is_orphan(&tx, name, now).await? {
+                    found.push(*name);
+                }
+            }
+            Ok::<_, kv::Error>(found)
+        });
+        orphans.extend(found.await?);
+    }
+    Ok(orphans)
+}
+
+/// Marks those of `names` that nothing needs; tells how many.
 pub(crate) async fn mark_orphans(
     db: &Database,
     names: &[BlobName],
     now: Timestamp,
 ) -> Result<u64, kv::Error> {
     let mut orphans = 0;
-    for names in unreferenced(db, names).await?.chunks(SWEEP_PAGE) {
+    for names in names.chunks(SWEEP_PAGE) {
         orphans += db
             .run(|tx| async move {
                 let mut marked = 0;
@@ -144,10 +218,7 @@ pub(crate) async fn is_orphan(
 }
 
 /// Those of the ascending `names` that have no reference, by reads without conflict.
-pub(crate) async fn unreferenced(
-    db: &Database,
-    names: &[BlobName],
-) -> Result<Vec<BlobName>, kv::Error> {
+async fn unreferenced(db: &Database, names: &[BlobName]) -> Result<Vec<BlobName>, kv::Error> {
     let (Some(first), Some(last)) = (names.first(), names.last()) else { return Ok(Vec::new()) };
     let mut left = Vec::new();
     let mut names = names.iter().peekable();

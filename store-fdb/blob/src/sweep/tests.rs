@@ -15,14 +15,13 @@ const OTHER: Owner = Owner::Submission([9; 16]);
 
 fn sweeper(world: &World) -> Sweeper {
     // Every pass scans.
-    let settings =
-        SweepSettings { scan_interval: Some(Duration::ZERO), ..SweepSettings::default() };
+    let settings = SweepSettings { scan_interval: Duration::ZERO, ..SweepSettings::default() };
     Sweeper::new(world.time.env(), world.db.clone(), world.blobs.clone(), settings)
 }
 
 /// A sweeper that does not scan.
 fn due_only(world: &World) -> Sweeper {
-    let tx_less = SweepSettings { scan_interval: Some(Duration::MAX), ..SweepSettings::default() };
+    let tx_less = SweepSettings { scan_interval: Duration::MAX, ..SweepSettings::default() };
     Sweeper::new(world.time.env(), world.db.clone(), world.blobs.clone(), tx_less)
 }
 
@@ -309,7 +308,7 @@ async fn a_backend_that_fails_delays_the_removal_and_nothing_else() {
     world.let_go(id, OWNER).await;
     world.time.advance(GRACE_MS);
     let faulty = world.blobs.handle(world.time.env());
-    let settings = SweepSettings { scan_interval: Some(Duration::MAX), ..SweepSettings::default() };
+    let settings = SweepSettings { scan_interval: Duration::MAX, ..SweepSettings::default() };
     let sweeper = Sweeper::new(world.time.env(), world.db.clone(), faulty.clone(), settings);
     let always = BlobFaults::ALWAYS;
     for faults in [
@@ -331,9 +330,12 @@ async fn a_backend_that_fails_delays_the_removal_and_nothing_else() {
 #[tokio::test]
 async fn a_scan_goes_on_where_it_was_and_rests_afterwards() {
     let world = World::new(12).await;
-    let total = 3 * SWEEP_LIST + 5;
+    let (total, kept) = (3 * SWEEP_LIST + 5, SWEEP_LIST);
     for n in 0..total {
         world.blobs.put(&n.to_le_bytes()).await.unwrap();
+    }
+    for n in 0..kept {
+        world.referenced(&n.to_be_bytes(), OWNER).await;
     }
     // More owners than a page of references has, in the middle of it all.
     let shared = world.referenced(b"shared", OWNER).await;
@@ -347,11 +349,10 @@ async fn a_scan_goes_on_where_it_was_and_rests_afterwards() {
     assert_eq!(swept.scanned, 1_000);
     // Another one, after a restart.
     let rest = self::sweeper(&world).pass(world.now()).await.unwrap();
-    assert_eq!(rest.scanned, crate::store::to_u64(total + 1 - SWEEP_LIST));
+    assert_eq!(rest.scanned, crate::store::to_u64(total + kept + 1 - SWEEP_LIST));
     assert_eq!(swept.orphans + rest.orphans, crate::store::to_u64(total));
     assert!(exists(&world, shared).await);
-    let settings =
-        SweepSettings { scan_interval: Some(Duration::from_hours(1)), ..Default::default() };
+    let settings = SweepSettings { scan_interval: Duration::from_hours(1), ..Default::default() };
     let resting = Sweeper::new(world.time.env(), world.db.clone(), world.blobs.clone(), settings);
     assert_eq!(resting.pass(world.now()).await.unwrap().scans, 0);
     world.time.advance(HOUR_MS);
@@ -434,4 +435,51 @@ async fn references_are_listed_and_read_back() {
 #[test]
 fn the_store_s_error_is_found_in_an_adoption_s() {
     assert!(AdoptError::Kv(kv::Error::Conflict).as_kv_error().is_some());
+}
+
+/// References that were lost, or another store's: nothing is marked, and the scan rests.
+#[tokio::test]
+async fn a_scan_that_finds_too_much_marks_nothing() {
+    let world = World::new(16).await;
+    for n in 0..5_u8 {
+        world.referenced(&[n], OWNER).await;
+    }
+    for n in 0..2_500_u32 {
+        world.blobs.put(&n.to_le_bytes()).await.unwrap();
+    }
+    world.time.advance(GRACE_MS + 1);
+    let settings = SweepSettings { scan_interval: Duration::from_hours(1), ..Default::default() };
+    let sweeper = Sweeper::new(world.time.env(), world.db.clone(), world.blobs.clone(), settings);
+    let swept = sweeper.pass(world.now()).await;
+    let Err(SweepError::Implausible(share)) = swept else { panic!("{swept:?}") };
+    assert!(share.is_implausible() && share.judged == 1_000, "the first page tells: {share:?}");
+    assert_eq!(world.keys(Subspace::BlobDying).await, 0);
+    assert_eq!(sweeper.pass(world.now()).await.unwrap().scanned, 0, "once an interval is enough");
+    world.time.advance(HOUR_MS);
+    assert!(sweeper.pass(world.now()).await.is_err());
+    assert_eq!(world.keys(Subspace::BlobDying).await, 0);
+}
+
+/// An account with nearly all the mail there is was deleted: in order, so no orphans.
+#[tokio::test]
+async fn what_is_let_go_in_order_does_not_look_like_lost_references() {
+    let world = World::new(17).await;
+    let mut ids = Vec::new();
+    for n in 0..300_u32 {
+        ids.push(world.referenced(&n.to_le_bytes(), OWNER).await);
+    }
+    for id in &ids[1..] {
+        world.let_go(*id, OWNER).await;
+    }
+    world.time.advance(GRACE_MS);
+    // Marked, and the service does not remove them yet.
+    let faulty = world.blobs.handle(world.time.env());
+    let settings = SweepSettings { scan_interval: Duration::ZERO, ..SweepSettings::default() };
+    let sweeper = Sweeper::new(world.time.env(), world.db.clone(), faulty.clone(), settings);
+    let mut swept = Swept::default();
+    sweeper.due(world.now(), &mut swept).await.unwrap();
+    assert_eq!(swept.marked, 299);
+    sweeper.scan(world.now(), 10, &mut swept).await.unwrap();
+    assert_eq!((swept.scanned, swept.orphans), (300, 0));
+    assert_eq!(sweeper.pass(world.now()).await.unwrap().removed, 299);
 }

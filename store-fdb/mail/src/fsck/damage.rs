@@ -159,6 +159,13 @@ pub enum Damage {
     BlobDamaged(BlobId, Owner),
     /// Bytes that nobody needs, and that the sweeper should have removed by now.
     Orphan(BlobName),
+    /// Nearly all blobs look like orphans: the references are wrong or lost.
+    TooManyOrphans {
+        /// Blobs that were old enough to be judged.
+        judged: u64,
+        /// Those that nobody seems to need.
+        orphans: u64,
+    },
 }
 
 /// A family of an account's keys, named for people.
@@ -229,6 +236,7 @@ impl Damage {
             Self::NoBlob(..) => "no_blob",
             Self::BlobDamaged(..) => "blob_damaged",
             Self::Orphan(_) => "orphan",
+            Self::TooManyOrphans { .. } => "too_many_orphans",
         }
     }
 
@@ -273,7 +281,8 @@ impl Damage {
             Self::Undecodable { .. }
             | Self::NextAccount { .. }
             | Self::DeadAlias(_)
-            | Self::Orphan(_) => None,
+            | Self::Orphan(_)
+            | Self::TooManyOrphans { .. } => None,
         }
     }
 
@@ -317,7 +326,8 @@ impl Damage {
             | Self::LogEntry(..)
             | Self::StrayAddress(..)
             | Self::NoBlob(..)
-            | Self::BlobDamaged(..) => Remedy::Person,
+            | Self::BlobDamaged(..)
+            | Self::TooManyOrphans { .. } => Remedy::Person,
             Self::DeadAlias(_) => Remedy::Nothing,
         }
     }
@@ -428,6 +438,11 @@ impl fmt::Display for Damage {
                 write!(f, "blob {blob} of {} is damaged", Who(owner))
             }
             Self::Orphan(name) => write!(f, "nobody needs blob {name}"),
+            Self::TooManyOrphans { judged, orphans } => write!(
+                f,
+                "nobody seems to need {orphans} of {judged} blobs, so none is removed: are the \
+                 references these blobs', and all there?"
+            ),
         }
     }
 }

@@ -31,6 +31,10 @@ type Mended = Result<(), String>;
 /// Mends each; tells what became of it; the number of those that were mended.
 pub(super) async fn mend_all(walk: &mut Walk, damages: Vec<Damage>) -> Result<u64, FsckError> {
     let mut mended = 0;
+    if damages.iter().any(|damage| matches!(damage, Damage::Orphan(_))) {
+        // The check may have taken long.
+        blob::binding::verify(&walk.db, &walk.blobs).await?;
+    }
     // One repair sets all of an account's counters.
     let mut counters: Option<(AccountId, Mended)> = None;
     for damage in damages {
@@ -75,7 +79,7 @@ fn counters_of(damage: &Damage) -> Option<AccountId> {
 
 async fn mend(walk: &mut Walk, damage: &Damage) -> Result<Mended, FsckError> {
     if let Damage::NoReference(blob, _) = damage
-        && let Err(error) = walk.read_blob(*blob).await
+        && let Err(error) = walk.check_blob(*blob).await
     {
         return Ok(Err(error.to_string()));
     }

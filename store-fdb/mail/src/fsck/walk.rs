@@ -6,7 +6,7 @@
 
 use std::{collections::HashSet, future::Future, time::Duration};
 
-use blob::{BlobError, BlobId, BlobStore};
+use blob::{BlobError, BlobId, BlobReader, BlobStore, audit::Depth};
 use bytes::Bytes;
 use env::Env;
 use kv::{AsKvError, Database, KeyValue, RangeQuery, RetryPolicy, Transaction};
@@ -31,6 +31,7 @@ pub(super) struct Walk {
     pub(super) owners: Owners,
     events: mpsc::Sender<Event>,
     speed: Speed,
+    pub(super) depth: Depth,
     rows: usize,
     /// Rest that is due and too short to be worth a timer.
     due: Duration,
@@ -45,7 +46,11 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    pub(super) fn new(parts: super::Parts, speed: Speed, events: mpsc::Sender<Event>) -> Self {
+    pub(super) fn new(
+        parts: super::Parts,
+        options: super::Options,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
         Self {
             once: parts.db.with_retry(RetryPolicy { time_max: Duration::ZERO }),
             db: parts.db,
@@ -53,7 +58,8 @@ impl Walk {
             env: parts.env,
             owners: parts.owners,
             events,
-            speed,
+            speed: options.speed,
+            depth: options.depth,
             rows: limits::FSCK_ROWS_MAX / 4,
             due: Duration::ZERO,
             progress: Progress::default(),
@@ -97,13 +103,32 @@ impl Walk {
         unreachable!("the attempts end by returning")
     }
 
-    /// Reads a blob's header, and rests.
-    pub(super) async fn read_blob(&mut self, blob: BlobId) -> Result<(), BlobError> {
+    /// Begins to check a blob, and rests.
+    pub(super) async fn check_blob(&mut self, blob: BlobId) -> Result<BlobReader, BlobError> {
         let begun = self.env.monotonic();
-        let read = self.blobs.read(blob, 0..0).await.map(drop);
+        let checked = self.blobs.check(blob).await;
         let took = self.env.monotonic().saturating_since(begun);
         self.rest_after(took).await;
-        read
+        checked
+    }
+
+    /// Reads a blob to its end, and rests between its pieces.
+    pub(super) async fn read_blob(
+        &mut self,
+        mut reader: BlobReader,
+    ) -> Result<Result<(), BlobError>, FsckError> {
+        loop {
+            let begun = self.env.monotonic();
+            let piece = match reader.next().await {
+                Ok(Some(piece)) => piece,
+                Ok(None) => return Ok(Ok(())),
+                Err(error) => return Ok(Err(error)),
+            };
+            self.progress.bytes += piece.len() as u64;
+            let took = self.env.monotonic().saturating_since(begun);
+            self.rest_after(took).await;
+            self.tell_progress()?;
+        }
     }
 
     pub(super) async fn rest_after(&mut self, worked: Duration) {

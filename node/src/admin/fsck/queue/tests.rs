@@ -55,16 +55,22 @@ impl World {
     async fn run(&self, mode: Mode) -> (Summary, Vec<String>) {
         let options = Options { mode, speed: Speed::new(100).unwrap(), ..Options::default() };
         let (lines, mut told) = mpsc::channel(100);
-        let teller = Teller { lines: &lines, env: &self.parts.env };
-        let mut summary = Summary::default();
-        check(&self.parts, options, &teller, &mut summary).await.unwrap();
-        drop(lines);
-        let mut codes = Vec::new();
-        while let Some(line) = told.recv().await {
-            if let Line::Finding(finding) = line {
-                codes.push(finding.code);
+        let hear = async {
+            let mut codes = Vec::new();
+            while let Some(line) = told.recv().await {
+                if let Line::Finding(finding) = line {
+                    codes.push(finding.code);
+                }
             }
-        }
+            codes
+        };
+        let checking = async move {
+            let teller = Teller { lines: &lines, env: &self.parts.env };
+            let mut summary = Summary::default();
+            check(&self.parts, options, &teller, &mut summary).await.unwrap();
+            summary
+        };
+        let (codes, summary) = tokio::join!(hear, checking);
         (summary, codes)
     }
 
@@ -143,4 +149,38 @@ async fn records_that_do_not_decode() {
         tx.commit().await.unwrap();
     }
     world.check(&[], 0).await;
+}
+
+/// More damages than are held: each is told once, as it is found, and all are mended.
+#[tokio::test]
+async fn more_damages_than_are_held() {
+    let world = World::new().await;
+    let zones = u32::try_from(FSCK_QUEUE_HELD_MAX + 100).unwrap();
+    let (begin, end) = work::item_range(Kind::Outbound);
+    let rows = world.parts.db.begin().range(RangeQuery::new(begin, end)).collect().await.unwrap();
+    let record = world.parts.db.begin().get(&submission_key(&ID)).await.unwrap().unwrap();
+    for n in 0..zones {
+        // A submission without a reference, and an item of it in a zone without a pointer.
+        let mut id = ID;
+        id[..4].copy_from_slice(&n.to_be_bytes());
+        let mut item = OutboundItem::decode(&rows[0].value[..]).unwrap();
+        item.submission = id.to_vec();
+        let mut submission = SubmissionRecord::decode(&record[..]).unwrap();
+        submission.domains_left = 1;
+        let zone = format!("z{n}.example.com");
+        let tx = world.parts.db.begin();
+        tx.set(&submission_key(&id), &submission.encode_to_vec());
+        let due = world.parts.env.wall();
+        let item = item.encode_to_vec();
+        work::enqueue(&tx, Kind::Outbound, &zone, due, &id, &item).await.unwrap();
+        tx.clear(&work::zone_key(Kind::Outbound as u64, &zone));
+        tx.commit().await.unwrap();
+    }
+    let options = Options { speed: Speed::new(100).unwrap(), ..Options::default() };
+    let walk = Walk { parts: &world.parts, options };
+    let found = walk.find(None, &mut Summary::default()).await.unwrap();
+    assert_eq!((found.count, found.repairable.len()), (2 * u64::from(zones), FSCK_QUEUE_HELD_MAX));
+    let (summary, codes) = world.run(Mode::Repair).await;
+    assert_eq!(codes.len(), 2 * zones as usize);
+    assert_eq!((summary.mended, summary.remaining), (2 * u64::from(zones), 0));
 }

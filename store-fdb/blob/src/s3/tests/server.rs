@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
@@ -16,9 +17,11 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use s3s::service::S3Service;
+use tokio_rustls::TlsAcceptor;
 
 use crate::{
     BlobStore,
+    binding::MARK,
     s3::{AddressStyle, CacheSettings, Credentials, Retries, S3Settings, TimeLimits},
 };
 
@@ -62,6 +65,7 @@ struct State {
 /// The server.
 pub(crate) struct Server {
     state: Arc<Mutex<State>>,
+    address: SocketAddr,
     endpoint: String,
     folder: tempfile::TempDir,
     _task: Task<()>,
@@ -70,17 +74,36 @@ pub(crate) struct Server {
 const ACCESS_KEY: &str = "AKIATEST";
 const SECRET_KEY: &str = "secret";
 
+/// How a server is reached.
+#[derive(Default)]
+pub(crate) struct Reached {
+    /// Over TLS, as this says.
+    pub(crate) tls: Option<TlsAcceptor>,
+    /// By names of buckets below this one.
+    pub(crate) domain: Option<&'static str>,
+}
+
 impl Server {
     pub(crate) async fn start() -> Self {
+        Self::start_as(Reached::default()).await
+    }
+
+    pub(crate) async fn start_as(Reached { tls, domain }: Reached) -> Self {
         let env = Env::system();
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("mail")).unwrap();
         let files = s3s_fs::FileSystem::new(folder.path()).unwrap();
         let mut builder = s3s::service::S3ServiceBuilder::new(files);
         builder.set_auth(s3s::auth::SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
-        let service = builder.build();
         let listener = env.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let endpoint = format!("http://{}", listener.local_address().unwrap());
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let address = listener.local_address().unwrap();
+        let endpoint = format!("{scheme}://{address}");
+        if let Some(domain) = domain {
+            let domain = format!("{domain}:{}", address.port());
+            builder.set_host(s3s::host::SingleDomain::new(&domain).unwrap());
+        }
+        let service = builder.build();
         let state = Arc::new(Mutex::new(State::default()));
         let shared = Arc::clone(&state);
         let task = Env::system().spawn("s3", async move {
@@ -90,15 +113,26 @@ impl Server {
                 let serve = hyper::service::service_fn(move |request| {
                     answer(service.clone(), Arc::clone(&state), request)
                 });
-                let http = hyper::server::conn::http1::Builder::new();
-                let served = http.serve_connection(TokioIo::new(connection.stream), serve);
+                let tls = tls.clone();
                 env.spawn("connection", async move {
-                    let _cut = served.await;
+                    let stream: env::Stream = match tls {
+                        None => connection.stream,
+                        Some(tls) => match tls.accept(connection.stream).await {
+                            Ok(stream) => Box::new(stream),
+                            Err(_refused) => return,
+                        },
+                    };
+                    let http = hyper::server::conn::http1::Builder::new();
+                    let _cut = http.serve_connection(TokioIo::new(stream), serve).await;
                 })
                 .detach();
             }
         });
-        Self { state, endpoint, folder, _task: task }
+        Self { state, address, endpoint, folder, _task: task }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Short limits and rests, and no cache.
@@ -110,6 +144,7 @@ impl Server {
             bucket: "mail".to_owned(),
             prefix: "some/place/".to_owned(),
             style: AddressStyle::Path,
+            ca_file: None,
             credentials: Credentials::new(ACCESS_KEY.to_owned(), SECRET_KEY.to_owned()),
             time_limits: TimeLimits { connect: ms(2_000), request: ms(10_000), stall: ms(5_000) },
             retries: Retries { attempts: 3, delay: ms(1), delay_max: ms(4) },
@@ -146,14 +181,39 @@ impl Server {
         self.state.lock().unwrap().uploads.len()
     }
 
-    /// The files of the objects, with what is in them.
+    /// The files of the blobs, with what is in them.
     pub(crate) fn objects(&self) -> Vec<std::path::PathBuf> {
+        let is_mark = |path: &std::path::PathBuf| file_name(path).starts_with(MARK);
+        self.files().into_iter().filter(|path| !is_mark(path)).collect()
+    }
+
+    /// The names of the stores' marks, without the prefix.
+    pub(crate) fn marks(&self) -> Vec<String> {
+        let names = self.files().into_iter().map(|path| file_name(&path));
+        names.filter(|name| name.starts_with(MARK)).collect()
+    }
+
+    /// Removes an object behind everybody's back.
+    pub(crate) fn remove(&self, key: &str) {
+        std::fs::remove_file(self.folder.path().join("mail").join(key)).unwrap();
+    }
+
+    /// Puts an object as a person does.
+    pub(crate) fn place_object(&self, key: &str, bytes: &[u8]) {
+        std::fs::write(self.folder.path().join("mail").join(key), bytes).unwrap();
+    }
+
+    fn files(&self) -> Vec<std::path::PathBuf> {
         let folder = self.folder.path().join("mail/some/place");
         let Ok(files) = std::fs::read_dir(folder) else { return Vec::new() };
         let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
         files.sort();
         files
     }
+}
+
+fn file_name(path: &std::path::Path) -> String {
+    path.file_name().unwrap().to_str().unwrap().to_owned()
 }
 
 type Answer = Response<Faulty>;
@@ -186,7 +246,8 @@ async fn answer(
         let after = query.split_once("key-marker=").map(|(_, rest)| rest);
         return Ok(list_uploads(&state.lock().unwrap().uploads, after.is_some()));
     }
-    let path = uri.path().to_owned();
+    // By the bucket's name in the host's, the path is the object's alone.
+    let path = uri.path().strip_prefix("/mail").unwrap_or(uri.path()).to_owned();
     let response = service.call(request.map(s3s::Body::from)).await;
     let (mut head, body) = response.map_err(|_| refused())?.into_parts();
     let mut body = body.collect().await.map_err(|_| refused())?.to_bytes().to_vec();
@@ -226,7 +287,7 @@ fn list_uploads(uploads: &[(String, String)], rest: bool) -> Answer {
         .iter()
         .take(if rest { usize::MAX } else { 2 })
         .map(|(path, id)| {
-            let key = path.strip_prefix("/mail/").unwrap();
+            let key = path.strip_prefix('/').unwrap();
             format!(
                 "<Upload><Key>{key}</Key><UploadId>{id}</UploadId><Initiated>t</Initiated>\
                  <StorageClass>STANDARD</StorageClass></Upload>"

@@ -143,7 +143,7 @@ async fn sweep(play: &Play, skew_ms: i64) {
     let node = Node::new(play, skew_ms);
     while play.working.get() > 0 {
         let settings =
-            SweepSettings { scan_interval: Some(Duration::from_hours(2)), ..Default::default() };
+            SweepSettings { scan_interval: Duration::from_hours(2), ..Default::default() };
         let sweeper = Sweeper::new(node.time.env(), node.db.clone(), node.blobs.clone(), settings);
         let polls = usize::try_from(node.time.below(400)).unwrap();
         let _crashed_or_failed = cut_off(sweeper.pass(node.time.now()), polls).await;

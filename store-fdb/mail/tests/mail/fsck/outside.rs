@@ -177,3 +177,31 @@ async fn bytes_that_nobody_needs() {
     world.blobs.put(b"young").await.unwrap();
     world.mends(vec![Damage::Orphan(BlobName::of(&orphan))]).await;
 }
+
+/// References that were lost, or blobs of another store's: a repair marks none of them.
+#[tokio::test]
+async fn more_bytes_that_nobody_needs_than_can_be() {
+    let world = World::new().await;
+    let mut object = [9; 16];
+    object[10..].copy_from_slice(&NOW.unix_ms().to_be_bytes()[2..]);
+    let mut expected = Vec::new();
+    for n in 0..200_u8 {
+        object[1] = n;
+        let orphan = BlobId::new(ObjectId::from_bytes(object), BlobHash::of(b"x"));
+        let key = [&b"h"[..], &orphan.to_bytes()].concat();
+        world.values.put(&key, bytes::Bytes::from_static(b"\0x")).await.unwrap();
+        expected.push(Damage::Orphan(BlobName::of(&orphan)));
+    }
+    // The messages' two blobs are as young as their transactions.
+    expected.push(Damage::TooManyOrphans { judged: 200, orphans: 200 });
+    let (summary, events) = world.run(Mode::Repair).await;
+    let found = events.iter().filter_map(|event| match event {
+        Event::Found(damage) => Some(damage.clone()),
+        _ => None,
+    });
+    assert_eq!(found.collect::<Vec<_>>(), expected);
+    assert_eq!((summary.mended, summary.remaining), (0, 201));
+    let dying = Subspace::BlobDying.prefix();
+    let everything = world.fixture.everything().await;
+    assert!(!everything.iter().any(|row| row.key.starts_with(&dying)), "none is marked");
+}
