@@ -4,6 +4,8 @@
 //! between nodes makes things fast, and decides nothing.
 
 mod epoch;
+pub mod limits;
+pub mod mesh;
 pub mod work;
 
 pub use epoch::{Epoch, InvalidNodeName, NODE_NAME_BYTES_MAX, NodeName};
