@@ -19,7 +19,7 @@
 //!
 //! Invariants:
 //! - [`Mesh::send`] never waits. What a peer can make this node hold has a bound
-//!   ([`limits`](crate::limits)): datagrams, streams, frames, handshakes, connections.
+//!   ([`limits`]): datagrams, streams, frames, handshakes, connections.
 //! - Everything reaches the world through [`Env`], so the mesh runs in the simulation as it is.
 //!
 //! Deliberately absent: delivery. A datagram is sent once, to a peer that may not get it.

@@ -279,3 +279,30 @@ fn an_hour_without_a_word_keeps_the_connection() {
         assert_eq!(one.mesh.counts().connections_opened, opened);
     });
 }
+
+#[test]
+fn a_fleet_that_connects_at_once_proves_its_addresses_and_gets_in() {
+    // So far apart that every handshake is under way before the first is done.
+    let latency = Latency { min: Duration::from_millis(20), max: Duration::from_millis(25) };
+    let simulation = Simulation::new(Seed(71), latency);
+    let machines = 1..=limits::MESH_HANDSHAKES_UNVALIDATED_MAX as u8 + 9;
+    let envs: Vec<_> = machines
+        .map(|machine| (machine, simulation.machine(Ipv4Addr::new(192, 0, 2, machine).into())))
+        .collect();
+    simulation.run(async {
+        let mut nodes = Vec::new();
+        for (machine, env) in &envs {
+            nodes.push(Node::start(env, *machine, (*machine).into()).await);
+        }
+        introduce(&nodes.iter().collect::<Vec<_>>());
+        nodes[0].env.sleep(Duration::from_secs(1)).await;
+        for node in &nodes {
+            let counts = node.mesh.counts();
+            assert_eq!(counts.connections, nodes.len() as u64 - 1, "{counts:?}");
+            assert_eq!((counts.dials_failed, counts.handshakes_refused), (0, 0), "{counts:?}");
+        }
+        let called_by_all = nodes.last().expect("there are some").mesh.counts();
+        assert!(called_by_all.addresses_validated > 0, "{called_by_all:?}");
+        assert_eq!(nodes[0].mesh.counts().addresses_validated, 0, "nobody calls the oldest");
+    });
+}

@@ -28,6 +28,7 @@ pub(super) async fn accept(shared: Arc<Shared>) {
         match arrival.admission() {
             Admission::Handshake => handshakes.push(handshake(Arc::clone(&shared), incoming)),
             Admission::Validate => {
+                shared.counters.addresses_validated.add_one();
                 // The one error is a validated address, which was not asked to validate.
                 let _sent = incoming.retry();
             }

@@ -23,6 +23,8 @@ pub struct MeshCounts {
     pub dials_failed: u64,
     /// Incoming handshakes that came to nothing: strangers, and too many at once.
     pub handshakes_refused: u64,
+    /// Incoming handshakes whose address had to prove itself first, because there were many.
+    pub addresses_validated: u64,
 }
 
 /// The counters behind [`MeshCounts`].
@@ -36,6 +38,7 @@ pub(super) struct Counters {
     pub(super) connections_opened: Counter,
     pub(super) dials_failed: Counter,
     pub(super) handshakes_refused: Counter,
+    pub(super) addresses_validated: Counter,
 }
 
 impl Counters {
@@ -50,6 +53,7 @@ impl Counters {
             connections_opened: self.connections_opened.read(),
             dials_failed: self.dials_failed.read(),
             handshakes_refused: self.handshakes_refused.read(),
+            addresses_validated: self.addresses_validated.read(),
         }
     }
 }
