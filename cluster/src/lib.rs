@@ -5,6 +5,7 @@
 
 pub mod limits;
 pub mod membership;
+pub mod mesh;
 pub mod settings;
 pub mod tickets;
 pub mod wake;

@@ -38,6 +38,15 @@ pub enum Heard {
 /// What a node does with what it hears. Called on the tasks that listen: must be quick.
 pub type Hear = Arc<dyn Fn(Heard) + Send + Sync>;
 
+/// What is watched in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watching {
+    /// The node's bell.
+    Bell,
+    /// Nothing: the inbox is read every [`crate::limits::INBOX_PERIOD`], for a search for faults.
+    Nothing,
+}
+
 /// A node's ears. Cloning is one reference count; they are closed with the last clone.
 #[derive(Clone)]
 pub struct Ears {
@@ -47,10 +56,16 @@ pub struct Ears {
 
 impl Ears {
     /// Begins to listen.
-    pub fn open(db: &Database, env: &Env, membership: &Membership, hear: Hear) -> Self {
+    pub fn open(
+        db: &Database,
+        env: &Env,
+        membership: &Membership,
+        watching: Watching,
+        hear: Hear,
+    ) -> Self {
         let interests = Arc::new(Interests::new(db, env, membership, Arc::clone(&hear)));
         let keeping = env.spawn("interests", Arc::clone(&interests).keep());
-        let reading = inbox::read(db.clone(), env.clone(), membership.clone(), hear);
+        let reading = inbox::read(db.clone(), env.clone(), membership.clone(), watching, hear);
         let reading = env.spawn("inbox", reading);
         Self { interests, _tasks: Arc::new([keeping, reading]) }
     }

@@ -178,6 +178,21 @@ pub struct Cluster {
     pub advertise: String,
     /// Milliseconds that a node may be silent before the others take over what it had claimed.
     pub time_to_live_ms: u64,
+    /// The fastest way on which this node hears of what others commit.
+    pub wakeups: Wakeups,
+}
+
+/// Ways on which a node hears of what others commit; each stands in for those before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Wakeups {
+    /// Datagrams, where `listen.mesh` has an address.
+    #[default]
+    Mesh,
+    /// A watch in the store.
+    Watch,
+    /// A look at the inbox every second.
+    Poll,
 }
 
 /// Where messages' bytes are.
@@ -306,6 +321,7 @@ impl Default for Cluster {
             node: String::new(),
             advertise: String::new(),
             time_to_live_ms: time_to_live_ms.unwrap_or(u64::MAX),
+            wakeups: Wakeups::default(),
         }
     }
 }

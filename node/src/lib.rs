@@ -29,4 +29,5 @@ mod upkeep;
 
 pub use announce::Announcer;
 pub use node::{Ending, Node, StartError};
+pub use peers::JoinError;
 pub use stores::Stores;

@@ -8,7 +8,7 @@ use blob::{
     sweep::{SweepSettings, Sweeper},
 };
 use cluster::{
-    ClusterError, Membership, Standing,
+    ClusterError, Standing,
     membership::registry::{Activity, Wish},
     work::Runner,
 };
@@ -26,7 +26,7 @@ use crate::{
     hub::Hub,
     limits,
     metrics::Protocol,
-    peers::Peers,
+    peers::{JoinError, OverMesh, Peers},
     server::{self, Sessions},
     services::Services,
     settings::{self, Settings},
@@ -49,7 +49,7 @@ pub struct Node {
     _housekeeping: Task<()>,
     _tickets: Task<()>,
     _settings: Task<()>,
-    membership: Membership,
+    peers: Peers,
     runner: Runner,
     http_addresses: Vec<SocketAddr>,
     /// Where the node has opened its stores itself.
@@ -100,9 +100,9 @@ pub enum StartError {
     /// The admin token is no good.
     #[error(transparent)]
     Token(#[from] TokenError),
-    /// The store does not let the node register.
+    /// The node cannot be one of those that share the store.
     #[error("cannot join the others: {0}")]
-    Join(#[from] ClusterError),
+    Join(#[from] JoinError),
     /// A port cannot be listened on.
     #[error("cannot listen on {address} for {}: {source}", protocol.as_str())]
     Listen {
@@ -160,6 +160,10 @@ impl Node {
         peers.until_wanted().await;
         let heard = (hub, peers.ears.clone());
         let services = Services::new(stores, config, env.clone(), tls, stop.listen(), heard);
+        if let Some(mesh) = &peers.mesh {
+            let standing = peers.membership.standing();
+            services.announcer.tell_elsewhere(OverMesh { mesh: Arc::clone(mesh), standing });
+        }
         let readiness = Readiness::new();
         let (db, blobs) = (services.db.clone(), services.blobs.clone());
         let sweeper = Sweeper::new(env.clone(), db, blobs, SweepSettings::default());
@@ -173,7 +177,9 @@ impl Node {
             backup,
             token,
         };
-        upkeep::seed(&services.db, &env).await.map_err(ClusterError::from)?;
+        upkeep::seed(&services.db, &env)
+            .await
+            .map_err(|error| JoinError::from(ClusterError::from(error)))?;
         let mut node = Self {
             _housekeeping: env.spawn("housekeeping", housekeeping(services.clone())),
             _settings: env.spawn(
@@ -186,7 +192,7 @@ impl Node {
             ),
             _tickets: env.spawn("tickets", share_tickets(services.clone())),
             runner: peers.work(&services.db, &env, upkeep::workers(&services, sweeper)),
-            membership: peers.membership,
+            peers,
             services,
             stop,
             stop_http: Stop::new(),
@@ -272,7 +278,8 @@ impl Node {
 
     /// Completes when the node is to end, for whatever reason but a signal.
     pub async fn asked_to_end(&self) -> Ending {
-        let (mut wish, mut standing) = (self.membership.wish(), self.membership.standing());
+        let (mut wish, mut standing) =
+            (self.peers.membership.wish(), self.peers.membership.standing());
         let drain = async { wish.wait_for(|wish| *wish == Wish::Drain).await.is_ok() };
         let superseded =
             async { standing.wait_for(|it| *it == Standing::Superseded).await.is_ok() };
@@ -294,7 +301,7 @@ impl Node {
     /// most [`crate::config::Limits::shutdown_seconds`].
     pub async fn drain(mut self) {
         self.readiness.enter(Phase::Draining);
-        self.membership.show_activity(Activity::Draining);
+        self.peers.membership.show_activity(Activity::Draining);
         self.stop.stop();
         let env = self.services.env.clone();
         let whole = Duration::from_secs(self.services.config.limits.shutdown_seconds);
@@ -309,7 +316,7 @@ impl Node {
         if ended.await.is_err() {
             tracing::warn!("sessions were cut off at the end of the shutdown time");
         }
-        if env.timeout(limits::LEAVE_RESERVE, leave(self.runner, self.membership)).await.is_err() {
+        if env.timeout(limits::LEAVE_RESERVE, leave(self.runner, self.peers)).await.is_err() {
             tracing::warn!("left without a word: others will find this node dead");
         }
         if !self.http_addresses.is_empty()
@@ -327,9 +334,12 @@ impl Node {
 }
 
 /// Gives back what the node has claimed, and ends its epoch.
-async fn leave(runner: Runner, membership: Membership) {
+async fn leave(runner: Runner, peers: Peers) {
     runner.stop().await;
-    if let Err(error) = membership.leave().await {
+    if let Some(mesh) = &peers.mesh {
+        mesh.close().await;
+    }
+    if let Err(error) = peers.membership.leave().await {
         tracing::warn!(%error, "this node's end is not noted");
     }
 }

@@ -34,7 +34,7 @@ use std::{
 use env::Env;
 
 pub use clock::EPOCH;
-pub use network::Latency;
+pub use network::{Latency, Loss};
 pub use trace::{Event, Trace};
 
 use crate::{clock::Clock, network::Network, random::SplitMix64, simulated::Simulated};
@@ -77,6 +77,11 @@ impl Simulation {
     pub fn machine(&self, address: IpAddr) -> Env {
         let random = self.random.lock().expect("no code panics while it draws").split();
         Env::new(Simulated::new(address, self.clock.clone(), random, Arc::clone(&self.network)))
+    }
+
+    /// Loses datagrams from now on.
+    pub fn set_loss(&self, loss: Loss) {
+        self.network.set_loss(loss);
     }
 
     /// Runs `main` to its end, and with it every task of every machine. Tasks that are left stand

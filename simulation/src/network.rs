@@ -6,7 +6,7 @@
 //! - A stream delivers its bytes whole and in order; a datagram arrives whole or not at all.
 //! - Iteration and choice follow ordered maps and the network's own randomness.
 //!
-//! Deliberately absent: loss, reordering, partitions and resets.
+//! Deliberately absent: reordering, partitions and resets.
 
 mod datagrams;
 mod pipe;
@@ -40,6 +40,18 @@ pub struct Latency {
 impl Latency {
     /// Bytes arrive at once.
     pub const NONE: Self = Self { min: Duration::ZERO, max: Duration::ZERO };
+}
+
+/// How many of a thousand datagrams are lost on their way. Streams lose nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loss {
+    /// Of a thousand; 1,000 cuts every machine off from every other, as far as datagrams go.
+    pub per_mille: u64,
+}
+
+impl Loss {
+    /// Everything arrives.
+    pub const NONE: Self = Self { per_mille: 0 };
 }
 
 /// A machine's address and one of its local addresses.
@@ -80,17 +92,30 @@ struct State {
     listeners: Bound<Connection>,
     sockets: Bound<Datagram>,
     next_port: u16,
+    loss: Loss,
+}
+
+impl State {
+    fn loses_datagram(&mut self) -> bool {
+        // Nothing is drawn where nothing is lost: those worlds stay what they were.
+        self.loss != Loss::NONE && self.random.below(1000) < self.loss.per_mille
+    }
 }
 
 impl Network {
     pub(crate) fn new(clock: Clock, random: SplitMix64, latency: Latency) -> Arc<Self> {
         let (listeners, sockets) = (BTreeMap::new(), BTreeMap::new());
-        let state = State { random, listeners, sockets, next_port: EPHEMERAL_PORT_FIRST };
+        let state =
+            State { random, listeners, sockets, next_port: EPHEMERAL_PORT_FIRST, loss: Loss::NONE };
         Arc::new(Self { clock, latency, state: Mutex::new(state) })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no code panics while it holds the network")
+    }
+
+    pub(crate) fn set_loss(&self, loss: Loss) {
+        self.lock().loss = loss;
     }
 
     /// When something arrives that is sent now.

@@ -7,7 +7,10 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::PathBuf,
     process::{Child, ChildStdin, Command, Stdio},
-    sync::mpsc,
+    sync::{
+        atomic::{AtomicU16, Ordering},
+        mpsc,
+    },
     thread,
 };
 
@@ -184,8 +187,13 @@ impl DevCluster {
     }
 
     fn cli(&self, node: usize, arguments: &[&str]) -> String {
+        let token = std::fs::read_to_string(self.folder.path().join("data").join("admin-token"));
         let mut command = Command::new(program::rookery());
-        command.args(arguments).arg("--data").arg(self.data(node));
+        command
+            .args(arguments)
+            .arg("--url")
+            .arg(format!("http://127.0.0.{node}:{}", self.base + 80))
+            .env("ROOKERY_TOKEN", token.expect("the cluster has written it").trim_end());
         program::succeed(&mut command, format!("{PASSWORD}\n").as_bytes())
     }
 
@@ -221,10 +229,12 @@ impl Drop for DevCluster {
 
 /// A base of ports that is free at every node's address.
 fn free_base(nodes: usize) -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = u16::try_from(std::process::id() % 20).expect("it is below 20");
-    for turn in 0..40 {
-        // Above those of single servers, below the range of outgoing connections.
-        let base = 10_000 + (start + turn) % 20 * 1_000 + 500;
+    for _ in 0..40 {
+        // Between those of single servers, below the range of outgoing connections.
+        let turn = start + NEXT.fetch_add(1, Ordering::Relaxed);
+        let base = 10_500 + turn % 20 * 1_000;
         let taken = (1..=nodes).any(|node| {
             let ip = Ipv4Addr::new(127, 0, 0, u8::try_from(node).expect("there are few"));
             [80, 143, 424, 465, 525, 587, 740, 993]

@@ -68,6 +68,8 @@ pub struct Ports {
     pub imaps: u16,
     /// Health, metrics, administration.
     pub http: u16,
+    /// What other nodes say, over UDP.
+    pub mesh: u16,
 }
 
 impl Ports {
@@ -81,6 +83,7 @@ impl Ports {
             imap: base + 143,
             imaps: base + 993,
             http: base + 80,
+            mesh: base + 740,
         }
     }
 
@@ -421,7 +424,8 @@ impl Server {
              [tls]\ncertificate = {certificate}\nkey = {key}\n\
              [log]\nlevel = \"trace\"\n\
              [listen]\nsmtp = {smtp}\nsubmission = {submission}\nsubmissions = {submissions}\n\
-             lmtp = {lmtp}\nimap = {imap}\nimaps = {imaps}\nhttp = {http}\n{sections}",
+             lmtp = {lmtp}\nimap = {imap}\nimaps = {imaps}\nhttp = {http}\n\
+             mesh = {mesh}\n{sections}",
             sections = self.sections,
             data = shown(&self.data()),
             certificate = shown(&folder.join("cert.pem")),
@@ -433,6 +437,7 @@ impl Server {
             imap = at(ports.imap),
             imaps = at(ports.imaps),
             http = at(ports.http),
+            mesh = at(ports.mesh),
         );
         let file = folder.join("rookery.toml");
         std::fs::write(&file, text).expect("the folder is writable");

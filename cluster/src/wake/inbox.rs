@@ -10,11 +10,17 @@ use mail::{
 };
 use tokio::sync::watch;
 
-use super::{Hear, Heard};
+use super::{Hear, Heard, Watching};
 use crate::{Epoch, Membership, Standing, limits};
 
 /// Reads the inbox of the node's present epoch until it is dropped.
-pub(super) async fn read(db: Database, env: Env, membership: Membership, hear: Hear) {
+pub(super) async fn read(
+    db: Database,
+    env: Env,
+    membership: Membership,
+    watching: Watching,
+    hear: Hear,
+) {
     let mut standing = membership.standing();
     let mut watched: Option<Watched> = None;
     let mut rung = Rung::ByClock;
@@ -30,7 +36,7 @@ pub(super) async fn read(db: Database, env: Env, membership: Membership, hear: H
         if watched.as_ref().is_some_and(|watched| watched.epoch != epoch) {
             watched = None;
         }
-        match read_once(&db, epoch, watched.is_none()).await {
+        match read_once(&db, epoch, watching == Watching::Bell && watched.is_none()).await {
             Ok(read) => {
                 if rung == Rung::ByBell && read.changes.is_empty() {
                     // It was about something that heartbeats look at.

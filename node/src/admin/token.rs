@@ -76,10 +76,18 @@ impl AdminToken {
             found => return found,
         }
         let token = Self::random(env);
-        let path = data.join(FILE);
-        let text = Zeroizing::new(format!("{}\n", *token.0));
-        write_whole(&path, 0o600, &text).map_err(|source| TokenError::Io { path, source })?;
+        token.save(data)?;
         Ok(token)
+    }
+
+    /// Makes this the data folder's token. Touches the disk.
+    ///
+    /// # Errors
+    /// [`TokenError::Io`].
+    pub fn save(&self, data: &Path) -> Result<(), TokenError> {
+        let path = data.join(FILE);
+        let text = Zeroizing::new(format!("{}\n", *self.0));
+        write_whole(&path, 0o600, &text).map_err(|source| TokenError::Io { path, source })
     }
 
     /// The data folder's token. Touches the disk.

@@ -82,6 +82,9 @@ pub(crate) struct DevClusterArgs {
     #[arg(long, value_name = "N", default_value_t = 2000,
           value_parser = clap::value_parser!(u16).range(1024..=node::config::PortBase::MAX as i64))]
     pub(crate) port_base: u16,
+    /// The fastest way on which nodes hear of what others commit
+    #[arg(long, value_name = "WAY", default_value = "mesh")]
+    pub(crate) wakeups: WakeupsArg,
     /// Keep everything but messages' bytes there: fdb:CLUSTER_FILE [default: in the data folder]
     #[arg(long, value_name = "STORE")]
     pub(crate) store: Option<String>,
@@ -89,6 +92,27 @@ pub(crate) struct DevClusterArgs {
     /// AWS_SECRET_ACCESS_KEY [default: in the data folder]
     #[arg(long, value_name = "BLOBS")]
     pub(crate) blobs: Option<String>,
+}
+
+/// Ways on which nodes hear of what others commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum WakeupsArg {
+    /// Datagrams
+    Mesh,
+    /// A watch in the store
+    Watch,
+    /// A look every second
+    Poll,
+}
+
+impl From<WakeupsArg> for node::config::Wakeups {
+    fn from(way: WakeupsArg) -> Self {
+        match way {
+            WakeupsArg::Mesh => Self::Mesh,
+            WakeupsArg::Watch => Self::Watch,
+            WakeupsArg::Poll => Self::Poll,
+        }
+    }
 }
 
 const FSCK_EXIT_CODES: &str =

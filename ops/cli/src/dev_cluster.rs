@@ -9,7 +9,7 @@ mod control;
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -18,7 +18,8 @@ use env::Env;
 use kv::Faults;
 use node::{
     Node,
-    config::{BlobEngine, Blobs, Config, Engine, PortBase, Store},
+    admin::{endpoint, token::AdminToken},
+    config::{BlobEngine, Blobs, Config, Engine, PortBase, Store, Wakeups},
     stores::{OpenStores, Stores},
 };
 
@@ -31,6 +32,9 @@ use crate::{
     serve::{Request, Signals, dev},
 };
 use control::{Action, Order};
+
+/// The mesh's port is the HTTP port plus this: the base plus 740.
+const MESH_AFTER_HTTP: u16 = 660;
 
 /// How long threads that may block are waited for at the very end.
 const RUNTIME_END_TIME: Duration = Duration::from_secs(1);
@@ -53,7 +57,14 @@ pub(crate) fn run(args: &DevClusterArgs) -> Result<(), CliError> {
     let ended = runtime.block_on(async {
         let open = OpenStores::open(&data, &store, &blobs, &Env::system()).await?;
         let stores = open.stores().clone();
-        let cluster = Cluster { stores, data, base, count: args.nodes, nodes: BTreeMap::new() };
+        let cluster = Cluster {
+            stores,
+            data,
+            base,
+            count: args.nodes,
+            wakeups: args.wakeups.into(),
+            nodes: BTreeMap::new(),
+        };
         let served = Box::pin(serve(cluster)).await;
         let closed = open.close().await.map_err(CliError::Close);
         served.and(closed)
@@ -92,22 +103,31 @@ struct Cluster {
     data: PathBuf,
     base: PortBase,
     count: u8,
+    wakeups: Wakeups,
     nodes: BTreeMap<u8, Node>,
 }
 
 impl Cluster {
     fn config(&self, number: u8) -> Config {
         let address = IpAddr::V4(Ipv4Addr::new(127, 0, 0, number));
-        config(&self.data, self.base, number, address)
+        config(&self.data, self.base, number, address, self.wakeups)
     }
 
     async fn start(&mut self, number: u8) -> Result<(), CliError> {
         let config = self.config(number);
         create_data_folder(&config.data)?;
         let env = Env::system();
+        // One token opens all of them.
+        AdminToken::load_or_create(&self.data, &env)?.save(&config.data)?;
         let db = self.stores.db.handle_with_faults(env.clone(), Faults::default());
         let stores = Stores { db, ..self.stores.clone() };
+        let admin_address = config.listen.http.first().copied();
         let node = Box::pin(Node::start_on(stores, config, env)).await?;
+        if let Some(address) = admin_address {
+            // The command line finds the node that was started last.
+            endpoint::publish(&self.data, address)
+                .map_err(|source| CliError::File { path: self.data.clone(), source })?;
+        }
         self.nodes.insert(number, node);
         Ok(())
     }
@@ -146,10 +166,13 @@ impl Cluster {
 }
 
 /// A development node's configuration at an address of its own.
-fn config(data: &Path, base: PortBase, number: u8, address: IpAddr) -> Config {
+fn config(data: &Path, base: PortBase, number: u8, address: IpAddr, wakeups: Wakeups) -> Config {
     let data = data.join(format!("node-{number}"));
     let mut config = Config::dev(Some(data), base).expect("a folder is given");
     config.listen.move_to(address);
+    let http = config.listen.http.first().expect("a development node has one").port();
+    config.listen.mesh = vec![SocketAddr::new(address, http + MESH_AFTER_HTTP)];
+    config.cluster.wakeups = wakeups;
     config.cluster.node = format!("node-{number}");
     // All clients come from the same few addresses.
     config.limits.connections_per_address_max = config.limits.connections_max;

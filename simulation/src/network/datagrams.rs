@@ -1,13 +1,16 @@
-//! Datagram sockets: what does not fit a socket's queue, or has nobody to receive it, is lost.
+//! Datagram sockets: what does not fit a socket's queue, has nobody to receive it, or has bad luck,
+//! is lost.
 
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, ready},
 };
 
 use env::{BoxFuture, DatagramIo, Datagrams, Monotonic};
-use tokio::sync::{Mutex as AsyncMutex, mpsc};
+use tokio::{sync::mpsc, time::Sleep};
 
 use super::{Network, Place, bind, find, source};
 use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAMS_MAX};
@@ -22,13 +25,13 @@ pub(super) struct Datagram {
 struct Socket {
     network: Arc<Network>,
     place: Place,
-    inbox: AsyncMutex<Inbox>,
+    inbox: Mutex<Inbox>,
 }
 
 struct Inbox {
     queue: mpsc::Receiver<Datagram>,
-    /// Taken from the queue, and not yet arrived: a receive that is dropped loses nothing.
-    next: Option<Datagram>,
+    /// Taken from the queue, and not yet arrived.
+    next: Option<(Datagram, Pin<Box<Sleep>>)>,
 }
 
 impl Network {
@@ -42,13 +45,13 @@ impl Network {
             let state = &mut *self.lock();
             bind(&mut state.sockets, &mut state.next_port, machine, address, sender)?
         };
-        let inbox = AsyncMutex::new(Inbox { queue, next: None });
+        let inbox = Mutex::new(Inbox { queue, next: None });
         Ok(Datagrams::new(Socket { network: Arc::clone(self), place, inbox }))
     }
 }
 
-impl Socket {
-    fn send(&self, bytes: &[u8], to: SocketAddr) -> io::Result<usize> {
+impl DatagramIo for Socket {
+    fn try_send_to(&self, bytes: &[u8], to: SocketAddr) -> io::Result<usize> {
         if bytes.len() > DATAGRAM_BYTES_MAX {
             return Err(io::ErrorKind::InvalidInput.into());
         }
@@ -56,41 +59,49 @@ impl Socket {
         let arrival = self.network.arrival();
         let from = SocketAddr::new(source(self.place.machine, to), self.place.address.port());
         let datagram = Datagram { arrival, from, bytes: bytes.into() };
-        if let Some(inbox) = find(&self.network.lock().sockets, to) {
+        let mut state = self.network.lock();
+        if state.loses_datagram() {
+            return Ok(bytes.len());
+        }
+        if let Some(inbox) = find(&state.sockets, to) {
             // UDP tells nobody of a full queue.
             let _lost_where_full = inbox.try_send(datagram);
         }
         Ok(bytes.len())
     }
 
-    async fn take(&self, buffer: &mut [u8]) -> (usize, SocketAddr) {
-        let mut inbox = self.inbox.lock().await;
-        let inbox = &mut *inbox;
-        let datagram = match inbox.next.take() {
-            Some(datagram) => datagram,
-            None => inbox.queue.recv().await.expect("the network keeps the sender"),
+    /// A simulated socket never makes its sender wait.
+    fn writable(&self) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn poll_receive(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<(usize, SocketAddr)>> {
+        let mut inbox = self.inbox.lock().expect("no code panics while it receives");
+        let (datagram, arrived) = match inbox.next.take() {
+            Some(next) => next,
+            None => {
+                let datagram =
+                    ready!(inbox.queue.poll_recv(cx)).expect("the network keeps the sender");
+                let arrived = self.network.clock.sleep_until(datagram.arrival);
+                (datagram, arrived)
+            }
         };
-        let arrival = datagram.arrival;
-        let datagram = inbox.next.insert(datagram);
-        self.network.clock.sleep_until(arrival).await;
+        // Kept until it has arrived, so that a receive that is dropped loses nothing.
+        let (datagram, arrived) = inbox.next.insert((datagram, arrived));
+        ready!(arrived.as_mut().poll(cx));
         let taken = datagram.bytes.len().min(buffer.len());
         buffer[..taken].copy_from_slice(&datagram.bytes[..taken]);
         let from = datagram.from;
         inbox.next = None;
-        (taken, from)
-    }
-}
-
-impl DatagramIo for Socket {
-    fn send_to<'a>(&'a self, bytes: &'a [u8], to: SocketAddr) -> BoxFuture<'a, io::Result<usize>> {
-        Box::pin(async move { self.send(bytes, to) })
+        Poll::Ready(Ok((taken, from)))
     }
 
-    fn receive<'a>(
-        &'a self,
-        buffer: &'a mut [u8],
-    ) -> BoxFuture<'a, io::Result<(usize, SocketAddr)>> {
-        Box::pin(async move { Ok(self.take(buffer).await) })
+    fn local_address(&self) -> io::Result<SocketAddr> {
+        Ok(self.place.address)
     }
 }
 

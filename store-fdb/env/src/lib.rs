@@ -10,6 +10,7 @@
 //! Deliberately absent: the file system. Only the embedded engine touches files, and the
 //! simulation runs on the memory engine.
 
+mod instants;
 mod network;
 mod system;
 mod task;
@@ -17,6 +18,7 @@ mod time;
 
 use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
+pub use instants::Instants;
 pub use network::{Connection, DatagramIo, Datagrams, Listen, Listener, Stream, StreamIo};
 pub use task::{RawTask, Task, TaskEnded};
 pub use time::{Monotonic, Timestamp};

@@ -1,6 +1,12 @@
 //! Streams, listeners and datagrams, boxed so that a simulated network can stand behind them.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -65,15 +71,26 @@ pub struct Datagrams {
     inner: Arc<dyn DatagramIo>,
 }
 
-/// What a datagram socket must be able to do.
+/// What a datagram socket must be able to do. Any number of tasks may send at once; one receives.
 pub trait DatagramIo: Send + Sync + 'static {
-    /// Sends one datagram.
-    fn send_to<'a>(&'a self, bytes: &'a [u8], to: SocketAddr) -> BoxFuture<'a, io::Result<usize>>;
-    /// Receives one datagram.
-    fn receive<'a>(
-        &'a self,
-        buffer: &'a mut [u8],
-    ) -> BoxFuture<'a, io::Result<(usize, SocketAddr)>>;
+    /// Sends one datagram, or says [`io::ErrorKind::WouldBlock`].
+    fn try_send_to(&self, bytes: &[u8], to: SocketAddr) -> io::Result<usize>;
+    /// Completes once sending is worth another try.
+    fn writable(&self) -> BoxFuture<'_, io::Result<()>>;
+    /// Receives one datagram, or wakes the task that asked last.
+    fn poll_receive(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<(usize, SocketAddr)>>;
+    /// The bound address, with the real port where port 0 was asked for.
+    fn local_address(&self) -> io::Result<SocketAddr>;
+}
+
+impl std::fmt::Debug for Datagrams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Datagrams")
+    }
 }
 
 impl Datagrams {
@@ -87,14 +104,55 @@ impl Datagrams {
     /// # Errors
     /// As the operating system reports them.
     pub async fn send_to(&self, bytes: &[u8], to: SocketAddr) -> io::Result<usize> {
-        self.inner.send_to(bytes, to).await
+        loop {
+            match self.try_send_to(bytes, to) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable().await?,
+                sent => return sent,
+            }
+        }
     }
 
-    /// Receives one datagram into `buffer`; what does not fit is cut off.
+    /// Sends one datagram if that takes no waiting.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`], or as the operating system reports them.
+    pub fn try_send_to(&self, bytes: &[u8], to: SocketAddr) -> io::Result<usize> {
+        self.inner.try_send_to(bytes, to)
+    }
+
+    /// Completes once sending is worth another try.
+    ///
+    /// # Errors
+    /// As the operating system reports them.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.inner.writable().await
+    }
+
+    /// Receives one datagram into `buffer`; what does not fit is cut off. One task at a time.
     ///
     /// # Errors
     /// As the operating system reports them.
     pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.inner.receive(buffer).await
+        poll_fn(|cx| self.poll_receive(cx, buffer)).await
+    }
+
+    /// As [`Datagrams::receive`]; wakes the task that asked last.
+    ///
+    /// # Errors
+    /// As the operating system reports them.
+    pub fn poll_receive(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<(usize, SocketAddr)>> {
+        self.inner.poll_receive(cx, buffer)
+    }
+
+    /// The bound address.
+    ///
+    /// # Errors
+    /// As the operating system reports them.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.inner.local_address()
     }
 }

@@ -8,10 +8,14 @@
 use std::{
     io,
     net::SocketAddr,
+    task::{Context, Poll},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::{
+    io::ReadBuf,
+    net::{TcpListener, TcpStream, UdpSocket},
+};
 
 use crate::{
     Backend, BoxFuture, Connection, Datagrams, Listener, Monotonic, Stream, Timestamp,
@@ -94,15 +98,26 @@ impl Listen for TcpListener {
 }
 
 impl DatagramIo for UdpSocket {
-    fn send_to<'a>(&'a self, bytes: &'a [u8], to: SocketAddr) -> BoxFuture<'a, io::Result<usize>> {
-        Box::pin(UdpSocket::send_to(self, bytes, to))
+    fn try_send_to(&self, bytes: &[u8], to: SocketAddr) -> io::Result<usize> {
+        UdpSocket::try_send_to(self, bytes, to)
     }
 
-    fn receive<'a>(
-        &'a self,
-        buffer: &'a mut [u8],
-    ) -> BoxFuture<'a, io::Result<(usize, SocketAddr)>> {
-        Box::pin(self.recv_from(buffer))
+    fn writable(&self) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(UdpSocket::writable(self))
+    }
+
+    fn poll_receive(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<(usize, SocketAddr)>> {
+        let mut buffer = ReadBuf::new(buffer);
+        let received = self.poll_recv_from(cx, &mut buffer);
+        received.map_ok(|from| (buffer.filled().len(), from))
+    }
+
+    fn local_address(&self) -> io::Result<SocketAddr> {
+        self.local_addr()
     }
 }
 
@@ -145,6 +160,19 @@ mod tests {
         stream.read_exact(&mut back).await.unwrap();
         assert_eq!(&back, b"ping");
         echo.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn datagrams_go_there_and_back() {
+        let env = Env::system();
+        let bind = async || env.datagrams("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let (ours, theirs) = (bind().await, bind().await);
+        ours.send_to(b"ping", theirs.local_address().unwrap()).await.unwrap();
+        let mut buffer = [0; 3];
+        let (taken, from) = theirs.receive(&mut buffer).await.unwrap();
+        assert_eq!((taken, &buffer), (3, b"pin"), "what does not fit is cut off");
+        theirs.try_send_to(b"pong", from).unwrap();
+        assert_eq!(ours.receive(&mut [0; 8]).await.unwrap(), (4, theirs.local_address().unwrap()));
     }
 
     #[tokio::test]
