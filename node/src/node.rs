@@ -115,6 +115,18 @@ pub enum StartError {
     },
 }
 
+impl StartError {
+    /// Whether another socket has an address that the node wants.
+    pub fn is_address_in_use(&self) -> bool {
+        match self {
+            Self::Listen { source, .. } | Self::Join(JoinError::Mesh { source, .. }) => {
+                source.kind() == io::ErrorKind::AddrInUse
+            }
+            _ => false,
+        }
+    }
+}
+
 /// Why a node is to end though nobody has told its process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
@@ -161,8 +173,7 @@ impl Node {
         let heard = (hub, peers.ears.clone());
         let services = Services::new(stores, config, env.clone(), tls, stop.listen(), heard);
         if let Some(mesh) = &peers.mesh {
-            let standing = peers.membership.standing();
-            services.announcer.tell_elsewhere(OverMesh { mesh: Arc::clone(mesh), standing });
+            services.announcer.tell_elsewhere(OverMesh::new(mesh, &peers.membership));
         }
         let readiness = Readiness::new();
         let (db, blobs) = (services.db.clone(), services.blobs.clone());

@@ -1,6 +1,12 @@
 //! This node among the others: its membership, what it hears of, and its share of the work.
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use cluster::{
@@ -210,16 +216,24 @@ fn introduce(
 
 /// Tells other nodes of changes over the mesh.
 pub(crate) struct OverMesh {
-    pub(crate) mesh: Arc<Mesh>,
-    pub(crate) standing: watch::Receiver<Standing>,
+    /// The node's: a delivery that outlives the node does not keep the socket.
+    mesh: Weak<Mesh>,
+    standing: watch::Receiver<Standing>,
+}
+
+impl OverMesh {
+    pub(crate) fn new(mesh: &Arc<Mesh>, membership: &Membership) -> Self {
+        Self { mesh: Arc::downgrade(mesh), standing: membership.standing() }
+    }
 }
 
 impl Elsewhere for OverMesh {
     fn tell(&self, listeners: &[ListenerId], account: AccountId, version: ModSeq) {
+        let Some(mesh) = self.mesh.upgrade() else { return };
         let datagram = wake::encode(&[(account, version)]);
         for epoch in listeners.iter().map(|listener| Epoch::from(*listener)) {
             if *self.standing.borrow() != Standing::Member(epoch) {
-                self.mesh.send(epoch, datagram.clone());
+                mesh.send(epoch, datagram.clone());
             }
         }
     }

@@ -36,6 +36,12 @@ use control::{Action, Order};
 /// The mesh's port is the HTTP port plus this: the base plus 740.
 const MESH_AFTER_HTTP: u16 = 660;
 
+/// How long the ports of a killed node may take to be free.
+const PORTS_FREE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Between two looks at them.
+const PORTS_PAUSE: Duration = Duration::from_millis(20);
+
 /// How long threads that may block are waited for at the very end.
 const RUNTIME_END_TIME: Duration = Duration::from_secs(1);
 
@@ -132,6 +138,22 @@ impl Cluster {
         Ok(())
     }
 
+    /// Starts a node whose ports a killed one may still hold: its tasks end at their next step.
+    async fn start_again(&mut self, number: u8) -> Result<(), CliError> {
+        let env = Env::system();
+        let patience = env.monotonic() + PORTS_FREE_WITHIN;
+        loop {
+            match self.start(number).await {
+                Err(CliError::Start(error))
+                    if error.is_address_in_use() && env.monotonic() < patience =>
+                {
+                    env.sleep(PORTS_PAUSE).await;
+                }
+                started => return started,
+            }
+        }
+    }
+
     async fn act(&mut self, order: Order) -> Result<String, String> {
         let Order { action, node: number } = order;
         if !(1..=self.count).contains(&number) {
@@ -142,7 +164,7 @@ impl Cluster {
                 self.nodes.insert(number, node);
                 Err(format!("node {number} runs"))
             }
-            (Action::Start, None) => match self.start(number).await {
+            (Action::Start, None) => match self.start_again(number).await {
                 Ok(()) => Ok(format!("started {number}")),
                 Err(error) => Err(error.to_string()),
             },
