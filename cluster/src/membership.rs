@@ -327,7 +327,8 @@ struct Pulse {
 
 impl Pulse {
     fn new(shared: &Arc<Shared>) -> Self {
-        let (shared, observer) = (Arc::clone(shared), Observer::default());
+        let (shared, gap_max) = (Arc::clone(shared), shared.registration.time_to_live / 2);
+        let observer = Observer::new(gap_max);
         Self { shared, observer, count: 0, settling: None }
     }
 

@@ -50,7 +50,7 @@ impl Cluster {
     pub fn door(&self, node: usize) -> Door {
         match self {
             Self::Together(cluster) => cluster.door(node),
-            Self::Apart(apart) => apart.doors[node - 1].clone(),
+            Self::Apart(apart) => apart.door(node),
         }
     }
 
@@ -277,6 +277,11 @@ impl Apart {
         }
         let doors = servers.iter().map(door).collect();
         Some(Self { servers, doors, stores })
+    }
+
+    /// Where clients find a node.
+    pub fn door(&self, node: usize) -> Door {
+        self.doors[node - 1].clone()
     }
 }
 

@@ -322,6 +322,22 @@ impl Server {
         self.restart();
     }
 
+    /// Stops all of the server's threads with SIGSTOP, wherever they are.
+    ///
+    /// # Panics
+    /// Where the signal cannot be sent.
+    pub fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets a server that was paused go on.
+    ///
+    /// # Panics
+    /// Where the signal cannot be sent.
+    pub fn go_on(&self) {
+        self.signal("CONT");
+    }
+
     /// Sends SIGTERM, and does not wait.
     ///
     /// # Panics

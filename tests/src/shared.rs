@@ -119,20 +119,8 @@ impl SharedStores {
         drop(free);
         let cluster = folder.path().join("fdb.cluster");
         std::fs::write(&cluster, format!("blackbox:blackbox@{address}")).expect("it is writable");
-        let keeper = Command::new("sh")
-            .args(["-c", KEEPER, "keeper"])
-            .arg(fdbserver)
-            .arg("--cluster-file")
-            .arg(&cluster)
-            .args(["--public-address", &address, "--listen-address", "public", "--datadir"])
-            .arg(folder.path().join("data"))
-            .arg("--logdir")
-            .arg(folder.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("there is a shell");
+        let mut stores = Self { folder, fdbserver, address, keeper: None, endpoint: String::new() };
+        stores.start_database();
         let mut configure = Command::new(fdbcli);
         configure.arg("-C").arg(&cluster);
         configure.args(["--timeout", "60", "--exec", "configure new single ssd"]);
@@ -155,8 +143,9 @@ impl SharedStores {
 
 impl Drop for SharedStores {
     fn drop(&mut self) {
-        drop(self.keeper.stdin.take());
-        let _ended = self.keeper.wait();
+        if self.keeper.is_some() {
+            self.stop_database();
+        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! Seeing that a node is dead: its heartbeat stands still by one's own monotonic clock.
 //!
-//! Architecture invariant: no two nodes' clocks are compared. A count that was seen at the end of
-//! one look and is still the same at the begin of a later one stood still for at least the time
-//! between them.
+//! Architecture invariants:
+//! - No two nodes' clocks are compared. A count that was seen at the end of one look and is still
+//!   the same at the begin of a later one stood still for at least the time between them.
+//! - Time in which the looker could not look does not count: where the store was away, nobody
+//!   could write a heartbeat either.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,9 +14,13 @@ use super::registry::Registered;
 use crate::Epoch;
 
 /// What one node has seen of the others.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Observer {
     seen: BTreeMap<Epoch, Seen>,
+    /// When the last look ended.
+    last: Monotonic,
+    /// Looks that lie further apart begin to watch anew.
+    gap_max: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +38,12 @@ pub(super) struct Overdue {
 }
 
 impl Observer {
+    /// An observer that has seen nothing, for looks that are to lie much less than `gap_max`
+    /// apart.
+    pub(super) fn new(gap_max: Duration) -> Self {
+        Self { seen: BTreeMap::new(), last: Monotonic::default(), gap_max }
+    }
+
     /// Takes in what a look from `begun` to `ended` found. Epochs that are not registered any
     /// more are forgotten.
     pub(super) fn look(
@@ -41,6 +53,10 @@ impl Observer {
         nodes: &BTreeMap<Epoch, Registered>,
         own: Epoch,
     ) -> Vec<Overdue> {
+        if begun.saturating_since(self.last) > self.gap_max {
+            self.seen.clear();
+        }
+        self.last = ended;
         self.seen.retain(|epoch, _| nodes.contains_key(epoch));
         let mut overdue = Vec::new();
         for (epoch, node) in nodes.iter().filter(|(epoch, _)| **epoch != own) {
@@ -79,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_heartbeat_that_stands_still_is_overdue() {
-        let mut observer = Observer::default();
+        let mut observer = Observer::new(Duration::from_secs(4));
         assert_eq!(look(&mut observer, (0, 1), &[(1, 0), (2, 7), (3, 7)]), [] as [u64; 0]);
         assert_eq!(look(&mut observer, (5, 5), &[(1, 0), (2, 7), (3, 8)]), [] as [u64; 0]);
         assert_eq!(look(&mut observer, (6, 6), &[(1, 0), (2, 7), (3, 8)]), [2]);
@@ -89,11 +105,23 @@ mod tests {
 
     #[test]
     fn a_look_that_took_long_counts_for_the_node_that_was_looked_at() {
-        let mut observer = Observer::default();
+        let mut observer = Observer::new(Duration::from_secs(4));
         look(&mut observer, (0, 20), &[(2, 7)]);
         // Begun before the first look had ended: it may have seen the same moment.
         assert_eq!(look(&mut observer, (1, 21), &[(2, 7)]), [] as [u64; 0]);
         assert_eq!(look(&mut observer, (24, 24), &[(2, 7)]), [] as [u64; 0]);
         assert_eq!(look(&mut observer, (25, 25), &[(2, 7)]), [2]);
+    }
+
+    #[test]
+    fn time_without_a_look_does_not_count() {
+        let mut observer = Observer::new(Duration::from_secs(2));
+        look(&mut observer, (0, 0), &[(2, 7)]);
+        look(&mut observer, (2, 2), &[(2, 7)]);
+        // The store was away.
+        assert_eq!(look(&mut observer, (40, 40), &[(2, 7)]), [] as [u64; 0]);
+        assert_eq!(look(&mut observer, (42, 42), &[(2, 7)]), [] as [u64; 0]);
+        assert_eq!(look(&mut observer, (44, 44), &[(2, 7)]), [] as [u64; 0]);
+        assert_eq!(look(&mut observer, (45, 45), &[(2, 7)]), [2]);
     }
 }
