@@ -144,6 +144,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_task_is_finished_however_it_ended() {
+        let env = Env::system();
+        let panicking = env.spawn("panics", async { panic!("as it has to") });
+        let aborted = env.spawn("aborted", std::future::pending::<()>());
+        assert!(!aborted.is_finished());
+        aborted.abort();
+        while !panicking.is_finished() || !aborted.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        env.spawn("returns", async {}).await.unwrap();
+    }
+
+    #[tokio::test]
     async fn streams_carry_bytes_both_ways() {
         let env = Env::system();
         let listener = env.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();

@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::{Arc, Weak},
     task::{Context, Poll},
 };
 
@@ -27,6 +28,8 @@ impl RawTask {
 pub struct Task<T> {
     raw: Option<RawTask>,
     result: oneshot::Receiver<T>,
+    /// Goes with the future, however that ends.
+    alive: Weak<()>,
 }
 
 impl<T> std::fmt::Debug for Task<T> {
@@ -43,9 +46,9 @@ impl<T> Task<T> {
         }
     }
 
-    /// Whether the task has ended.
+    /// Whether the task has ended, in whatever way.
     pub fn is_finished(&self) -> bool {
-        self.result.is_terminated() || !self.result.is_empty()
+        self.alive.strong_count() == 0
     }
 
     /// Lets the task run to its end with nobody waiting for it. For work that bounds itself and
@@ -86,12 +89,15 @@ pub(crate) fn spawn<T: Send + 'static>(
     future: impl Future<Output = T> + Send + 'static,
 ) -> Task<T> {
     let (sender, result) = oneshot::channel();
+    let running = Arc::new(());
+    let alive = Arc::downgrade(&running);
     let raw = backend.spawn(
         name,
         Box::pin(async move {
+            let _running = running;
             // Nobody waits where the handle was detached.
             let _unwanted = sender.send(future.await);
         }),
     );
-    Task { raw: Some(raw), result }
+    Task { raw: Some(raw), result, alive }
 }
