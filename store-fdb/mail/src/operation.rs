@@ -1,10 +1,11 @@
 //! Operation ids: an operation that is not idempotent finds out whether it has run before.
 
 use bytes::Bytes;
+use env::Timestamp;
 use kv::{AtomicOp, Versionstamp};
 use prost::Message;
 
-use crate::{AccountUnit, ModSeq, OperationId, StoreError, keys, limits};
+use crate::{AccountId, AccountUnit, ModSeq, OperationId, StoreError, keys, limits};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -61,14 +62,12 @@ impl AccountUnit {
     }
 
     async fn recorded(&self, operation: OperationId) -> Result<Option<Bytes>, StoreError> {
-        let key = |day| keys::operation::key(self.account, day, operation);
-        let value = self.tx.get(&key(self.day())).await?;
-        let since_midnight = self.now.unix_ms().rem_euclid(DAY_MS);
-        if value.is_some() || since_midnight >= limits::OPERATION_LIFE_MS || self.day() == 0 {
-            return Ok(value);
+        for key in lookups(self.account, operation, self.now) {
+            if let Some(value) = self.tx.get(&key).await? {
+                return Ok(Some(value));
+            }
         }
-        // The first try may have been before midnight.
-        Ok(self.tx.get(&key(self.day() - 1)).await?)
+        Ok(None)
     }
 
     /// Records what `operation` does, in the same transaction that does it.
@@ -86,6 +85,24 @@ impl AccountUnit {
     }
 
     fn day(&self) -> u32 {
-        u32::try_from(self.now.unix_ms().div_euclid(DAY_MS)).unwrap_or(0)
+        day(self.now)
     }
+}
+
+fn day(now: Timestamp) -> u32 {
+    u32::try_from(now.unix_ms().div_euclid(DAY_MS)).unwrap_or(0)
+}
+
+/// Where the operation can have been recorded.
+pub(crate) fn lookups(
+    account: AccountId,
+    operation: OperationId,
+    now: Timestamp,
+) -> impl Iterator<Item = Vec<u8>> {
+    let today = day(now);
+    // The first try may have been before midnight.
+    let since_midnight = now.unix_ms().rem_euclid(DAY_MS);
+    let yesterday = today.checked_sub(1).filter(|_| since_midnight < limits::OPERATION_LIFE_MS);
+    let days = std::iter::once(today).chain(yesterday);
+    days.map(move |day| keys::operation::key(account, day, operation))
 }
