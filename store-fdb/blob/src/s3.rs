@@ -59,14 +59,14 @@ use crate::{
 /// The backend.
 pub(crate) struct S3 {
     client: Arc<Client>,
-    cache: Option<Cache>,
+    cache: Option<Arc<Cache>>,
     prefix: String,
 }
 
 impl S3 {
     pub(crate) async fn open(settings: S3Settings, env: Env) -> Result<Self, BlobError> {
         let cache = match settings.cache.clone() {
-            Some(cache) => Some(Cache::open(cache, env.clone()).await?),
+            Some(cache) => Some(Arc::new(Cache::open(cache, env.clone()).await?)),
             None => None,
         };
         let prefix = settings.prefix.clone();
@@ -79,6 +79,13 @@ impl S3 {
             cache.count(&mut counts);
         }
         counts
+    }
+
+    #[cfg(test)]
+    pub(crate) async fn cache_settled(&self) {
+        if let Some(cache) = &self.cache {
+            cache.settled().await;
+        }
     }
 
     fn key(&self, object: ObjectId) -> String {
@@ -98,7 +105,7 @@ impl S3 {
             .done("put")?;
         if let Some(cache) = &self.cache {
             let fetched = Fetched { total: to_u64(bytes.len()), bytes };
-            cache.put((object, Part::Window(0)), &fetched).await;
+            cache.put_behind((object, Part::Window(0)), fetched);
         }
         Ok(())
     }

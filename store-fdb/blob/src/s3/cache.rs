@@ -1,14 +1,16 @@
 //! What was read, in a folder: bounded in bytes and files, the least recently used goes first.
 //!
 //! A file is eight bytes of the object's length, then the piece. Nothing in it is believed: the
-//! reader checks it against the blob's hash, and has it fetched again where it is wrong.
+//! reader checks it against the blob's hash, and has it fetched again where it is wrong, such as
+//! one that a crash left half written.
 //!
 //! Deliberately absent: syncing, and other processes in the same folder.
+
+mod behind;
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     fs, io,
-    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -19,6 +21,7 @@ use bytes::Bytes;
 use env::Env;
 use tokio::sync::OnceCell;
 
+use self::behind::Behind;
 use super::{CacheSettings, client::S3Counts, object_of};
 use crate::{BlobError, ObjectId, store::to_u64};
 
@@ -46,6 +49,7 @@ pub(super) struct Cache {
     settings: CacheSettings,
     index: Mutex<Index>,
     flights: Mutex<BTreeMap<Key, Flight>>,
+    behind: Behind,
     hits: AtomicU64,
     misses: AtomicU64,
     errors: AtomicU64,
@@ -120,6 +124,7 @@ impl Cache {
             settings,
             index: Mutex::new(index),
             flights: Mutex::default(),
+            behind: Behind::default(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             errors: AtomicU64::new(0),
@@ -138,7 +143,7 @@ impl Cache {
 
     /// The piece from the folder, or from whoever is fetching it, or by `fetch`.
     pub(super) async fn fetch<F: Future<Output = Result<Option<Fetched>, BlobError>>>(
-        &self,
+        self: &Arc<Self>,
         key: Key,
         fetch: impl FnOnce() -> F,
     ) -> Result<Option<Fetched>, BlobError> {
@@ -168,31 +173,34 @@ impl Cache {
     }
 
     /// Keeps a piece, as far as it fits.
-    pub(super) async fn put(&self, key: Key, fetched: &Fetched) {
-        let bytes = to_u64(HEADER_BYTES + fetched.bytes.len());
+    pub(super) async fn put(self: &Arc<Self>, key: Key, fetched: &Fetched) {
+        self.keep(vec![(key, fetched.clone())]).await;
+    }
+
+    async fn keep(self: &Arc<Self>, pieces: Vec<(Key, Fetched)>) {
+        let cache = Arc::clone(self);
+        let kept = self.env.run_blocking(move || {
+            pieces.iter().try_for_each(|(key, piece)| cache.keep_one(*key, piece))
+        });
+        let kept = kept.await;
+        self.succeeded(kept);
+    }
+
+    /// To be called where it may block.
+    fn keep_one(&self, key: Key, piece: &Fetched) -> io::Result<()> {
+        let bytes = to_u64(HEADER_BYTES + piece.bytes.len());
         if bytes > self.settings.bytes_max || self.settings.files_max == 0 {
-            return;
+            return Ok(());
         }
+        let path = |key| self.settings.folder.join(file_name(key));
         let out = self.index().make_room(bytes, &self.settings);
-        let folder = self.settings.folder.clone();
-        let out: Vec<PathBuf> = out.into_iter().map(|key| folder.join(file_name(key))).collect();
-        let temporary = folder.join(format!("{:016x}.tmp", self.env.random_below(u64::MAX)));
-        let (path, fetched) = (folder.join(file_name(key)), fetched.clone());
-        let written = self
-            .env
-            .run_blocking(move || {
-                out.iter().try_for_each(|path| remove(path))?;
-                write(&temporary, &fetched)
-                    .and_then(|()| fs::rename(&temporary, &path))
-                    .inspect_err(|_| {
-                        // What cannot be removed either is removed when the folder is opened.
-                        let _left = fs::remove_file(&temporary);
-                    })
-            })
-            .await;
-        if self.succeeded(written) {
-            self.index().insert(key, bytes);
-        }
+        out.into_iter().try_for_each(|key| remove(&path(key)))?;
+        write(&path(key), piece).inspect_err(|_| {
+            // What cannot be removed either is found to be wrong when it is read.
+            let _left = fs::remove_file(path(key));
+        })?;
+        self.index().insert(key, bytes);
+        Ok(())
     }
 
     /// Drops a piece that was wrong.
@@ -205,6 +213,9 @@ impl Cache {
     }
 
     async fn read(&self, key: Key) -> Option<Fetched> {
+        if let Some(piece) = self.behind.get(key) {
+            return Some(piece);
+        }
         if !self.index().touch(key) {
             return None;
         }
@@ -288,7 +299,7 @@ fn key_of(file_name: &str) -> Option<Key> {
     (self::file_name(key) == file_name).then_some(key)
 }
 
-/// What an earlier run left, the oldest first; what it left half written is removed.
+/// What an earlier run left, the oldest first; what an older release left half written is removed.
 fn read_folder(settings: &CacheSettings) -> io::Result<Index> {
     make_folder(&settings.folder)?;
     let mut found = Vec::new();
@@ -330,7 +341,7 @@ fn write(path: &std::path::Path, fetched: &Fetched) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.write(true).create_new(true).open(path)?;
+    let mut file = options.write(true).create(true).truncate(true).open(path)?;
     io::Write::write_all(&mut file, &fetched.total.to_be_bytes())?;
     io::Write::write_all(&mut file, &fetched.bytes)
 }
