@@ -12,6 +12,7 @@ use std::{
         mpsc,
     },
     thread,
+    time::Duration,
 };
 
 use tempfile::TempDir;
@@ -21,6 +22,9 @@ use crate::{
     server::{PASSWORD, Server},
     shared::SharedStores,
 };
+
+/// How long a check of ten thousand messages may take, on S3 and a busy machine.
+const FSCK_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Where clients find a node.
 #[derive(Debug, Clone)]
@@ -108,15 +112,17 @@ impl Cluster {
         }
     }
 
-    /// Runs `rookery ARGUMENTS` against a node that runs.
+    /// Checks the store through a node that runs, and returns the summary.
     ///
     /// # Panics
-    /// Where it fails.
-    pub fn cli(&self, node: usize, arguments: &[&str]) -> String {
-        match self {
-            Self::Together(cluster) => cluster.cli(node, arguments),
-            Self::Apart(apart) => apart.servers[node - 1].cli(arguments),
-        }
+    /// Where something is not right.
+    pub fn fsck(&self, node: usize) -> String {
+        let arguments = ["fsck", "--speed", "100"];
+        let mut command = match self {
+            Self::Together(cluster) => cluster.cli_command(node, &arguments),
+            Self::Apart(apart) => apart.servers[node - 1].cli_command(&arguments),
+        };
+        program::succeed_within(&mut command, b"", FSCK_PATIENCE)
     }
 }
 
@@ -186,7 +192,11 @@ impl DevCluster {
         self.folder.path().join("data").join(format!("node-{node}"))
     }
 
-    fn cli(&self, node: usize, arguments: &[&str]) -> String {
+    /// The command for `rookery ARGUMENTS` against one of the nodes.
+    ///
+    /// # Panics
+    /// Where the cluster has written no token.
+    pub fn cli_command(&self, node: usize, arguments: &[&str]) -> Command {
         let token = std::fs::read_to_string(self.folder.path().join("data").join("admin-token"));
         let mut command = Command::new(program::rookery());
         command
@@ -194,7 +204,7 @@ impl DevCluster {
             .arg("--url")
             .arg(format!("http://127.0.0.{node}:{}", self.base + 80))
             .env("ROOKERY_TOKEN", token.expect("the cluster has written it").trim_end());
-        program::succeed(&mut command, format!("{PASSWORD}\n").as_bytes())
+        command
     }
 
     fn order(&mut self, order: &str, answer: &str) {

@@ -7,6 +7,7 @@ use std::{
     process::{Command, Output, Stdio},
     sync::{OnceLock, mpsc},
     thread,
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -112,6 +113,10 @@ pub fn python(server: &Server, script: &str, arguments: &[&str]) -> bool {
 /// # Panics
 /// Where it does not start or runs longer than [`PATIENCE`]; then it is killed first.
 pub fn run(command: &mut Command, input: &[u8]) -> Output {
+    run_within(command, input, PATIENCE)
+}
+
+fn run_within(command: &mut Command, input: &[u8], patience: Duration) -> Output {
     let shown = format!("{command:?}");
     let mut child = command
         .stdin(Stdio::piped())
@@ -129,13 +134,13 @@ pub fn run(command: &mut Command, input: &[u8]) -> Output {
     let (err_done, err) = mpsc::channel();
     thread::spawn(move || drop(out_done.send(read_all(&mut stdout))));
     thread::spawn(move || drop(err_done.send(read_all(&mut stderr))));
-    let deadline = Deadline::after(PATIENCE);
+    let deadline = Deadline::after(patience);
     // Both pipes end when the program does.
     let (Ok(stdout), Ok(stderr)) =
         (out.recv_timeout(deadline.left()), err.recv_timeout(deadline.left()))
     else {
         let _ended = child.kill();
-        panic!("{shown}: still running after {PATIENCE:?}");
+        panic!("{shown}: still running after {patience:?}");
     };
     let status = child.wait().expect("the child is ours");
     writer.join().expect("writing does not panic");
@@ -147,7 +152,15 @@ pub fn run(command: &mut Command, input: &[u8]) -> Output {
 /// # Panics
 /// As [`run`], and with all that it printed where it fails.
 pub fn succeed(command: &mut Command, input: &[u8]) -> String {
-    let output = run(command, input);
+    succeed_within(command, input, PATIENCE)
+}
+
+/// The same for what takes its time.
+///
+/// # Panics
+/// As [`succeed`], and where it runs longer than `patience`.
+pub fn succeed_within(command: &mut Command, input: &[u8], patience: Duration) -> String {
+    let output = run_within(command, input, patience);
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         output.status.success(),

@@ -99,7 +99,10 @@ fn is_mark(path: &Path) -> bool {
 #[derive(Debug)]
 pub struct SharedStores {
     folder: TempDir,
-    keeper: Child,
+    fdbserver: PathBuf,
+    address: String,
+    /// Runs the database; `None` while it is stopped.
+    keeper: Option<Child>,
     bucket: Bucket,
 }
 
@@ -119,13 +122,48 @@ impl SharedStores {
         drop(free);
         let cluster = folder.path().join("fdb.cluster");
         std::fs::write(&cluster, format!("blackbox:blackbox@{address}")).expect("it is writable");
-        let mut stores = Self { folder, fdbserver, address, keeper: None, endpoint: String::new() };
+        let bucket = Bucket::start();
+        let mut stores = Self { folder, fdbserver, address, keeper: None, bucket };
         stores.start_database();
         let mut configure = Command::new(fdbcli);
         configure.arg("-C").arg(&cluster);
         configure.args(["--timeout", "60", "--exec", "configure new single ssd"]);
         program::succeed(&mut configure, b"");
-        Some(Self { folder, keeper, bucket: Bucket::start() })
+        Some(stores)
+    }
+
+    /// Starts the database on what it has, and does not wait for it.
+    ///
+    /// # Panics
+    /// Where it runs.
+    pub fn start_database(&mut self) {
+        assert!(self.keeper.is_none(), "the database runs");
+        let folder = self.folder.path();
+        let keeper = Command::new("sh")
+            .args(["-c", KEEPER, "keeper"])
+            .arg(&self.fdbserver)
+            .arg("--cluster-file")
+            .arg(folder.join("fdb.cluster"))
+            .args(["--public-address", &self.address, "--listen-address", "public", "--datadir"])
+            .arg(folder.join("data"))
+            .arg("--logdir")
+            .arg(folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("there is a shell");
+        self.keeper = Some(keeper);
+    }
+
+    /// Ends the database with SIGKILL.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    pub fn stop_database(&mut self) {
+        let mut keeper = self.keeper.take().expect("the database runs");
+        drop(keeper.stdin.take());
+        let _ended = keeper.wait();
     }
 
     /// The sections of a configuration file that name them.

@@ -212,7 +212,7 @@ fn check_deaths(mut cluster: Cluster, messages: usize, pause: Duration) {
     for id in &acknowledged {
         assert!(held.contains_key(id), "{id} was acknowledged and is lost");
     }
-    let fsck = cluster.cli(1, &["fsck", "--speed", "100"]);
+    let fsck = cluster.fsck(1);
     report(&format!(
         "{} of {} messages acknowledged in {elapsed:.0?} through {NODES} nodes and {deaths} \
          deaths, {} reconnects: each there once; {} more were committed before their reply was \
@@ -243,7 +243,7 @@ fn what_is_acknowledged_is_there_once_whichever_nodes_die() {
 #[test]
 fn what_is_acknowledged_on_fdb_is_there_once_whichever_nodes_die() {
     let Some(apart) = Apart::start(NODES, "") else { return };
-    check_deaths(Cluster::Apart(apart), 10_000, Duration::from_secs(4));
+    check_deaths(Cluster::Apart(apart), 10_000, Duration::from_secs(3));
 }
 
 /// Messages to each idling client in the measurement of wake-ups, by each node.

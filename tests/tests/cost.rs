@@ -128,6 +128,23 @@ fn stated() -> BTreeMap<String, Cost> {
     rows.collect()
 }
 
+/// Operation ids that an operation looks for.
+fn ids(operation: &str) -> u64 {
+    match operation {
+        "deliver to one" | "move one" => 1,
+        "deliver to ten" => 10,
+        _ => 0,
+    }
+}
+
+/// Whether an operation id is looked for under the day before as well: the first try may have
+/// been then.
+#[expect(clippy::disallowed_methods, reason = "the server's clock is the system's")]
+fn is_first_hour_of_the_day() -> bool {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.expect("it is later than 1970").as_secs() % 86_400 < 3_600
+}
+
 fn differs(found: Cost, stated: Cost) -> bool {
     let bytes = found.bytes_written;
     let bytes_fit = bytes <= stated.bytes_written && stated.bytes_written * 4 <= bytes * 5 + 400;
@@ -149,6 +166,7 @@ fn fill(server: &Server) -> Imap {
 
 #[test]
 fn operations_cost_what_the_readme_says() {
+    let first_hour = is_first_hour_of_the_day();
     let server = Server::start();
     let ten: Vec<String> = (0..10).map(|number| format!("r{number}@example.org")).collect();
     for address in &ten {
@@ -194,7 +212,11 @@ fn operations_cost_what_the_readme_says() {
 
     let stated = stated();
     let mut wrong = Vec::new();
-    for (operation, cost) in found {
+    assert_eq!(first_hour, is_first_hour_of_the_day(), "the hour was over meanwhile: run it again");
+    for (operation, mut cost) in found {
+        if first_hour {
+            cost.keys_read -= ids(operation);
+        }
         let row = format!("| {operation} | {cost} |");
         report(&row);
         if stated.get(operation).is_none_or(|stated| differs(cost, *stated)) {

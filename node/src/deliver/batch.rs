@@ -1,15 +1,15 @@
 //! One transaction for a batch of requests.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::Arc,
 };
 
 use blob::BlobId;
-use kv::{AsKvError, Committed, Transaction};
+use kv::{AsKvError, Committed, Prefetch, Transaction};
 use mail::{
-    AccountId, AccountUnit, Appended, Interested, KeywordSet, ModSeq, NewEmail, OperationId,
-    StoreError,
+    AccountId, AccountUnit, Appended, Interested, KeywordSet, MailboxId, ModSeq, NewEmail,
+    OperationId, StoreError,
     directory::{self, ResolveError},
 };
 
@@ -144,13 +144,13 @@ async fn transact(
     reports: &[Option<Report>],
     now: env::Timestamp,
 ) -> Result<Transacted, Abort> {
-    let mut units: BTreeMap<AccountId, AccountUnit> = BTreeMap::new();
+    let mut writing = Writing { tx, now, units: BTreeMap::new(), inboxes: BTreeMap::new() };
+    writing.read_ahead(requests).await?;
     let mut results = Vec::with_capacity(requests.len());
     for (index, request) in requests.iter().enumerate() {
         let mut appends = Vec::with_capacity(request.appends.len());
         for append in &request.appends {
-            let unit = unit_of(&mut units, tx, append.account, now);
-            appends.push(append_one(tx, unit, append).await?);
+            appends.push(writing.append(append).await?);
         }
         let about = to_report(request, &appends);
         if let OnFailure::Report(Some(_)) = &request.on_failure
@@ -159,7 +159,7 @@ async fn transact(
         {
             match &reports[index] {
                 Some(report) if report.about == about => {
-                    send_report(tx, &mut units, report, now).await?;
+                    writing.send_report(report).await?;
                 }
                 _ => return Err(Abort::NeedsReport(index, about)),
             }
@@ -170,36 +170,101 @@ async fn transact(
         results.push(appends);
     }
     let mut changed = BTreeMap::new();
-    for (account, unit) in units {
+    for (account, unit) in writing.units {
         changed.insert(account, unit.finish().await?);
     }
     Ok((results, changed))
 }
 
-fn unit_of<'a>(
-    units: &'a mut BTreeMap<AccountId, AccountUnit>,
-    tx: &Transaction,
-    account: AccountId,
+/// One run of a batch's transaction.
+struct Writing<'a> {
+    tx: &'a Transaction,
     now: env::Timestamp,
-) -> &'a mut AccountUnit {
-    units.entry(account).or_insert_with(|| AccountUnit::new(tx, account, now))
+    units: BTreeMap<AccountId, AccountUnit>,
+    inboxes: BTreeMap<AccountId, Option<MailboxId>>,
 }
 
-async fn append_one(
-    tx: &Transaction,
-    unit: &mut AccountUnit,
-    append: &Append,
-) -> Result<Result<Appended, Refusal>, Abort> {
-    let mailbox = match append.target {
-        Target::Mailbox(mailbox) => Some(mailbox),
-        Target::Inbox => mail::inbox(tx, append.account).await?,
-    };
-    let Some(mailbox) = mailbox else { return Ok(Err(Refusal::NoMailbox)) };
-    match mail::append(unit, mailbox, &append.email, append.operation).await {
-        Ok(appended) => Ok(Ok(appended)),
-        // The account was removed since its address was looked up.
-        Err(mail::AppendError::Store(StoreError::NoAccount(_))) => Ok(Err(Refusal::NoMailbox)),
-        Err(error) => Ok(Err(Refusal::of(error)?)),
+impl Writing<'_> {
+    /// Asks for what the appends will read in two round trips: the second is for the mailboxes,
+    /// which the first finds.
+    async fn read_ahead(&mut self, requests: &[Request]) -> Result<(), Abort> {
+        let appends = || requests.iter().flat_map(|request| &request.appends);
+        let now = self.now;
+        let list = |ahead: &mut Prefetch| {
+            for append in appends() {
+                if append.target == Target::Inbox {
+                    mail::inbox_ahead(ahead, append.account);
+                }
+                mail::append_ahead(ahead, append.account, &append.email, append.operation, now);
+            }
+        };
+        self.tx.prefetch(list).await?;
+        let mut mailboxes = BTreeSet::new();
+        for append in appends() {
+            let mailbox = self.mailbox_of(append).await?;
+            mailboxes.extend(mailbox.map(|mailbox| (append.account, mailbox)));
+        }
+        let list = |ahead: &mut Prefetch| {
+            for (account, mailbox) in mailboxes {
+                mail::append_ahead_to(ahead, account, mailbox);
+            }
+        };
+        Ok(self.tx.prefetch(list).await?)
+    }
+
+    async fn mailbox_of(&mut self, append: &Append) -> Result<Option<MailboxId>, StoreError> {
+        Ok(match (append.target, self.inboxes.entry(append.account)) {
+            (Target::Mailbox(mailbox), _) => Some(mailbox),
+            (Target::Inbox, Entry::Occupied(known)) => *known.get(),
+            (Target::Inbox, Entry::Vacant(new)) => {
+                *new.insert(mail::inbox(self.tx, append.account).await?)
+            }
+        })
+    }
+
+    async fn append(&mut self, append: &Append) -> Result<Result<Appended, Refusal>, Abort> {
+        let Some(mailbox) = self.mailbox_of(append).await? else {
+            return Ok(Err(Refusal::NoMailbox));
+        };
+        let unit = self
+            .units
+            .entry(append.account)
+            .or_insert_with(|| AccountUnit::new(self.tx, append.account, self.now));
+        match mail::append(unit, mailbox, &append.email, append.operation).await {
+            Ok(appended) => Ok(Ok(appended)),
+            // The account was removed since its address was looked up.
+            Err(mail::AppendError::Store(StoreError::NoAccount(_))) => Ok(Err(Refusal::NoMailbox)),
+            Err(error) => Ok(Err(Refusal::of(error)?)),
+        }
+    }
+
+    /// Delivers or enqueues a report. Where it cannot be delivered there is nobody left to tell:
+    /// a report about a report is never sent (RFC 5321 §6.1).
+    async fn send_report(&mut self, report: &Report) -> Result<(), Abort> {
+        let (accounts, remote) = match directory::resolve(self.tx, &report.to).await {
+            Ok(expansion) => (expansion.accounts, expansion.remote),
+            Err(ResolveError::NotLocal(_)) => {
+                (BTreeSet::new(), BTreeSet::from([report.to.to_string()]))
+            }
+            Err(ResolveError::Unknown(_) | ResolveError::TooMany(_)) => return Ok(()),
+            Err(ResolveError::Store(error)) => return Err(error.into()),
+        };
+        for account in accounts {
+            let append = Append {
+                account,
+                target: Target::Inbox,
+                email: Arc::clone(&report.email),
+                operation: report.operation,
+                recipients: Vec::new(),
+                tell_success: Vec::new(),
+            };
+            // A refusal here is the end of the line.
+            let _refused = self.append(&append).await?;
+        }
+        if let Some(submission) = report.submission_to(&remote, self.now) {
+            outbound::enqueue(self.tx, &submission).await?;
+        }
+        Ok(())
     }
 }
 
@@ -245,50 +310,24 @@ async fn write_report(
     })
 }
 
-/// Delivers or enqueues a report. Where it cannot be delivered there is nobody left to tell:
-/// a report about a report is never sent (RFC 5321 §6.1).
-async fn send_report(
-    tx: &Transaction,
-    units: &mut BTreeMap<AccountId, AccountUnit>,
-    report: &Report,
-    now: env::Timestamp,
-) -> Result<(), Abort> {
-    let (accounts, remote) = match directory::resolve(tx, &report.to).await {
-        Ok(expansion) => (expansion.accounts, expansion.remote),
-        Err(ResolveError::NotLocal(_)) => {
-            (BTreeSet::new(), BTreeSet::from([report.to.to_string()]))
-        }
-        Err(ResolveError::Unknown(_) | ResolveError::TooMany(_)) => return Ok(()),
-        Err(ResolveError::Store(error)) => return Err(error.into()),
-    };
-    for account in accounts {
-        let append = Append {
-            account,
-            target: Target::Inbox,
-            email: Arc::clone(&report.email),
-            operation: report.operation,
-            recipients: Vec::new(),
-            tell_success: Vec::new(),
-        };
-        // A refusal here is the end of the line.
-        let _refused = append_one(tx, unit_of(units, tx, account, now), &append).await?;
-    }
-    let recipients: Vec<RemoteRecipient> = remote
-        .iter()
-        .filter_map(|address| directory::Address::parse(address).ok())
-        .map(|address| RemoteRecipient {
-            written: address.to_string(),
-            address,
-            // RFC 3464 §2: a report that fails is not reported.
-            notify: Some("NEVER".to_owned()),
-            original: None,
-        })
-        .collect();
-    if !recipients.is_empty() {
-        let submission = Submission {
-            id: report.submission,
-            blob: report.blob,
-            size: report.email.size,
+impl Report {
+    /// What goes to other servers.
+    fn submission_to(&self, remote: &BTreeSet<String>, now: env::Timestamp) -> Option<Submission> {
+        let recipients: Vec<RemoteRecipient> = remote
+            .iter()
+            .filter_map(|address| directory::Address::parse(address).ok())
+            .map(|address| RemoteRecipient {
+                written: address.to_string(),
+                address,
+                // RFC 3464 §2: a report that fails is not reported.
+                notify: Some("NEVER".to_owned()),
+                original: None,
+            })
+            .collect();
+        (!recipients.is_empty()).then(|| Submission {
+            id: self.submission,
+            blob: self.blob,
+            size: self.email.size,
             skip: 0,
             sender: String::new(),
             account: None,
@@ -298,8 +337,6 @@ async fn send_report(
             body: Body::EightBitMime,
             utf8: false,
             recipients,
-        };
-        outbound::enqueue(tx, &submission).await?;
+        })
     }
-    Ok(())
 }

@@ -93,6 +93,16 @@ pub(crate) const S3_CREDENTIALS_BYTES_MAX: u64 = 64 * 1024;
 #[cfg(feature = "s3")]
 pub(crate) const S3_CA_BYTES_MAX: u64 = 1024 * 1024;
 
+/// Bytes that were put and are on their way into the cache: some hundred messages, in memory only
+/// while the disk is behind.
+#[cfg(feature = "s3")]
+pub(crate) const S3_CACHE_BEHIND_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Pieces that are written into the cache at one go: handing one over to where it may block costs
+/// as much as writing it.
+#[cfg(feature = "s3")]
+pub(crate) const S3_CACHE_BEHIND_PIECES: usize = 32;
+
 /// Bytes that are hashed for a signature where others wait: less than a millisecond's work.
 #[cfg(feature = "s3")]
 pub(crate) const S3_INLINE_HASH_BYTES: usize = 64 * 1024;

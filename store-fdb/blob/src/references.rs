@@ -18,7 +18,7 @@
 use bytes::Bytes;
 use env::Timestamp;
 use kv::{
-    AsKvError, AtomicOp, KeyValue, RangeQuery, Subspace, Transaction,
+    AsKvError, AtomicOp, KeyValue, Prefetch, RangeQuery, Subspace, Transaction,
     tuple::{self, pack, unpack},
 };
 
@@ -71,6 +71,11 @@ pub async fn adopt(
     }
     share(tx, blob, owner);
     Ok(())
+}
+
+/// What [`adopt`] will read.
+pub fn adopt_ahead(ahead: &mut Prefetch, blob: BlobId) {
+    ahead.key(dying_key(&BlobName::of(&blob)));
 }
 
 /// Adds a further reference, in a transaction that has read one that stands.

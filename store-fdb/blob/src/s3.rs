@@ -61,7 +61,7 @@ use crate::{
 /// The backend.
 pub(crate) struct S3 {
     client: Arc<Client>,
-    cache: Option<Cache>,
+    cache: Option<Arc<Cache>>,
     bucket: String,
     prefix: String,
 }
@@ -69,7 +69,7 @@ pub(crate) struct S3 {
 impl S3 {
     pub(crate) async fn open(settings: S3Settings, env: Env) -> Result<Self, BlobError> {
         let cache = match settings.cache.clone() {
-            Some(cache) => Some(Cache::open(cache, env.clone()).await?),
+            Some(cache) => Some(Arc::new(Cache::open(cache, env.clone()).await?)),
             None => None,
         };
         let (bucket, prefix) = (settings.bucket.clone(), settings.prefix.clone());
@@ -82,6 +82,13 @@ impl S3 {
             cache.count(&mut counts);
         }
         counts
+    }
+
+    #[cfg(test)]
+    pub(crate) async fn cache_settled(&self) {
+        if let Some(cache) = &self.cache {
+            cache.settled().await;
+        }
     }
 
     fn key(&self, object: ObjectId) -> String {
@@ -101,7 +108,7 @@ impl S3 {
             .done("put")?;
         if let Some(cache) = &self.cache {
             let fetched = Fetched { total: to_u64(bytes.len()), bytes };
-            cache.put((object, Part::Window(0)), &fetched).await;
+            cache.put_behind((object, Part::Window(0)), fetched);
         }
         Ok(())
     }

@@ -313,6 +313,14 @@ impl BlobStore {
         }
     }
 
+    /// Waits until what was put is in the cache.
+    #[cfg(all(test, feature = "s3"))]
+    pub(crate) async fn cache_settled(&self) {
+        if let Backend::S3(s3) = &*self.backend {
+            s3.cache_settled().await;
+        }
+    }
+
     /// What has been done so far.
     pub fn counts(&self) -> BlobCounts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

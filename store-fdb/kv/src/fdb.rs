@@ -6,6 +6,7 @@
 //! Invariant: the client's network thread is started once per process, and [`stop`] ends it
 //! before the process exits.
 
+mod remembered;
 mod transaction;
 
 use std::{

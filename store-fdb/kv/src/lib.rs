@@ -46,7 +46,7 @@ pub use database::{Database, RetryPolicy};
 pub use error::{AsKvError, Class, Error, OpenError};
 pub use faults::{FaultHandle, Faults, Probability, Reach};
 pub use large_values::LargeValues;
-pub use range::{Direction, Isolation, KeyValue, RangeQuery};
+pub use range::{Direction, Isolation, KeyValue, Prefetch, RangeQuery};
 pub use subspace::Subspace;
 pub use transaction::{Committed, RangePages, Transaction};
 pub use versionstamp::Versionstamp;

@@ -117,3 +117,8 @@ pub(crate) const RESTORE_VERSION_MAX: u64 = 1 << 62;
 /// life, so that only a cluster that does not answer meets it.
 #[cfg(feature = "fdb")]
 pub(crate) const FDB_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of what it has read that a transaction on a FoundationDB cluster keeps, beside the
+/// client's own copy: many times what a batch of deliveries reads.
+#[cfg(feature = "fdb")]
+pub(crate) const REMEMBERED_BYTES_MAX: usize = 1024 * 1024;

@@ -1,5 +1,7 @@
 //! Range queries, and the byte-string arithmetic of keys.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::limits::{PAGE_BYTES_DEFAULT, SYSTEM_KEYS};
@@ -83,6 +85,27 @@ impl RangeQuery {
     pub fn page_bytes(mut self, bytes: usize) -> Self {
         self.page_bytes = bytes.max(1);
         self
+    }
+}
+
+/// What a transaction is about to read.
+#[derive(Debug, Default)]
+pub struct Prefetch {
+    pub(crate) keys: BTreeSet<Vec<u8>>,
+    pub(crate) ranges: BTreeMap<Bytes, RangeQuery>,
+}
+
+impl Prefetch {
+    /// A key that [`Transaction::get`](crate::Transaction::get) will be asked for.
+    pub fn key(&mut self, key: Vec<u8>) {
+        self.keys.insert(key);
+    }
+
+    /// A range that [`Transaction::range`](crate::Transaction::range) will be asked for, in these
+    /// words and not as a snapshot. Only what fits one page is kept, and of two ranges that
+    /// overlap one.
+    pub fn range(&mut self, query: RangeQuery) {
+        self.ranges.insert(query.begin.clone(), query);
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 #[cfg(feature = "fdb")]
 use crate::fdb::{FdbPages, FdbTransaction};
 use crate::{
-    AtomicOp, Isolation, KeyValue, RangeQuery, Result, Versionstamp, Watch,
+    AtomicOp, Isolation, KeyValue, Prefetch, RangeQuery, Result, Versionstamp, Watch,
     local::{LocalPages, LocalTransaction},
     range::successor,
 };
@@ -103,6 +103,28 @@ impl Transaction {
             Engine::Fdb(transaction) => Pages::Fdb(FdbPages::new(query), Arc::clone(transaction)),
         };
         RangePages { pages }
+    }
+
+    /// Reads what [`get`](Self::get) and [`range`](Self::range) are about to be asked for, all at
+    /// once: where the store is another machine, that is one round trip instead of one a key. The
+    /// transaction conflicts with later changes to it as if it had been read one by one. A store
+    /// in this process answers each read at once; there `list` is not even called.
+    ///
+    /// # Errors
+    /// As [`Error`](crate::Error) lists them.
+    pub async fn prefetch(&self, list: impl FnOnce(&mut Prefetch)) -> Result<()> {
+        match &self.engine {
+            Engine::Local(_) => {
+                drop(list);
+                Ok(())
+            }
+            #[cfg(feature = "fdb")]
+            Engine::Fdb(transaction) => {
+                let mut ahead = Prefetch::default();
+                list(&mut ahead);
+                transaction.prefetch(ahead).await
+            }
+        }
     }
 
     /// Sets a key.

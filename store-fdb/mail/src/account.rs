@@ -199,8 +199,14 @@ pub fn set_credential(tx: &Transaction, id: AccountId, credential: &Credential) 
 /// # Errors
 /// [`StoreError`].
 pub async fn usage(tx: &Transaction, id: AccountId) -> Result<AccountUsage, StoreError> {
+    let counter_key = keys::counter::account_key(id);
+    tx.prefetch(|ahead| {
+        ahead.key(keys::account::key(id));
+        ahead.key(counter_key.clone());
+    })
+    .await?;
     let record = account_record(tx, id).await?;
-    let counter = tx.get(&keys::counter::account_key(id)).await?;
+    let counter = tx.get(&counter_key).await?;
     let counts = AccountCounts::decode(counter.as_deref())?;
     Ok(AccountUsage {
         bytes: u64::try_from(counts.bytes).unwrap_or(0),

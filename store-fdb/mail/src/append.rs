@@ -4,18 +4,19 @@ use std::sync::Arc;
 
 use blob::BlobId;
 use env::Timestamp;
+use kv::{Prefetch, RangeQuery};
 use prost::Message;
 
 use crate::{
-    AccountUnit, EmailId, KeywordSet, MailboxId, ModSeq, OperationId, StoreError, ThreadId, Uid,
-    UidValidity,
+    AccountId, AccountUnit, EmailId, KeywordSet, MailboxId, ModSeq, OperationId, StoreError,
+    ThreadId, Uid, UidValidity,
     error::store_error,
     keys::{
         self,
         email::{EmailMeta, EmailState, Membership},
     },
     limits,
-    operation::{Outcome, OutcomeRow},
+    operation::{self, Outcome, OutcomeRow},
     unit::decode_u32,
 };
 
@@ -139,6 +140,31 @@ pub async fn append(
     Ok(Appended { email: id, thread, uid, uid_validity, earlier: None })
 }
 
+/// What [`append`] will read whichever the mailbox.
+pub fn append_ahead(
+    ahead: &mut Prefetch,
+    account: AccountId,
+    email: &NewEmail,
+    operation: OperationId,
+    now: Timestamp,
+) {
+    for key in operation::lookups(account, operation, now) {
+        ahead.key(key);
+    }
+    ahead.key(keys::account::key(account));
+    ahead.key(keys::mailbox::next_email_key(account));
+    for hash in email.thread_lookups.iter() {
+        ahead.range(thread_query(account, *hash));
+    }
+    blob::references::adopt_ahead(ahead, email.blob);
+}
+
+/// What [`append`] will read of the mailbox.
+pub fn append_ahead_to(ahead: &mut Prefetch, account: AccountId, mailbox: MailboxId) {
+    ahead.key(keys::mailbox::key(account, mailbox));
+    ahead.key(keys::mailbox::next_uid_key(account, mailbox));
+}
+
 /// What is written of an email once and for all.
 pub(crate) struct Immutable<'a> {
     /// The encoded [`EmailMeta`], complete.
@@ -163,13 +189,17 @@ pub(crate) fn write_immutable(
 /// The thread of the first of the email's message ids that is known in the account.
 async fn find_thread(unit: &AccountUnit, email: &NewEmail) -> Result<Option<ThreadId>, StoreError> {
     for hash in email.thread_lookups.iter() {
-        let (begin, end) = keys::thread::range(unit.account, *hash);
-        let found = unit.tx.range(kv::RangeQuery::new(begin, end).limit(1)).collect().await?;
+        let found = unit.tx.range(thread_query(unit.account, *hash)).collect().await?;
         if let Some(pair) = found.first() {
             return Ok(Some(ThreadId(decode_u32(&pair.value)?)));
         }
     }
     Ok(None)
+}
+
+fn thread_query(account: AccountId, hash: u64) -> RangeQuery {
+    let (begin, end) = keys::thread::range(account, hash);
+    RangeQuery::new(begin, end).limit(1)
 }
 
 fn appended_before(modseq: ModSeq, outcome: &Outcome) -> Result<Appended, StoreError> {

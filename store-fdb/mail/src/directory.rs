@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt};
 
 use env::Timestamp;
-use kv::{RangeQuery, Transaction};
+use kv::{Prefetch, RangeQuery, Transaction};
 use prost::Message;
 
 use crate::{
@@ -164,6 +164,7 @@ async fn tagged_record(tx: &Transaction, address: &Address) -> Result<Option<Tar
 /// # Errors
 /// [`ResolveError`].
 pub async fn resolve(tx: &Transaction, address: &Address) -> Result<Expansion, ResolveError> {
+    tx.prefetch(|ahead| step_ahead(ahead, address)).await.map_err(StoreError::from)?;
     if !is_local(tx, address.domain()).await? {
         return Err(ResolveError::NotLocal(address.domain().to_owned()));
     }
@@ -190,12 +191,23 @@ pub async fn resolve(tx: &Transaction, address: &Address) -> Result<Expansion, R
         }
         next.retain(|found| seen.insert(found.clone()));
         level = next;
+        tx.prefetch(|ahead| level.iter().for_each(|step| step_ahead(ahead, step)))
+            .await
+            .map_err(StoreError::from)?;
         depth += 1;
     }
     if expansion == Expansion::default() {
         return Err(ResolveError::Unknown(address.clone()));
     }
     Ok(expansion)
+}
+
+/// What [`resolve_step`] will read.
+fn step_ahead(ahead: &mut Prefetch, step: &Address) {
+    ahead.key(keys::directory::domain_key(step.domain()));
+    for address in std::iter::once(step).chain(step.without_tag().as_ref()) {
+        ahead.key(keys::directory::address_key(address.domain(), address.local()));
+    }
 }
 
 /// One address: to an account, to elsewhere, or to further addresses. A member that does not

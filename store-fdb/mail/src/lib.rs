@@ -43,7 +43,7 @@ pub use account::{
     AccountError, AccountUsage, NewAccount, account_ids, account_record, create_account,
     credential, delete_account, set_account_record, set_credential, usage,
 };
-pub use append::{AppendError, Appended, NewEmail, append};
+pub use append::{AppendError, Appended, NewEmail, append, append_ahead, append_ahead_to};
 pub use copy::{Copied, CopyError, CopyMode, copy};
 pub use error::StoreError;
 pub use expunge::{ExpungeMode, Progress, expunge, remove_mailbox_contents};
@@ -53,8 +53,8 @@ pub use keyword::{Keyword, KeywordError, KeywordSet};
 pub use log::{LogPage, changes_since, reaches_below, trim_log, trim_log_some};
 pub use mailboxes::{
     CreateError, DeleteError, Mailbox, MailboxCounts, MailboxTree, NewMailbox, RenameError, Role,
-    Subscription, create_mailbox, delete_mailbox, finish_delete, inbox, mailbox_counts,
-    mailbox_tree, rename_mailbox, set_subscription,
+    Subscription, create_mailbox, delete_mailbox, finish_delete, inbox, inbox_ahead,
+    mailbox_counts, mailbox_tree, rename_mailbox, set_subscription,
 };
 pub use meta::{message_envelope, structure};
 pub use operation::sweep_operations;

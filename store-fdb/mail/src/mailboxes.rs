@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use kv::{RangeQuery, Transaction};
+use kv::{Prefetch, RangeQuery, Transaction};
 use prost::Message;
 
 use crate::{
@@ -293,8 +293,17 @@ pub async fn mailbox_tree(tx: &Transaction, account: AccountId) -> Result<Mailbo
 /// # Errors
 /// [`StoreError`].
 pub async fn inbox(tx: &Transaction, account: AccountId) -> Result<Option<MailboxId>, StoreError> {
-    let id = read_u32(tx, &keys::mailbox::name_key(account, None, "INBOX")).await?;
+    let id = read_u32(tx, &inbox_key(account)).await?;
     Ok(id.map(MailboxId))
+}
+
+/// What [`inbox`] will read.
+pub fn inbox_ahead(ahead: &mut Prefetch, account: AccountId) {
+    ahead.key(inbox_key(account));
+}
+
+fn inbox_key(account: AccountId) -> Vec<u8> {
+    keys::mailbox::name_key(account, None, "INBOX")
 }
 
 /// A mailbox's counts (RFC 9051 §6.3.11), in two reads whatever it holds.

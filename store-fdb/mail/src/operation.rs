@@ -64,14 +64,12 @@ impl AccountUnit {
     }
 
     async fn recorded(&self, operation: OperationId) -> Result<Option<Bytes>, StoreError> {
-        let key = |day| keys::operation::key(self.account, day, operation);
-        let value = self.tx.get(&key(self.day())).await?;
-        let since_midnight = self.now.unix_ms().rem_euclid(DAY_MS);
-        if value.is_some() || since_midnight >= limits::OPERATION_LIFE_MS || self.day() == 0 {
-            return Ok(value);
+        for key in lookups(self.account, operation, self.now) {
+            if let Some(value) = self.tx.get(&key).await? {
+                return Ok(Some(value));
+            }
         }
-        // The first try may have been before midnight.
-        Ok(self.tx.get(&key(self.day() - 1)).await?)
+        Ok(None)
     }
 
     /// Records what `operation` does, in the same transaction that does it.
@@ -108,4 +106,18 @@ pub async fn sweep_operations(
         tx.clear(&row.key);
     }
     Ok(if rows.len() < limit { Remaining::None } else { Remaining::Some })
+}
+
+/// Where the operation can have been recorded.
+pub(crate) fn lookups(
+    account: AccountId,
+    operation: OperationId,
+    now: Timestamp,
+) -> impl Iterator<Item = Vec<u8>> {
+    let today = day_of(now);
+    // The first try may have been before midnight.
+    let since_midnight = now.unix_ms().rem_euclid(DAY_MS);
+    let yesterday = today.checked_sub(1).filter(|_| since_midnight < limits::OPERATION_LIFE_MS);
+    let days = std::iter::once(today).chain(yesterday);
+    days.map(move |day| keys::operation::key(account, day, operation))
 }

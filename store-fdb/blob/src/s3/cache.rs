@@ -1,13 +1,16 @@
 //! What was read, in a folder: bounded in bytes and files, the least recently used goes first.
 //!
 //! A file is eight bytes of the object's length, then the piece. Nothing in it is believed: the
-//! reader checks it against the blob's hash, and has it fetched again where it is wrong.
+//! reader checks it against the blob's hash, and has it fetched again where it is wrong, such as
+//! one that a crash left half written.
 //!
 //! Architecture invariant: every file is counted. Room is taken before a file is written, and what
 //! writes or removes it counts it, wherever that runs: the reader that wanted it may be gone by
 //! then. A file that cannot be removed stays counted.
 //!
 //! Deliberately absent: syncing, and other processes in the same folder.
+
+mod behind;
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -23,6 +26,7 @@ use bytes::Bytes;
 use env::Env;
 use tokio::sync::OnceCell;
 
+use self::behind::Behind;
 use super::{CacheSettings, client::S3Counts, object_of};
 use crate::{BlobError, ObjectId, store::to_u64};
 
@@ -50,6 +54,7 @@ pub(super) struct Cache {
     settings: CacheSettings,
     index: Arc<Mutex<Index>>,
     flights: Mutex<BTreeMap<Key, Flight>>,
+    behind: Behind,
     hits: AtomicU64,
     misses: AtomicU64,
     errors: AtomicU64,
@@ -190,6 +195,7 @@ impl Cache {
             settings,
             index: Arc::new(Mutex::new(index)),
             flights: Mutex::default(),
+            behind: Behind::default(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             errors: AtomicU64::new(0),
@@ -208,7 +214,7 @@ impl Cache {
 
     /// The piece from the folder, or from whoever is fetching it, or by `fetch`.
     pub(super) async fn fetch<F: Future<Output = Result<Option<Fetched>, BlobError>>>(
-        &self,
+        self: &Arc<Self>,
         key: Key,
         fetch: impl FnOnce() -> F,
     ) -> Result<Option<Fetched>, BlobError> {
@@ -238,14 +244,27 @@ impl Cache {
     }
 
     /// Keeps a piece, as far as it fits.
-    pub(super) async fn put(&self, key: Key, fetched: &Fetched) {
-        let bytes = to_u64(HEADER_BYTES + fetched.bytes.len());
-        let Some(room) = Room::take(&self.index, bytes, &self.settings) else { return };
-        let temporary = format!("{:016x}.tmp", self.env.random_below(u64::MAX));
-        let temporary = self.settings.folder.join(temporary);
-        let fetched = fetched.clone();
-        let written = self.env.run_blocking(move || room.fill(key, &temporary, &fetched)).await;
-        self.succeeded(written);
+    pub(super) async fn put(self: &Arc<Self>, key: Key, fetched: &Fetched) {
+        self.keep(vec![(key, fetched.clone())]).await;
+    }
+
+    async fn keep(&self, pieces: Vec<(Key, Fetched)>) {
+        let (index, settings) = (Arc::clone(&self.index), self.settings.clone());
+        let temporary: Vec<String> = pieces
+            .iter()
+            .map(|_| format!("{:016x}.tmp", self.env.random_below(u64::MAX)))
+            .collect();
+        let keep = move || {
+            pieces.iter().zip(temporary).try_for_each(|((key, piece), temporary)| {
+                let bytes = to_u64(HEADER_BYTES + piece.bytes.len());
+                match Room::take(&index, bytes, &settings) {
+                    Some(room) => room.fill(*key, &settings.folder.join(temporary), piece),
+                    None => Ok(()),
+                }
+            })
+        };
+        let kept = self.env.run_blocking(keep).await;
+        self.succeeded(kept);
     }
 
     /// Drops a piece that was wrong.
@@ -259,6 +278,9 @@ impl Cache {
     }
 
     async fn read(&self, key: Key) -> Option<Fetched> {
+        if let Some(piece) = self.behind.get(key) {
+            return Some(piece);
+        }
         let used = self.index().touch(key)?;
         let path = self.settings.folder.join(file_name(key));
         let read = self.env.run_blocking(move || fs::read(path)).await;
@@ -340,7 +362,7 @@ fn key_of(file_name: &str) -> Option<Key> {
     (self::file_name(key) == file_name).then_some(key)
 }
 
-/// What an earlier run left, the oldest first; what it left half written is removed.
+/// What an earlier run left, the oldest first; what an older release left half written is removed.
 fn read_folder(settings: &CacheSettings) -> io::Result<Index> {
     make_folder(&settings.folder)?;
     let mut found = Vec::new();
@@ -383,7 +405,7 @@ fn write(path: &Path, fetched: &Fetched) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.write(true).create_new(true).open(path)?;
+    let mut file = options.write(true).create(true).truncate(true).open(path)?;
     io::Write::write_all(&mut file, &fetched.total.to_be_bytes())?;
     io::Write::write_all(&mut file, &fetched.bytes)
 }

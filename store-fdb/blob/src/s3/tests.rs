@@ -394,6 +394,7 @@ async fn the_cache_saves_requests_and_survives_a_restart() {
         assert_eq!(read(&store, small).await.unwrap(), bytes(SMALL));
     }
     assert_eq!(server.asked(), [] as [&str; 0], "written through");
+    store.cache_settled().await;
     assert!(read(&store, big).await.unwrap() == bytes(large()));
     assert_eq!(server.asked().len(), 12);
     let again = server.cached(settings.clone()).await;
@@ -476,6 +477,7 @@ async fn the_cache_is_bounded_in_bytes_and_in_files() {
         server.asked();
         assert_eq!(read(&store, ids[0]).await.unwrap(), [0; 1_000]);
         assert_eq!(server.asked(), [] as [&str; 0], "{n}");
+        store.cache_settled().await;
         assert!(on_disk(&settings).1 <= settings.bytes_max);
     }
     assert_eq!(on_disk(&settings), (3, 3 * 1_008));
@@ -537,6 +539,7 @@ async fn a_cache_that_fails_costs_requests_alone() {
     let store = server.cached(settings.clone()).await;
     std::fs::remove_dir_all(&settings.folder).unwrap();
     let id = store.put(&bytes(SMALL)).await.unwrap();
+    store.cache_settled().await;
     assert_eq!(read(&store, id).await.unwrap(), bytes(SMALL));
     assert!(store.s3_counts().unwrap().cache_errors > 0);
     // A folder that cannot be one.

@@ -5,15 +5,19 @@ use std::sync::{Arc, Mutex, MutexGuard, atomic::Ordering::Relaxed};
 use bytes::Bytes;
 use foundationdb::{
     FdbResult, KeySelector, RangeOption,
-    future::FdbValues,
+    future::{FdbSlice, FdbValues},
     options::{ConflictRangeType, MutationType, StreamingMode},
 };
+use futures_util::{FutureExt, future::BoxFuture};
 
-use super::error;
+use super::{
+    error,
+    remembered::{Moment, Remembered},
+};
 use crate::{
-    AtomicOp, Committed, Counts, Direction, Error, Isolation, KeyValue, RangeQuery, Result,
-    Versionstamp, Watch,
-    atomic::stamp_position,
+    AtomicOp, Committed, Counts, Direction, Error, Isolation, KeyValue, Prefetch, RangeQuery,
+    Result, Versionstamp, Watch,
+    atomic::{stamp_position, stamped_with},
     check::{self, Reachable, Tally},
     counts::Counters,
     limits::{SYSTEM_KEYS, TRANSACTION_BYTES_MAX},
@@ -33,26 +37,62 @@ struct State {
     transaction: Result<foundationdb::Transaction>,
     /// The first error of an operation that returns nothing.
     deferred: Option<Error>,
+    /// The first read that failed: whoever went on without an answer must not commit.
+    failed_read: Option<Error>,
+    /// The version that is read at, asked for with the first read, so that nobody waits for it.
+    version: Option<BoxFuture<'static, FdbResult<i64>>>,
+    /// Whether a commit does anything.
+    effect: Effect,
+    remembered: Remembered,
     tally: Tally,
 }
 
+#[derive(PartialEq, Eq)]
+enum Effect {
+    /// Nothing was written, watched or declared to be.
+    Nothing,
+    Something,
+}
+
 impl State {
+    fn new(transaction: Result<foundationdb::Transaction>) -> Self {
+        Self {
+            transaction,
+            deferred: None,
+            failed_read: None,
+            version: None,
+            effect: Effect::Nothing,
+            remembered: Remembered::default(),
+            tally: Tally::default(),
+        }
+    }
+
     fn usable(&self) -> Result<&foundationdb::Transaction> {
         let transaction = self.transaction.as_ref().map_err(Error::clone)?;
         self.deferred.as_ref().map_or(Ok(transaction), |error| Err(error.clone()))
     }
 
+    /// For a read.
+    fn reading(&mut self) -> Result<&foundationdb::Transaction> {
+        let Self { transaction, version, .. } = self;
+        if let (Ok(transaction), None) = (transaction, &version) {
+            *version = Some(transaction.get_read_version().boxed());
+        }
+        self.usable()
+    }
+
     /// Records an operation that returns nothing, or its refusal.
     fn record(
         &mut self,
-        operation: impl FnOnce(&foundationdb::Transaction, &mut Tally) -> Result<()>,
+        operation: impl FnOnce(&foundationdb::Transaction, &mut Tally, &mut Remembered) -> Result<()>,
     ) {
-        let Self { transaction, deferred, tally } = self;
+        let Self { transaction, deferred, tally, remembered, effect, .. } = self;
         let (Ok(transaction), None) = (transaction, &deferred) else { return };
+        *effect = Effect::Something;
         *deferred = if tally.bytes > TRANSACTION_BYTES_MAX {
             Some(Error::TransactionTooLarge)
         } else {
-            operation(transaction, tally).err()
+            operation(transaction, tally, remembered).err()
         };
     }
 }
@@ -62,8 +102,7 @@ impl FdbTransaction {
         transaction: Result<foundationdb::Transaction>,
         counters: Arc<Counters>,
     ) -> Self {
-        let state = State { transaction, deferred: None, tally: Tally::default() };
-        Self { counters, state: Mutex::new(state) }
+        Self { counters, state: Mutex::new(State::new(transaction)) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -77,16 +116,39 @@ impl FdbTransaction {
 
     pub(crate) async fn get(&self, key: &[u8], isolation: Isolation) -> Result<Option<Bytes>> {
         let read = {
-            let state = self.lock();
-            let transaction = state.usable()?;
+            let mut state = self.lock();
+            state.usable()?;
             if check::readable_key(key)? == Reachable::No {
                 return Ok(None);
             }
-            transaction.get(key, isolation == Isolation::Snapshot)
+            if let Some(value) = state.remembered.key(key) {
+                return Ok(value.clone());
+            }
+            let snapshot = isolation == Isolation::Snapshot;
+            (state.remembered.moment(), state.reading()?.get(key, snapshot))
         };
-        let value = read.await.map_err(error)?.map(|slice| Bytes::copy_from_slice(&slice));
+        self.answer(key, isolation, read).await
+    }
+
+    /// Keeps the error of a read for the commit.
+    fn noted<T>(&self, read: FdbResult<T>) -> Result<T> {
+        read.map_err(error).inspect_err(|error| {
+            self.lock().failed_read.get_or_insert_with(|| error.clone());
+        })
+    }
+
+    /// Waits for a read's answer, and notes it.
+    async fn answer(
+        &self,
+        key: &[u8],
+        isolation: Isolation,
+        (begun, read): (Moment, impl Future<Output = FdbResult<Option<FdbSlice>>>),
+    ) -> Result<Option<Bytes>> {
+        let value = self.noted(read.await)?.map(|slice| Bytes::copy_from_slice(&slice));
         if isolation == Isolation::Serializable {
-            self.lock().tally.conflict_key(key);
+            let mut state = self.lock();
+            state.tally.conflict_key(key);
+            state.remembered.keep_key(begun, key, &value);
         }
         self.counters.keys_read.fetch_add(1, Relaxed);
         let bytes = key.len() + value.as_ref().map_or(0, Bytes::len);
@@ -94,20 +156,52 @@ impl FdbTransaction {
         Ok(value)
     }
 
+    /// Asks for everything at once, so that all of it takes one round trip.
+    pub(crate) async fn prefetch(&self, ahead: Prefetch) -> Result<()> {
+        let (begun, keys, ranges) = {
+            let mut state = self.lock();
+            let begun = state.remembered.moment();
+            state.reading()?;
+            let transaction = state.usable()?;
+            let mut keys = Vec::with_capacity(ahead.keys.len());
+            for key in ahead.keys {
+                if check::readable_key(&key)? == Reachable::Yes
+                    && state.remembered.key(&key).is_none()
+                {
+                    let read = transaction.get(&key, false);
+                    keys.push((key, read));
+                }
+            }
+            let is_new = |query: &RangeQuery| state.remembered.range(query).is_none();
+            let ranges = ahead.ranges.into_values().filter(is_new);
+            let ranges = ranges.map(|query| FdbPages::ahead(query, transaction));
+            (begun, keys, ranges.collect::<Result<Vec<_>>>()?)
+        };
+        for (key, read) in keys {
+            self.answer(&key, Isolation::Serializable, (begun, read)).await?;
+        }
+        for (pages, read) in ranges {
+            pages.keep(begun, read, self).await?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn set(&self, key: &[u8], value: &[u8]) {
-        self.lock().record(|transaction, tally| {
+        self.lock().record(|transaction, tally, remembered| {
             check::writable_key(key)?;
             check::value(value)?;
             transaction.set(key, value);
+            remembered.key_written(key);
             tally.set(key, value);
             Ok(())
         });
     }
 
     pub(crate) fn clear(&self, key: &[u8]) {
-        self.lock().record(|transaction, tally| {
+        self.lock().record(|transaction, tally, remembered| {
             if check::readable_key(key)? == Reachable::Yes {
                 transaction.clear(key);
+                remembered.key_written(key);
                 tally.clear(key);
             }
             Ok(())
@@ -115,10 +209,11 @@ impl FdbTransaction {
     }
 
     pub(crate) fn clear_range(&self, begin: &[u8], end: &[u8]) {
-        self.lock().record(|transaction, tally| {
+        self.lock().record(|transaction, tally, remembered| {
             let (begin, end) = check::range(begin, end)?;
             if begin < end {
                 transaction.clear_range(&begin, &end);
+                remembered.range_written(&begin, &end);
                 tally.clear_range(&begin, &end);
             }
             Ok(())
@@ -126,13 +221,19 @@ impl FdbTransaction {
     }
 
     pub(crate) fn atomic(&self, key: &[u8], operand: &[u8], op: AtomicOp) {
-        self.lock().record(|transaction, tally| {
+        self.lock().record(|transaction, tally, remembered| {
             check::writable_key(key)?;
             check::value(operand)?;
             match op {
-                AtomicOp::SetVersionstampedKey => drop(stamp_position(key)?),
-                AtomicOp::SetVersionstampedValue => drop(stamp_position(operand)?),
-                _ => {}
+                AtomicOp::SetVersionstampedKey => {
+                    let last = stamped_with(key, &[0xff; 10])?;
+                    remembered.range_written(&stamped_with(key, &[0; 10])?, &successor(&last));
+                }
+                AtomicOp::SetVersionstampedValue => {
+                    stamp_position(operand)?;
+                    remembered.key_written(key);
+                }
+                _ => remembered.key_written(key),
             }
             transaction.atomic_op(key, operand, mutation_type(op));
             tally.set(key, operand);
@@ -149,7 +250,7 @@ impl FdbTransaction {
     }
 
     fn add_conflict(&self, begin: &[u8], end: &[u8], kind: ConflictRangeType) {
-        self.lock().record(|transaction, tally| {
+        self.lock().record(|transaction, tally, _| {
             let (begin, end) = check::range(begin, end)?;
             if begin < end {
                 transaction.add_conflict_range(&begin, &end, kind).map_err(error)?;
@@ -160,7 +261,8 @@ impl FdbTransaction {
     }
 
     pub(crate) fn watch(&self, key: &[u8]) -> Watch {
-        let state = self.lock();
+        let mut state = self.lock();
+        state.effect = Effect::Something;
         match state.usable().and_then(|transaction| {
             check::writable_key(key)?;
             Ok(transaction.watch(key))
@@ -175,15 +277,26 @@ impl FdbTransaction {
     }
 
     pub(crate) async fn commit(&self) -> Result<Committed<()>> {
-        let (transaction, counts) = {
+        let (transaction, state) = {
             let mut state = self.lock();
             state.usable()?;
-            let ended = Err(Error::UsedAfterCommit);
-            let transaction = std::mem::replace(&mut state.transaction, ended)?;
-            (transaction, state.tally.counts)
+            let ended = State::new(Err(Error::UsedAfterCommit));
+            let mut state = std::mem::replace(&mut *state, ended);
+            (std::mem::replace(&mut state.transaction, Err(Error::UsedAfterCommit))?, state)
         };
-        // The commit takes a read version too; this is the same one.
-        let read_version = unsigned(transaction.get_read_version().await)?;
+        if let Some(error) = state.failed_read {
+            return Err(error);
+        }
+        let read_version = unsigned(match state.version {
+            Some(version) => version.await,
+            // The commit takes a read version too; this is the same one.
+            None => transaction.get_read_version().await,
+        })?;
+        if state.effect == Effect::Nothing {
+            // The client would not ask the cluster either, but take its time to say so.
+            self.counters.transactions_read_only.fetch_add(1, Relaxed);
+            return Ok(Committed { value: (), versionstamp: None, read_version });
+        }
         // It has to be asked for before the commit, and is ready after it.
         let stamp = transaction.get_versionstamp();
         let committed = match transaction.commit().await {
@@ -194,7 +307,7 @@ impl FdbTransaction {
             self.counters.transactions_read_only.fetch_add(1, Relaxed);
             return Ok(Committed { value: (), versionstamp: None, read_version });
         }
-        self.counters.add(&Counts { transactions_committed: 1, ..counts });
+        self.counters.add(&Counts { transactions_committed: 1, ..state.tally.counts });
         // Without its stamp the caller does not know where its commit stands, and must ask again.
         let stamp = stamp.await.map_err(|_| Error::CommitUnknown)?;
         let stamp = <[u8; 10]>::try_from(&*stamp).map_err(|_| Error::CommitUnknown)?;
@@ -263,26 +376,21 @@ impl FdbPages {
         transaction: &FdbTransaction,
     ) -> Result<Option<Vec<KeyValue>>> {
         transaction.lock().usable()?;
-        if *self.query.begin > *SYSTEM_KEYS || *self.query.end > *SYSTEM_KEYS {
-            return Err(Error::KeyOutsideLegalRange);
-        }
+        check_ends(&self.query)?;
         while self.progress == Progress::Reading {
             let query = &self.query;
             if query.begin >= query.end || query.limit == Some(0) {
                 break;
             }
-            let options = RangeOption {
-                begin: KeySelector::first_greater_or_equal(&*query.begin),
-                end: KeySelector::first_greater_or_equal(&*query.end),
-                limit: query.limit,
-                target_bytes: query.page_bytes,
-                mode: StreamingMode::WantAll,
-                reverse: query.direction == Direction::Reverse,
-                ..RangeOption::default()
+            let read = {
+                let mut state = transaction.lock();
+                if let Some(rows) = state.remembered.range(query) {
+                    self.progress = Progress::Done;
+                    return Ok((!rows.is_empty()).then(|| rows.clone()));
+                }
+                read_page(state.reading()?, query)
             };
-            let snapshot = query.isolation == Isolation::Snapshot;
-            let read = transaction.lock().usable()?.get_range(&options, 1, snapshot);
-            let values = read.await.map_err(error)?;
+            let values = transaction.noted(read.await)?;
             let rows = self.advance(&values, transaction);
             if !rows.is_empty() {
                 return Ok(Some(rows));
@@ -290,6 +398,32 @@ impl FdbPages {
         }
         self.progress = Progress::Done;
         Ok(None)
+    }
+
+    /// Begins to read the first page ahead.
+    fn ahead(
+        query: RangeQuery,
+        transaction: &foundationdb::Transaction,
+    ) -> Result<(Self, impl Future<Output = FdbResult<FdbValues>> + use<>)> {
+        check_ends(&query)?;
+        let read = read_page(transaction, &query);
+        Ok((Self::new(query), read))
+    }
+
+    /// Keeps what was read ahead, where that is all.
+    async fn keep(
+        mut self,
+        begun: Moment,
+        read: impl Future<Output = FdbResult<FdbValues>>,
+        transaction: &FdbTransaction,
+    ) -> Result<()> {
+        let values = transaction.noted(read.await)?;
+        let query = self.query.clone();
+        let rows = self.advance(&values, transaction);
+        if self.progress == Progress::Done || self.query.limit == Some(0) {
+            transaction.lock().remembered.keep_range(begun, &query, &rows);
+        }
+        Ok(())
     }
 
     /// The rows that came, and the query behind them.
@@ -321,4 +455,25 @@ impl FdbPages {
         transaction.counters.bytes_read.fetch_add(bytes as u64, Relaxed);
         rows
     }
+}
+
+fn check_ends(query: &RangeQuery) -> Result<()> {
+    let is_legal = *query.begin <= *SYSTEM_KEYS && *query.end <= *SYSTEM_KEYS;
+    if is_legal { Ok(()) } else { Err(Error::KeyOutsideLegalRange) }
+}
+
+fn read_page(
+    transaction: &foundationdb::Transaction,
+    query: &RangeQuery,
+) -> impl Future<Output = FdbResult<FdbValues>> + use<> {
+    let options = RangeOption {
+        begin: KeySelector::first_greater_or_equal(&*query.begin),
+        end: KeySelector::first_greater_or_equal(&*query.end),
+        limit: query.limit,
+        target_bytes: query.page_bytes,
+        mode: StreamingMode::WantAll,
+        reverse: query.direction == Direction::Reverse,
+        ..RangeOption::default()
+    };
+    transaction.get_range(&options, 1, query.isolation == Isolation::Snapshot)
 }

@@ -93,6 +93,7 @@ suite! {
     }
     overlay {
         reads_agree_with_a_model,
+        what_is_read_ahead_is_of_one_moment_and_conflicts,
         uncommitted_stamps_cannot_be_read,
         ranges_stop_before_uncommitted_stamps,
         only_a_clear_makes_a_stamped_value_readable,

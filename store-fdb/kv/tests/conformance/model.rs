@@ -122,6 +122,14 @@ impl Backend for Seeded {
     }
 }
 
+/// What cannot be read yet is found by the read itself.
+fn ahead(asked: Result<(), Error>) -> Result<(), Error> {
+    match asked {
+        Err(Error::AccessedUnreadable) => Ok(()),
+        asked => asked,
+    }
+}
+
 /// Makes transactions from a seed.
 struct Player<'a> {
     db: &'a Database,
@@ -157,6 +165,9 @@ impl Player<'_> {
 
     async fn get(&mut self, tx: &Transaction) -> Result<Step, Error> {
         let (key, isolation) = (self.key(), self.isolation());
+        if isolation == Isolation::Serializable && self.dice.below(2) == 0 {
+            ahead(tx.prefetch(|list| list.key(key.to_vec())).await)?;
+        }
         let got = match isolation {
             Isolation::Serializable => tx.get(&key).await,
             Isolation::Snapshot => tx.get_snapshot(&key).await,
@@ -180,6 +191,8 @@ impl Player<'_> {
         }
         if isolation == Isolation::Snapshot {
             query = query.snapshot();
+        } else if self.dice.below(2) == 0 {
+            ahead(tx.prefetch(|list| list.range(query.clone())).await)?;
         }
         let rows = match tx.range(query).collect().await {
             Err(Error::AccessedUnreadable) => None,

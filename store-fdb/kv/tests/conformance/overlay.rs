@@ -15,7 +15,15 @@ enum Step {
     Add(u8, u8),
     CompareAndClear(u8, u8),
     Get(u8),
-    Range { begin: u8, end: u8, limit: usize, reverse: bool, page_bytes: usize },
+    Range {
+        begin: u8,
+        end: u8,
+        limit: usize,
+        reverse: bool,
+        page_bytes: usize,
+    },
+    /// One of the ranges that were asked for ahead.
+    Ahead(u8),
 }
 
 const KEYS: u8 = 12;
@@ -39,7 +47,17 @@ fn step() -> impl Strategy<Value = Step> {
         (0..KEYS, 0_u8..4).prop_map(|(key, value)| Step::CompareAndClear(key, value)),
         (0..KEYS).prop_map(Step::Get),
         range,
+        (0..KEYS / AHEAD).prop_map(Step::Ahead),
     ]
+}
+
+/// Keys of a range that is asked for ahead.
+const AHEAD: u8 = 3;
+
+fn ahead(store: &Store, number: u8) -> RangeQuery {
+    let (begin, end) = (store.key([number * AHEAD]), store.key([(number + 1) * AHEAD]));
+    let query = RangeQuery::new(begin, end).limit(2);
+    if number == 0 { query.reverse() } else { query }
 }
 
 type Model = BTreeMap<u8, u8>;
@@ -92,6 +110,14 @@ async fn check_step(store: &Store, tx: &Transaction, model: &mut Model, step: &S
             };
             assert_eq!(rows, expected, "{step:?}");
         }
+        Step::Ahead(number) => {
+            let rows = tx.range(ahead(store, number)).collect().await.unwrap();
+            let rows: Vec<u8> = rows.iter().map(|row| row.value[0]).collect();
+            let inside = model.range(number * AHEAD..(number + 1) * AHEAD).map(|(_, value)| *value);
+            let expected: Vec<u8> =
+                if number == 0 { inside.rev().take(2).collect() } else { inside.take(2).collect() };
+            assert_eq!(rows, expected, "{step:?}");
+        }
     }
 }
 
@@ -99,10 +125,17 @@ async fn check_step(store: &Store, tx: &Transaction, model: &mut Model, step: &S
 pub(crate) async fn reads_agree_with_a_model(store: Store) {
     let mut runner = TestRunner::default();
     let mut model = Model::new();
-    for _ in 0..150 {
+    for round in 0..150 {
         let steps = proptest::collection::vec(step(), 1..25).new_tree(&mut runner).unwrap();
         let steps = steps.current();
         let tx = store.db.begin();
+        if round % 2 == 0 {
+            let list = |list: &mut kv::Prefetch| {
+                (0..KEYS).for_each(|number| list.key(store.key([number])));
+                (0..KEYS / AHEAD).for_each(|number| list.range(ahead(&store, number)));
+            };
+            tx.prefetch(list).await.unwrap();
+        }
         for step in &steps {
             check_step(&store, &tx, &mut model, step).await;
         }
@@ -113,6 +146,38 @@ pub(crate) async fn reads_agree_with_a_model(store: Store) {
     }
 }
 
+/// Reading ahead changes neither what is seen nor what conflicts.
+pub(crate) async fn what_is_read_ahead_is_of_one_moment_and_conflicts(store: Store) {
+    store.fill(&[("a", "old"), ("b1", "old")]).await;
+    for (changed, expected) in
+        [("a", Err(Error::Conflict)), ("b2", Err(Error::Conflict)), ("c", Ok(()))]
+    {
+        let tx = store.db.begin();
+        tx.read_version().await.unwrap();
+        let list = |list: &mut kv::Prefetch| {
+            list.key(store.key("a"));
+            list.range(store.range("b", "c"));
+        };
+        tx.prefetch(list).await.unwrap();
+        let before = store.value(changed).await;
+        store.fill(&[(changed, "new")]).await;
+        for _ in 0..2 {
+            let seen = tx.get(&store.key("a")).await.unwrap();
+            if changed == "a" {
+                assert_eq!(seen.map(|value| value.to_vec()), before);
+            }
+            let rows = tx.range(store.range("b", "c")).collect().await.unwrap();
+            assert_eq!(store.named(&rows), [("b1".into(), "old".into())]);
+        }
+        tx.set(&store.key("z"), b"");
+        assert_eq!(tx.commit().await.map(drop), expected, "{changed}");
+        store.write(|tx| tx.clear(&store.key("b2"))).await;
+    }
+    let tx = store.db.begin();
+    let refused = tx.prefetch(|list| list.key(b"\xff".to_vec())).await;
+    assert!(matches!(refused, Ok(()) | Err(Error::KeyOutsideLegalRange)));
+}
+
 pub(crate) async fn uncommitted_stamps_cannot_be_read(store: Store) {
     let unreadable = Err(Error::AccessedUnreadable);
     let stamped = tuple::Subspace::from_bytes(store.key("log"))
@@ -120,6 +185,11 @@ pub(crate) async fn uncommitted_stamps_cannot_be_read(store: Store) {
     let template = [&[0; 10][..], &0_u32.to_le_bytes()].concat();
 
     let tx = store.db.begin();
+    let list = |list: &mut kv::Prefetch| {
+        list.key(store.key("v"));
+        list.range(store.range("u", "w"));
+    };
+    tx.prefetch(list).await.unwrap();
     tx.atomic(&store.key("v"), &template, AtomicOp::SetVersionstampedValue);
     assert_eq!(tx.get(&store.key("v")).await, unreadable);
     assert_eq!(
