@@ -135,15 +135,29 @@ async fn is_resumed(tls: &Tls, config: &Arc<ClientConfig>) -> bool {
 }
 
 #[tokio::test]
-async fn tickets_resume_until_the_certificate_is_reloaded() {
+async fn a_session_resumes_on_any_node_that_shares_keys_and_certificate() {
     let directory = tempfile::tempdir().unwrap();
-    let tls = server(directory.path());
+    server(directory.path());
+    let (certificate, key) =
+        (directory.path().join("dev-cert.pem"), directory.path().join("dev-key.pem"));
+    let node = || Tls::from_files(&Env::system(), &certificate, &key).unwrap();
+    let shared = || {
+        let made = env::Timestamp::from_unix_ms(0);
+        vec![TicketKey { number: 1, secret: [7; 32].into(), made }]
+    };
     for version in [&TLS13, &TLS12] {
-        let config = Arc::new(client(&directory.path().join("dev-cert.pem"), version));
-        assert!(!is_resumed(&tls, &config).await);
-        assert!(is_resumed(&tls, &config).await);
-        tls.clone().reload().unwrap();
-        assert!(!is_resumed(&tls, &config).await, "tickets end with their certificate");
+        let (here, there) = (node(), node());
+        let config = Arc::new(client(&certificate, version));
+        assert!(!is_resumed(&here, &config).await);
+        assert!(is_resumed(&here, &config).await);
+        assert!(!is_resumed(&there, &config).await, "each has keys of its own");
+        for node in [&here, &there] {
+            node.share_tickets(shared());
+        }
+        assert!(!is_resumed(&here, &config).await, "the old key is gone");
+        assert!(is_resumed(&there, &config).await);
+        here.reload().unwrap();
+        assert!(is_resumed(&here, &config).await, "the certificate is the same");
     }
 }
 

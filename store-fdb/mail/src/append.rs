@@ -11,6 +11,7 @@ use crate::{
     AccountId, AccountUnit, EmailId, KeywordSet, MailboxId, ModSeq, OperationId, StoreError,
     ThreadId, Uid, UidValidity,
     error::store_error,
+    interest,
     keys::{
         self,
         email::{EmailMeta, EmailState, Membership},
@@ -153,6 +154,7 @@ pub fn append_ahead(
     }
     ahead.key(keys::account::key(account));
     ahead.key(keys::mailbox::next_email_key(account));
+    interest::tell_ahead(ahead, account);
     for hash in email.thread_lookups.iter() {
         ahead.range(thread_query(account, *hash));
     }

@@ -16,7 +16,7 @@
 use std::collections::BTreeMap;
 
 use kv::{
-    AtomicOp, RangeQuery, Subspace, Transaction,
+    AtomicOp, Prefetch, RangeQuery, Subspace, Transaction,
     tuple::{self, pack},
 };
 
@@ -73,6 +73,11 @@ pub fn listen(tx: &Transaction, account: AccountId, listener: ListenerId) {
 pub fn unlisten(tx: &Transaction, account: AccountId, listener: ListenerId) {
     tx.clear(&interest_key(account, listener));
     tx.clear(&of_listener_key(listener, account));
+}
+
+/// Names what [`tell`] reads.
+pub(crate) fn tell_ahead(ahead: &mut Prefetch, account: AccountId) {
+    ahead.range(of_account(account));
 }
 
 /// Writes to the inboxes of all who listen to `account` that it changes.

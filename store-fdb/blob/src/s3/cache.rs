@@ -214,7 +214,7 @@ impl Cache {
 
     /// The piece from the folder, or from whoever is fetching it, or by `fetch`.
     pub(super) async fn fetch<F: Future<Output = Result<Option<Fetched>, BlobError>>>(
-        self: &Arc<Self>,
+        &self,
         key: Key,
         fetch: impl FnOnce() -> F,
     ) -> Result<Option<Fetched>, BlobError> {
@@ -244,7 +244,7 @@ impl Cache {
     }
 
     /// Keeps a piece, as far as it fits.
-    pub(super) async fn put(self: &Arc<Self>, key: Key, fetched: &Fetched) {
+    pub(super) async fn put(&self, key: Key, fetched: &Fetched) {
         self.keep(vec![(key, fetched.clone())]).await;
     }
 

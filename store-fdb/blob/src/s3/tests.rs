@@ -439,6 +439,7 @@ async fn a_check_asks_the_service_and_leaves_the_cache() {
     for len in [SMALL, large()] {
         let id = store.put(&bytes(len)).await.unwrap();
         assert!(read(&store, id).await.unwrap() == bytes(len));
+        store.cache_settled().await;
         let cached = store.s3_counts().unwrap().cache_files;
         assert_eq!(store.verify(id).await.unwrap(), crate::store::to_u64(len));
         assert_eq!(store.s3_counts().unwrap().cache_files, cached);
