@@ -152,6 +152,8 @@ pub struct Store {
     pub engine: Engine,
     /// FoundationDB's cluster file; for [`Engine::Fdb`].
     pub cluster_file: PathBuf,
+    /// Where FoundationDB's client writes its own log; empty for nowhere.
+    pub trace_folder: PathBuf,
 }
 
 /// The store's engine.
@@ -294,7 +296,11 @@ impl Default for Limits {
 
 impl Default for Store {
     fn default() -> Self {
-        Self { engine: Engine::default(), cluster_file: "/etc/foundationdb/fdb.cluster".into() }
+        Self {
+            engine: Engine::default(),
+            cluster_file: "/etc/foundationdb/fdb.cluster".into(),
+            trace_folder: PathBuf::new(),
+        }
     }
 }
 

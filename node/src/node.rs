@@ -176,7 +176,7 @@ impl Node {
             services.announcer.tell_elsewhere(OverMesh::new(mesh, &peers.membership));
         }
         let readiness = Readiness::new();
-        let (db, blobs) = (services.db.clone(), services.blobs.clone());
+        let (db, blobs) = (upkeep::background(&services), services.blobs.clone());
         let sweeper = Sweeper::new(env.clone(), db, blobs, SweepSettings::default());
         services.metrics.watch_sweeper(sweeper.counts());
         let parts = HttpParts {

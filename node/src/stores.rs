@@ -59,7 +59,7 @@ impl OpenStores {
                 let embedded = Embedded::open(&folder, env.clone(), EmbeddedOptions::default())?;
                 (embedded.database(), Some(embedded))
             }
-            Engine::Fdb => (open_fdb(&store.cluster_file, env)?, None),
+            Engine::Fdb => (open_fdb(store, env)?, None),
         };
         mail::schema::open(&db).await?;
         let engine = blobs.engine;
@@ -98,12 +98,13 @@ impl OpenStores {
 }
 
 #[cfg(feature = "fdb")]
-fn open_fdb(cluster_file: &Path, env: &Env) -> Result<Database, StartError> {
-    Ok(kv::fdb::open(Some(cluster_file), env.clone())?)
+fn open_fdb(store: &config::Store, env: &Env) -> Result<Database, StartError> {
+    let trace = Some(store.trace_folder.as_path()).filter(|folder| !folder.as_os_str().is_empty());
+    Ok(kv::fdb::open_traced(Some(&store.cluster_file), trace, env.clone())?)
 }
 
 #[cfg(not(feature = "fdb"))]
-fn open_fdb(_cluster_file: &Path, _env: &Env) -> Result<Database, StartError> {
+fn open_fdb(_store: &config::Store, _env: &Env) -> Result<Database, StartError> {
     Err(StartError::NotBuilt { engine: "fdb", feature: "fdb" })
 }
 

@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 
 use cluster::work::{self, Kind, Worker};
 use env::{Env, Timestamp};
-use kv::Database;
+use kv::{Database, Priority};
 use mail::{AccountId, StoreError};
 
 use self::{
@@ -66,6 +66,11 @@ pub(crate) async fn ask_for_checkpoints(
         work::enqueue_into_empty(&tx, Kind::ViewCheckpoint, zone, now, ONLY, &[]).await
     })
     .await
+}
+
+/// The store, for what can wait where it is busy.
+pub(crate) fn background(services: &Services) -> Database {
+    services.db.with_priority(Priority::Background)
 }
 
 fn after(now: Timestamp, delay: Duration) -> Timestamp {

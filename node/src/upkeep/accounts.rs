@@ -11,7 +11,7 @@ use mail::{
 };
 use prost::Message;
 
-use super::after;
+use super::{after, background};
 use crate::{limits, services::Services};
 
 /// What is done for an account.
@@ -51,7 +51,7 @@ enum ChoreError {
 
 impl AccountWalk {
     pub(super) fn new(services: &Services, chore: Chore) -> Self {
-        let (db, env, views) = (services.db.clone(), services.env.clone(), services.views.clone());
+        let (db, env, views) = (background(services), services.env.clone(), services.views.clone());
         Self { db, env, views, chore }
     }
 

@@ -31,12 +31,24 @@ impl Default for RetryPolicy {
     }
 }
 
+/// What a handle's transactions give way to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Priority {
+    /// Nothing.
+    #[default]
+    Normal,
+    /// Everything else, where the store is busy: on FoundationDB batch priority, with the tag
+    /// `background`. The local engines make no difference.
+    Background,
+}
+
 /// A handle to a store. Clones share counters and faults.
 #[derive(Clone)]
 pub struct Database {
     engine: Engine,
     env: Env,
     retry: RetryPolicy,
+    priority: Priority,
     counters: Arc<Counters>,
     faults: Arc<Injector>,
 }
@@ -76,17 +88,27 @@ impl Database {
 
     fn new(engine: Engine, env: Env, faults: Faults) -> Self {
         let faults = Injector::new(env.clone(), faults);
-        Self { engine, env, retry: RetryPolicy::default(), counters: Arc::default(), faults }
+        let (retry, priority) = (RetryPolicy::default(), Priority::default());
+        Self { engine, env, retry, priority, counters: Arc::default(), faults }
     }
 
     /// Another handle to the same store, with counters and faults of its own: one node's.
     pub fn handle_with_faults(&self, env: Env, faults: Faults) -> Self {
-        Self { retry: self.retry, ..Self::new(self.engine.clone(), env, faults) }
+        Self {
+            retry: self.retry,
+            priority: self.priority,
+            ..Self::new(self.engine.clone(), env, faults)
+        }
     }
 
     /// The same handle with another retry policy.
     pub fn with_retry(&self, retry: RetryPolicy) -> Self {
         Self { retry, ..self.clone() }
+    }
+
+    /// The same handle, whose transactions give way to others or do not.
+    pub fn with_priority(&self, priority: Priority) -> Self {
+        Self { priority, ..self.clone() }
     }
 
     /// Changes the faults of this handle and its clones. The fdb engine injects none.
@@ -109,7 +131,9 @@ impl Database {
                 Arc::clone(&self.faults),
             )),
             #[cfg(feature = "fdb")]
-            Engine::Fdb(database) => Transaction::fdb(database.begin(Arc::clone(&self.counters))),
+            Engine::Fdb(database) => {
+                Transaction::fdb(database.begin(Arc::clone(&self.counters), self.priority))
+            }
         }
     }
 

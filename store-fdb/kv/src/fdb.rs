@@ -18,11 +18,11 @@ use env::Env;
 use foundationdb::{
     FdbError,
     api::{FdbApiBuilder, NetworkAutoStop},
-    options::DatabaseOption,
+    options::{DatabaseOption, NetworkOption, TransactionOption},
 };
 
 use crate::{
-    Class, Database, Error, OpenError,
+    Class, Database, Error, OpenError, Priority,
     counts::Counters,
     limits::{FDB_TIMEOUT, WATCHES_MAX},
 };
@@ -31,6 +31,10 @@ pub(crate) use transaction::{FdbPages, FdbTransaction};
 
 /// The API version that we were written for. Every client library since 7.3 speaks it.
 const API_VERSION: i32 = 730;
+
+/// The tag of [`Priority::Background`]'s transactions, by which operators may throttle them
+/// (`fdbcli`: `throttle`).
+const BACKGROUND_TAG: &str = "background";
 
 /// The client's network thread, from the first [`open`] to [`stop`].
 static NETWORK: Mutex<Network> = Mutex::new(Network::NotStarted);
@@ -49,8 +53,15 @@ pub(crate) struct FdbDatabase {
 }
 
 impl FdbDatabase {
-    pub(crate) fn begin(&self, counters: Arc<Counters>) -> FdbTransaction {
-        FdbTransaction::new(self.database.create_trx().map_err(error), counters)
+    pub(crate) fn begin(&self, counters: Arc<Counters>, priority: Priority) -> FdbTransaction {
+        let begun = self.database.create_trx().and_then(|transaction| {
+            if priority == Priority::Background {
+                transaction.set_option(TransactionOption::PriorityBatch)?;
+                transaction.set_option(TransactionOption::Tag(BACKGROUND_TAG.to_owned()))?;
+            }
+            Ok(transaction)
+        });
+        FdbTransaction::new(begun.map_err(error), counters)
     }
 }
 
@@ -58,10 +69,27 @@ impl FdbDatabase {
 /// wait for the cluster: one that cannot be reached shows in the first transaction.
 ///
 /// # Errors
-/// [`OpenError::Fdb`] as the client reports it: no such file, no such API version, or the
-/// network was stopped before.
+/// [`OpenError::Io`] where the cluster file cannot be read; [`OpenError::Fdb`] as the client
+/// reports it: a malformed file, no such API version, or the network was stopped before.
 pub fn open(cluster_file: Option<&Path>, env: Env) -> Result<Database, OpenError> {
-    start_network()?;
+    open_traced(cluster_file, None, env)
+}
+
+/// The same, with the client's own trace log in a folder: JSON, in at most ten files of 10 MB each.
+/// The folder of the process's first opening counts.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_traced(
+    cluster_file: Option<&Path>,
+    trace_folder: Option<&Path>,
+    env: Env,
+) -> Result<Database, OpenError> {
+    if let Some(path) = cluster_file {
+        // The client would only say that something with a file is wrong.
+        std::fs::read(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+    }
+    start_network(trace_folder)?;
     let file = match cluster_file {
         Some(path) => Some(path.to_str().ok_or_else(|| OpenError::Fdb {
             code: 0,
@@ -89,7 +117,7 @@ pub fn stop() {
     }
 }
 
-fn start_network() -> Result<(), OpenError> {
+fn start_network(trace_folder: Option<&Path>) -> Result<(), OpenError> {
     let mut network = NETWORK.lock().expect("nothing panics while it holds the network");
     match *network {
         Network::Running(_) => Ok(()),
@@ -97,10 +125,19 @@ fn start_network() -> Result<(), OpenError> {
             Err(OpenError::Fdb { code: 0, reason: "the network was stopped".into() })
         }
         Network::NotStarted => {
-            let builder = FdbApiBuilder::default()
+            let mut builder = FdbApiBuilder::default()
                 .set_runtime_version(API_VERSION)
                 .build()
                 .map_err(open_error)?;
+            if let Some(folder) = trace_folder {
+                let options = [
+                    NetworkOption::TraceEnable(folder.display().to_string()),
+                    NetworkOption::TraceFormat("json".to_owned()),
+                ];
+                for option in options {
+                    builder = builder.set_option(option).map_err(open_error)?;
+                }
+            }
             #[expect(unsafe_code, reason = "the guard is kept, and `stop` drops it before exit")]
             // SAFETY: the network must be stopped before the process exits. The guard that does
             // so lives in `NETWORK` until `stop`, which `main` calls last.
