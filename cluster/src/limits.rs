@@ -61,3 +61,10 @@ pub const RETRY_DELAY_MAX: Duration = Duration::from_hours(1);
 
 /// How long a loop pauses after the store failed.
 pub const STORE_PAUSE: Duration = Duration::from_millis(500);
+
+/// Rows that one transaction of a count, a list or a check reads; a page of the store holds about
+/// 64 KiB of them, whatever this says.
+pub const ROWS_PER_SLICE: usize = 1_000;
+
+/// Items of a zone among which a check looks for the one that a failure was noted for.
+pub const ITEMS_PER_SEARCH: usize = 10_000;
