@@ -19,6 +19,7 @@ mod node;
 mod peers;
 mod server;
 mod services;
+mod sessions;
 mod smtp;
 mod stop;
 pub mod stores;

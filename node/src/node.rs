@@ -9,13 +9,15 @@ use blob::{
 use cluster::{
     ClusterError, Membership, Standing,
     membership::registry::{Activity, Wish},
-    work::Runner,
+    work::{Lags, Runner},
 };
 use env::{Env, Listener, Task};
 
 use crate::{
     admin::{
-        Admin, endpoint,
+        Admin,
+        cluster::OwnNode,
+        endpoint,
         fsck::Checker,
         token::{AdminToken, TokenError},
     },
@@ -23,10 +25,11 @@ use crate::{
     http::{self, HttpParts, Phase, Readiness},
     hub::Hub,
     limits,
-    metrics::Protocol,
+    metrics::{ClusterSource, Metrics, Protocol},
     peers::Peers,
-    server::{self, Sessions},
+    server,
     services::Services,
+    sessions::Sessions,
     stop::Stop,
     stores::{OpenStores, Stores},
     tls::{Tls, TlsError},
@@ -44,6 +47,7 @@ pub struct Node {
     loops: Vec<Task<()>>,
     http_loops: Vec<Task<()>>,
     _housekeeping: Task<()>,
+    _load: Task<()>,
     membership: Membership,
     runner: Runner,
     http_addresses: Vec<SocketAddr>,
@@ -149,7 +153,9 @@ impl Node {
         let backup = stores.backup.clone();
         let hub = Hub::default();
         let peers = Peers::join(&stores.db, &env, &config, &hub).await?;
-        peers.until_wanted().await;
+        if peers.is_to_stand_aside() {
+            stand_aside(&peers, &stores, &config, &env, &token).await?;
+        }
         let heard = (hub, peers.ears.clone());
         let services = Services::new(stores, config, env.clone(), tls, stop.listen(), heard);
         let readiness = Readiness::new();
@@ -162,7 +168,9 @@ impl Node {
         };
         let sweeper = Sweeper::new(env.clone(), db, blobs, settings);
         services.metrics.watch_sweeper(sweeper.counts());
+        let sessions = Sessions::new(&services.config.limits);
         let parts = HttpParts {
+            fleet: OwnNode::new(sessions.clone(), peers.membership.clone()),
             env: env.clone(),
             metrics: services.metrics.clone(),
             readiness: readiness.clone(),
@@ -172,9 +180,18 @@ impl Node {
             token,
         };
         upkeep::seed(&services.db, &env).await.map_err(ClusterError::from)?;
+        let runner = peers.work(&services.db, &env, upkeep::workers(&services, sweeper));
+        let lags = runner.lags();
+        services.metrics.watch_cluster(ClusterSource {
+            membership: peers.membership.clone(),
+            ears: peers.ears.clone(),
+            lags: lags.clone(),
+        });
+        let load = show_load(env.clone(), peers.membership.clone(), sessions.clone(), lags);
         let mut node = Self {
             _housekeeping: env.spawn("housekeeping", housekeeping(services.clone())),
-            runner: peers.work(&services.db, &env, upkeep::workers(&services, sweeper)),
+            _load: env.spawn("load", load),
+            runner,
             membership: peers.membership,
             services,
             stop,
@@ -185,12 +202,16 @@ impl Node {
             http_addresses: Vec::new(),
             open: None,
         };
-        node.listen(parts).await?;
+        node.listen(parts, sessions).await?;
         node.readiness.enter(Phase::Ready);
         Ok(node)
     }
 
-    async fn listen(&mut self, http_parts: HttpParts) -> Result<(), StartError> {
+    async fn listen(
+        &mut self,
+        http_parts: HttpParts,
+        sessions: Sessions,
+    ) -> Result<(), StartError> {
         let listen = &self.services.config.listen;
         let ports = [
             (Protocol::Smtp, &listen.smtp),
@@ -201,7 +222,6 @@ impl Node {
             (Protocol::Imaps, &listen.imaps),
         ];
         let env = &self.services.env;
-        let sessions = Sessions::new(&self.services.config.limits);
         // All are bound before any is served: a node that lacks a port does not start.
         let mut bound = Vec::new();
         for (protocol, addresses) in ports {
@@ -229,9 +249,7 @@ impl Node {
                 .push(env.spawn("http", http::serve(env.clone(), listener, router, stop)));
         }
         if let Some(address) = self.http_addresses.first() {
-            let data = &self.services.config.data;
-            endpoint::publish(data, *address)
-                .map_err(|source| StartError::Data { path: data.clone(), source })?;
+            publish(&self.services.config.data, *address)?;
         }
         Ok(())
     }
@@ -310,6 +328,52 @@ impl Node {
     }
 }
 
+/// Waits while administrators want the node to stand aside. Meanwhile it can be administered and
+/// asked, and nothing else.
+async fn stand_aside(
+    peers: &Peers,
+    stores: &Stores,
+    config: &Config,
+    env: &Env,
+    token: &AdminToken,
+) -> Result<(), StartError> {
+    let readiness = Readiness::new();
+    readiness.enter(Phase::Drained);
+    let parts = HttpParts {
+        env: env.clone(),
+        metrics: Metrics::new(env.clone()),
+        readiness,
+        admin: Admin { db: stores.db.clone(), env: env.clone() },
+        checker: Checker::new(stores.blobs.clone()),
+        backup: stores.backup.clone(),
+        fleet: OwnNode::new(Sessions::new(&config.limits), peers.membership.clone()),
+        token: token.clone(),
+    };
+    let stop = Stop::new();
+    let mut serving = Vec::new();
+    for (index, address) in config.listen.http.iter().enumerate() {
+        let listener = bind(env, Protocol::Http, *address).await?;
+        if let Some(address) = listener.local_address().ok().filter(|_| index == 0) {
+            publish(&config.data, address)?;
+        }
+        let mut stopping = stop.listen();
+        let stop = async move { stopping.requested().await };
+        let router = http::router(parts.clone());
+        serving.push(env.spawn("http", http::serve(env.clone(), listener, router, stop)));
+    }
+    peers.until_wanted().await;
+    stop.stop();
+    // What was asked for is answered, so that whoever undrained the node hears of it.
+    let patience = Duration::from_secs(config.limits.shutdown_seconds);
+    let _cut_off = env.timeout(patience, join(serving)).await;
+    Ok(())
+}
+
+fn publish(data: &std::path::Path, address: SocketAddr) -> Result<(), StartError> {
+    endpoint::publish(data, address)
+        .map_err(|source| StartError::Data { path: data.to_owned(), source })
+}
+
 /// Gives back what the node has claimed, and ends its epoch.
 async fn leave(runner: Runner, membership: Membership) {
     runner.stop().await;
@@ -337,5 +401,13 @@ async fn housekeeping(services: Services) {
             Ok(swept) => tracing::debug!(swept, "old failure counters removed"),
             Err(error) => tracing::warn!(%error, "old failure counters stay"),
         }
+    }
+}
+
+/// Has heartbeats tell how much the node does.
+async fn show_load(env: Env, membership: Membership, sessions: Sessions, lags: Lags) {
+    loop {
+        membership.show_load(sessions.count(), lags.claimed());
+        env.sleep(limits::LOAD_PERIOD).await;
     }
 }

@@ -153,6 +153,11 @@ impl Checker {
         Self { blobs, free: Arc::new(Semaphore::new(1)) }
     }
 
+    /// The blobs of the store that it checks.
+    pub fn blobs(&self) -> &BlobStore {
+        &self.blobs
+    }
+
     /// Prepares a check.
     ///
     /// # Errors
