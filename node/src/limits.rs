@@ -230,5 +230,6 @@ pub const DOCTOR_PAUSE_MAX: Duration = Duration::from_secs(15);
 /// Listeners without a node that a doctor counts; the check of the store finds all.
 pub const DOCTOR_LISTENERS_MAX: usize = 1_000;
 
-/// Rows that one transaction of a check of the cluster's records mends or compares.
-pub const FSCK_CLUSTER_ROWS: usize = 200;
+/// Damages of the nodes' records that a check holds at once, about 100 bytes each; beyond, it says
+/// that there may be more.
+pub const FSCK_CLUSTER_DAMAGES_MAX: usize = 10_000;

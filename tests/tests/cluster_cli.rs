@@ -33,8 +33,8 @@ struct Nodes {
 
 impl Nodes {
     fn start() -> Self {
-        let folder = TempDir::new().unwrap();
-        let seed = u16::try_from(std::process::id() % 200).unwrap();
+        let folder = TempDir::new().expect("the temporary folder is writable");
+        let seed = u16::try_from(std::process::id() % 200).expect("it is below 200");
         for turn in 0..40 {
             // Below the ports of outgoing connections, and not where other tests' servers are.
             let base = 10_017 + (seed + turn * 7) % 200 * 100;
@@ -55,19 +55,19 @@ impl Nodes {
                 .stdout(Stdio::piped())
                 .stderr(Stdio::null())
                 .spawn()
-                .unwrap();
+                .expect("the program is built");
             let (say, said) = mpsc::channel();
-            let stdout = BufReader::new(child.stdout.take().unwrap());
+            let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
             thread::spawn(move || {
                 stdout.lines().map_while(Result::ok).try_for_each(|l| say.send(l))
             });
-            let orders = child.stdin.take().unwrap();
+            let orders = child.stdin.take().expect("it is piped");
             let mut nodes = Self { folder, base, child, orders, said };
             if nodes.hear("all ready") {
                 return nodes;
             }
             // Somebody else has taken a port meanwhile.
-            nodes.child.wait().unwrap();
+            nodes.child.wait().expect("the child is ours");
             return Self::start();
         }
         panic!("no free ports on this machine");
@@ -87,7 +87,7 @@ impl Nodes {
     }
 
     fn order(&mut self, order: &str, answer: &str) {
-        writeln!(self.orders, "{order}").unwrap();
+        writeln!(self.orders, "{order}").expect("the nodes run");
         assert!(self.hear(answer), "the nodes have ended");
     }
 
@@ -97,7 +97,8 @@ impl Nodes {
 
     /// `rookery cluster ARGUMENTS`, by the admin API of a node.
     fn command(&self, node: u8, arguments: &[&str]) -> Command {
-        let token = std::fs::read_to_string(self.data(node).join("admin-token")).unwrap();
+        let token = std::fs::read_to_string(self.data(node).join("admin-token"))
+            .expect("the node has made it");
         let mut command = Command::new(rookery());
         command.arg("cluster").args(arguments).env("ROOKERY_TOKEN", token.trim());
         command.arg("--url").arg(format!("http://127.0.0.{node}:{}", self.base + 80));
@@ -112,7 +113,7 @@ impl Nodes {
     #[track_caller]
     fn exits(&self, node: u8, arguments: &[&str], code: i32) -> String {
         let output = self.run(node, arguments);
-        let stdout = String::from_utf8(output.stdout).unwrap();
+        let stdout = String::from_utf8(output.stdout).expect("it is text");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stdout}{stderr}");
         stdout
@@ -123,8 +124,12 @@ impl Nodes {
         let rows = self.exits(node, &["nodes", "--json"], 0);
         rows.lines()
             .map(|row| {
-                let row: Value = serde_json::from_str(row).unwrap();
-                format!("{} {}", row["name"].as_str().unwrap(), row["state"].as_str().unwrap())
+                let row: Value = serde_json::from_str(row).expect("a row is JSON");
+                format!(
+                    "{} {}",
+                    row["name"].as_str().expect("a name"),
+                    row["state"].as_str().expect("a state")
+                )
             })
             .collect()
     }
@@ -144,20 +149,20 @@ impl Nodes {
 
     fn ready(&self, node: u8) -> String {
         let at = format!("127.0.0.{node}:{}", self.base + 80);
-        let mut stream = std::net::TcpStream::connect(at).unwrap();
+        let mut stream = std::net::TcpStream::connect(at).expect("the node answers");
         let request = "GET /healthz/ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).unwrap();
-        std::io::read_to_string(stream).unwrap()
+        stream.write_all(request.as_bytes()).expect("the node listens");
+        std::io::read_to_string(stream).expect("the node answers")
     }
 
     /// Logs in over IMAP at node 1.
     fn imap(&self) -> Wire {
-        let wire = Wire::connect(self.base + 993).unwrap();
+        let wire = Wire::connect(self.base + 993).expect("the node accepts");
         let mut wire = wire.start_tls(&self.data(1).join("dev-cert.pem"));
-        assert!(wire.try_line().unwrap().starts_with("* OK"));
+        assert!(wire.try_line().expect("the node answers").starts_with("* OK"));
         wire.send(format!("a LOGIN {ALICE} {PASSWORD}\r\n").as_bytes());
         loop {
-            let line = wire.try_line().unwrap();
+            let line = wire.try_line().expect("the node answers");
             if let Some(status) = line.strip_prefix("a ") {
                 assert!(status.starts_with("OK"), "{line}");
                 return wire;
@@ -167,7 +172,7 @@ impl Nodes {
 
     fn sessions(&self) -> Vec<Value> {
         let rows = self.exits(1, &["sessions", "--local", "--json"], 0);
-        rows.lines().map(|row| serde_json::from_str(row).unwrap()).collect()
+        rows.lines().map(|row| serde_json::from_str(row).expect("a row is JSON")).collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! `rookery fsck`: the store's check ([`mail::fsck`]) and the outbound queue's, told in lines.
 
+mod cluster;
 mod queue;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -254,6 +255,7 @@ impl Check {
         };
         if self.options.account.is_none() {
             queue::check(&self.parts, self.options, teller, &mut summary).await?;
+            cluster::check(&self.parts, self.options, teller, &mut summary).await?;
         }
         Ok(summary)
     }
