@@ -13,7 +13,9 @@ pub mod work;
 
 mod epoch;
 mod error;
+mod slice;
 
 pub use epoch::{Epoch, InvalidNodeName, NODE_NAME_BYTES_MAX, NodeName};
 pub use error::ClusterError;
 pub use membership::{Fence, Membership, Registration, Roster, Standing};
+pub use slice::Slice;

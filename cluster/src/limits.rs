@@ -156,3 +156,10 @@ pub const MESH_STRANGER_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How long closing waits for peers to hear of it.
 pub const MESH_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Rows that one transaction of a count, a list or a check reads; a page of the store holds about
+/// 64 KiB of them, whatever this says.
+pub const ROWS_PER_SLICE: usize = 1_000;
+
+/// Items of a zone among which a check looks for the one that a failure was noted for.
+pub const ITEMS_PER_SEARCH: usize = 10_000;

@@ -17,6 +17,7 @@
 //! Deliberately absent: a leader, a quorum of nodes, comparison of wall clocks. The store decides.
 
 pub mod registry;
+pub mod roll;
 
 mod observer;
 mod settle;
@@ -279,6 +280,7 @@ impl Shared {
             activity: shown.activity as i32,
             sessions: shown.sessions,
             claims: shown.claims,
+            wall_ms: self.env.wall().unix_ms(),
         }
     }
 

@@ -12,6 +12,8 @@
 //! item or its last release. A writer reads the zone's record with conflict, and so does whoever
 //! claims or releases it, with the zone's first item; so one of the two runs again.
 
+pub mod census;
+pub mod check;
 mod runner;
 pub mod zone;
 
@@ -23,7 +25,7 @@ use kv::{
 use mail::StoreError;
 use prost::Message;
 
-pub use runner::{Completion, Done, Held, Lag, Runner, RunnerSettings, Worker};
+pub use runner::{Completion, Done, Held, Lag, Lags, Runner, RunnerSettings, Worker};
 use zone::ZoneState;
 
 use crate::limits;

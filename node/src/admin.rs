@@ -13,6 +13,7 @@
 
 pub mod accounts;
 pub mod backup;
+pub mod cluster;
 pub mod dev;
 pub mod domains;
 pub mod endpoint;
@@ -114,6 +115,24 @@ pub enum AdminError {
         "this store is backed up by its own tools: FoundationDB's fdbbackup, and the bucket's copy"
     )]
     BackedUpElsewhere,
+    /// The name is no node's.
+    #[error(transparent)]
+    NodeName(#[from] ::cluster::InvalidNodeName),
+    /// No node was ever registered under the name, or it is forgotten.
+    #[error("there is no node {0}")]
+    NoNode(String),
+    /// The node runs.
+    #[error("node {0} is registered: it has to end before it can be forgotten")]
+    NodeRuns(String),
+    /// There is no such kind of work.
+    #[error("there is no work of kind {0}")]
+    NoKind(String),
+    /// No node has such a session.
+    #[error("there is no session {0}")]
+    NoSession(String),
+    /// Nodes that may have the session did not answer.
+    #[error("there is no session {0} on the nodes that answered; these did not: {1}")]
+    Unanswered(String, String),
     /// Another check runs.
     #[error("another check of this server's store is running")]
     Checking,

@@ -3,7 +3,7 @@
 //! | path | answer |
 //! |---|---|
 //! | `/healthz/live` | 200 while the process can answer |
-//! | `/healthz/ready` | 200 when ready; 503 while starting and while draining |
+//! | `/healthz/ready` | 200 when ready; 503 while starting, while draining and while it stands aside |
 //! | `/metrics` | OpenMetrics text |
 //! | `/admin/v1/…` | the admin API (`http/api.rs` lists its paths), with a bearer token (RFC 6750 §2.1) |
 //!
@@ -17,10 +17,13 @@
 
 mod api;
 mod backup;
+mod cluster;
 mod connection;
 mod error;
 mod fsck;
 mod timer;
+
+use std::sync::Arc;
 
 use axum::{
     Json, Router,
@@ -38,7 +41,7 @@ pub use connection::serve;
 use error::{ApiError, Refusal};
 
 use crate::{
-    admin::{Admin, backup::Backup, fsck::Checker, token::AdminToken},
+    admin::{Admin, backup::Backup, cluster::Fleet, fsck::Checker, token::AdminToken},
     limits::HTTP_REQUEST_TIMEOUT,
     metrics::Metrics,
 };
@@ -58,6 +61,8 @@ pub struct HttpParts {
     pub backup: Option<Backup>,
     /// What checks the store.
     pub checker: Checker,
+    /// What reaches the nodes, this one among them.
+    pub fleet: Arc<dyn Fleet>,
     /// What opens the admin API.
     pub token: AdminToken,
 }
@@ -67,6 +72,8 @@ pub struct HttpParts {
 pub enum Phase {
     /// Not every port accepts yet.
     Starting,
+    /// It was told to stand aside, and waits until it may serve.
+    Drained,
     /// Every port accepts.
     Ready,
     /// The node finishes what is in flight and takes nothing new.
@@ -126,6 +133,7 @@ pub fn router(parts: HttpParts) -> Router {
 async fn ready(State(parts): State<HttpParts>) -> Response {
     let (code, status) = match parts.readiness.phase() {
         Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting"),
+        Phase::Drained => (StatusCode::SERVICE_UNAVAILABLE, "drained"),
         Phase::Ready => (StatusCode::OK, "ready"),
         Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
     };

@@ -21,7 +21,7 @@ mod structure;
 #[cfg(test)]
 mod tests;
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cluster::wake::Interest;
@@ -55,6 +55,9 @@ pub(crate) enum Disconnect {
 
 /// What clients are told at a drain.
 const STOPPING: &str = "Server is shutting down";
+
+/// What a client is told whose session is ended.
+const ENDED: &str = "An administrator has ended this session";
 
 /// One client.
 struct Connection {
@@ -144,6 +147,8 @@ enum Woken {
     Timer,
     Changed,
     Stop,
+    /// This session alone.
+    End,
 }
 
 impl Connection {
@@ -154,6 +159,8 @@ impl Connection {
                 // A client that has sent many commands at once must not hold up a drain.
                 if self.services.stopping.is_requested() {
                     self.session.handle_shutdown(STOPPING);
+                } else if self.transport.session.is_asked_to_end() {
+                    self.session.handle_shutdown(ENDED);
                 }
             }
             match self.wait().await? {
@@ -164,6 +171,7 @@ impl Connection {
                 Woken::Timer => self.session.handle_timeout(now(&self.services)),
                 Woken::Changed => self.tell_idle().await,
                 Woken::Stop => self.session.handle_shutdown(STOPPING),
+                Woken::End => self.session.handle_shutdown(ENDED),
             }
         }
     }
@@ -242,6 +250,7 @@ impl Connection {
         let deadline = self.wake_at.map(env::Monotonic::from_start);
         let env = self.services.env.clone();
         let mut stopping = self.services.stopping.clone();
+        let open = Arc::clone(&self.transport.session);
         let idle = self.session.is_idle();
         let wants_input = self.session.wants_input();
         let user = &mut self.user;
@@ -258,6 +267,7 @@ impl Connection {
         tokio::select! {
             biased;
             () = stopping.requested() => Ok(Woken::Stop),
+            () = open.asked_to_end() => Ok(Woken::End),
             () = env.sleep_until_any(deadline) => Ok(Woken::Timer),
             () = changed => Ok(Woken::Changed),
             input = self.transport.read(), if wants_input => Ok(Woken::Input(input?)),

@@ -19,6 +19,7 @@ mod node;
 mod peers;
 mod server;
 mod services;
+mod sessions;
 pub mod settings;
 mod smtp;
 mod stop;

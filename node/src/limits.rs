@@ -170,3 +170,70 @@ pub const FSCK_QUEUE_HELD_MAX: usize = 1_000;
 
 /// Rows of the queue that one transaction of a check reads; records and items are small.
 pub const FSCK_QUEUE_ROWS: usize = 100;
+
+/// Bytes of memory that the list of sessions costs for one of them: there may be 100,000.
+pub const SESSION_RECORD_BYTES_MAX: usize = 200;
+
+/// How long a session that an administrator ends may take over its goodbye, and over what it has
+/// in hand, before it is cut off.
+pub const SESSION_GOODBYE_TIME: Duration = Duration::from_secs(10);
+
+/// How often a node counts its sessions and claims for its heartbeat.
+pub const LOAD_PERIOD: Duration = Duration::from_secs(1);
+
+/// Keys that a count of work goes through before it says "at least": a second's worth.
+pub const WORK_COUNT_MAX: u64 = 10_000;
+
+/// The same where the count is one of many, or is made every second.
+pub const WORK_GLANCE_MAX: u64 = 1_000;
+
+/// Zones on one page: the items of each are counted.
+pub const WORK_ZONES_PER_PAGE: usize = 100;
+
+/// Failing items that are shown of a kind: those that failed most often.
+pub const WORK_WORST_MAX: usize = 5;
+
+/// How late work may be before it is called late: a walk over all accounts makes its own next
+/// step wait for minutes.
+pub const WORK_LATE: Duration = Duration::from_mins(5);
+
+/// Failures of one item that are worth a word: with doubling delays, a minute of them.
+pub const WORK_FAILURES_NOTED: u32 = 5;
+
+/// Nodes that a status shows.
+pub const STATUS_NODES_MAX: usize = 1_000;
+
+/// How long the store or the blobs may take for a probe before they count as failing.
+pub const PROBE_TIME: Duration = Duration::from_secs(5);
+
+/// Probes of which the quickest counts: one slow answer is no slow store.
+pub const PROBES: usize = 3;
+
+/// A store whose quickest read takes longer is slow: a login makes several.
+pub const STORE_READ_SLOW: Duration = Duration::from_millis(250);
+
+/// A store whose quickest commit takes longer is slow: a delivery waits for one.
+pub const STORE_COMMIT_SLOW: Duration = Duration::from_secs(1);
+
+/// A blob store whose quickest answer takes longer is slow.
+pub const BLOBS_SLOW: Duration = Duration::from_secs(2);
+
+/// Differences between two nodes' clocks that are worth a word. References to blobs tolerate
+/// hours; people who compare logs do not.
+pub const CLOCKS_APART: Duration = Duration::from_secs(2);
+
+/// How long what an ended epoch held may stay unsettled: the others see it within a second.
+pub const SETTLED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Heartbeats' periods between a doctor's two looks: in between, everyone has shown a sign.
+pub const DOCTOR_BEATS: u32 = 3;
+
+/// The longest time between a doctor's two looks: a request for it has an end.
+pub const DOCTOR_PAUSE_MAX: Duration = Duration::from_secs(15);
+
+/// Listeners without a node that a doctor counts; the check of the store finds all.
+pub const DOCTOR_LISTENERS_MAX: usize = 1_000;
+
+/// Damages of the nodes' records that a check holds at once, about 100 bytes each; beyond, it says
+/// that there may be more.
+pub const FSCK_CLUSTER_DAMAGES_MAX: usize = 10_000;

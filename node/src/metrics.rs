@@ -24,6 +24,7 @@ use prometheus_client::{
 
 pub use labels::{AuthOutcome, Outcome, Protocol, RefusedReason};
 use labels::{CommandLabels, OutcomeLabels, ProtocolLabels, RefusedLabels};
+pub(crate) use sources::ClusterSource;
 pub use sources::Sources;
 use sources::SweepSource;
 
@@ -123,6 +124,11 @@ impl Metrics {
     /// Adds what the blob sweeper has done.
     pub fn watch_sweeper(&self, counts: SweepCounts) {
         self.registry().register_collector(Box::new(SweepSource(counts)));
+    }
+
+    /// Adds what this node is among the others.
+    pub(crate) fn watch_cluster(&self, source: ClusterSource) {
+        self.registry().register_collector(Box::new(source));
     }
 
     /// A session begins.

@@ -8,16 +8,18 @@ use blob::{
     sweep::{SweepSettings, Sweeper},
 };
 use cluster::{
-    ClusterError, Standing,
+    ClusterError, Membership, Standing,
     membership::registry::{Activity, Wish},
-    work::Runner,
+    work::{Lags, Runner},
 };
 use env::{Env, Listener, Task};
 use tokio::sync::watch;
 
 use crate::{
     admin::{
-        Admin, endpoint,
+        Admin,
+        cluster::OwnNode,
+        endpoint,
         fsck::Checker,
         token::{AdminToken, TokenError},
     },
@@ -25,10 +27,11 @@ use crate::{
     http::{self, HttpParts, Phase, Readiness},
     hub::Hub,
     limits,
-    metrics::Protocol,
+    metrics::{ClusterSource, Metrics, Protocol},
     peers::{JoinError, OverMesh, Peers},
-    server::{self, Sessions},
+    server,
     services::Services,
+    sessions::Sessions,
     settings::{self, Settings},
     stop::Stop,
     stores::{OpenStores, Stores},
@@ -49,6 +52,7 @@ pub struct Node {
     _housekeeping: Task<()>,
     _tickets: Task<()>,
     _settings: Task<()>,
+    _load: Task<()>,
     peers: Peers,
     runner: Runner,
     http_addresses: Vec<SocketAddr>,
@@ -169,7 +173,9 @@ impl Node {
         let backup = stores.backup.clone();
         let hub = Hub::default();
         let peers = Peers::join(&stores.db, &env, &config, &hub).await?;
-        peers.until_wanted().await;
+        if peers.is_to_stand_aside() {
+            stand_aside(&peers, &stores, &config, &env, &token).await?;
+        }
         let heard = (hub, peers.ears.clone());
         let services = Services::new(stores, config, env.clone(), tls, stop.listen(), heard);
         if let Some(mesh) = &peers.mesh {
@@ -179,7 +185,9 @@ impl Node {
         let (db, blobs) = (upkeep::background(&services), services.blobs.clone());
         let sweeper = Sweeper::new(env.clone(), db, blobs, SweepSettings::default());
         services.metrics.watch_sweeper(sweeper.counts());
+        let sessions = Sessions::new(services.settings.subscribe());
         let parts = HttpParts {
+            fleet: OwnNode::new(sessions.clone(), peers.membership.clone()),
             env: env.clone(),
             metrics: services.metrics.clone(),
             readiness: readiness.clone(),
@@ -191,18 +199,25 @@ impl Node {
         upkeep::seed(&services.db, &env)
             .await
             .map_err(|error| JoinError::from(ClusterError::from(error)))?;
+        let runner = peers.work(&services.db, &env, upkeep::workers(&services, sweeper));
+        let lags = runner.lags();
+        services.metrics.watch_cluster(ClusterSource {
+            membership: peers.membership.clone(),
+            ears: peers.ears.clone(),
+            lags: lags.clone(),
+        });
+        let load = show_load(env.clone(), peers.membership.clone(), sessions.clone(), lags);
+        let follow = settings::follow(
+            services.config.clone(),
+            peers.membership.settings(),
+            services.settings.clone(),
+        );
         let mut node = Self {
             _housekeeping: env.spawn("housekeeping", housekeeping(services.clone())),
-            _settings: env.spawn(
-                "settings",
-                settings::follow(
-                    services.config.clone(),
-                    peers.membership.settings(),
-                    services.settings.clone(),
-                ),
-            ),
+            _settings: env.spawn("settings", follow),
             _tickets: env.spawn("tickets", share_tickets(services.clone())),
-            runner: peers.work(&services.db, &env, upkeep::workers(&services, sweeper)),
+            _load: env.spawn("load", load),
+            runner,
             peers,
             services,
             stop,
@@ -213,12 +228,16 @@ impl Node {
             http_addresses: Vec::new(),
             open: None,
         };
-        node.listen(parts).await?;
+        node.listen(parts, sessions).await?;
         node.readiness.enter(Phase::Ready);
         Ok(node)
     }
 
-    async fn listen(&mut self, http_parts: HttpParts) -> Result<(), StartError> {
+    async fn listen(
+        &mut self,
+        http_parts: HttpParts,
+        sessions: Sessions,
+    ) -> Result<(), StartError> {
         let listen = &self.services.config.listen;
         let ports = [
             (Protocol::Smtp, &listen.smtp),
@@ -229,7 +248,6 @@ impl Node {
             (Protocol::Imaps, &listen.imaps),
         ];
         let env = &self.services.env;
-        let sessions = Sessions::new(self.services.settings.subscribe());
         // All are bound before any is served: a node that lacks a port does not start.
         let mut bound = Vec::new();
         for (protocol, addresses) in ports {
@@ -257,9 +275,7 @@ impl Node {
                 .push(env.spawn("http", http::serve(env.clone(), listener, router, stop)));
         }
         if let Some(address) = self.http_addresses.first() {
-            let data = &self.services.config.data;
-            endpoint::publish(data, *address)
-                .map_err(|source| StartError::Data { path: data.clone(), source })?;
+            publish(&self.services.config.data, *address)?;
         }
         Ok(())
     }
@@ -344,6 +360,53 @@ impl Node {
     }
 }
 
+/// Waits while administrators want the node to stand aside. Meanwhile it can be administered and
+/// asked, and nothing else.
+async fn stand_aside(
+    peers: &Peers,
+    stores: &Stores,
+    config: &Config,
+    env: &Env,
+    token: &AdminToken,
+) -> Result<(), StartError> {
+    let readiness = Readiness::new();
+    readiness.enter(Phase::Drained);
+    let settings = watch::Sender::new(Arc::new(Settings::of(config)));
+    let parts = HttpParts {
+        env: env.clone(),
+        metrics: Metrics::new(env.clone()),
+        readiness,
+        admin: Admin { db: stores.db.clone(), env: env.clone() },
+        checker: Checker::new(stores.blobs.clone()),
+        backup: stores.backup.clone(),
+        fleet: OwnNode::new(Sessions::new(settings.subscribe()), peers.membership.clone()),
+        token: token.clone(),
+    };
+    let stop = Stop::new();
+    let mut serving = Vec::new();
+    for (index, address) in config.listen.http.iter().enumerate() {
+        let listener = bind(env, Protocol::Http, *address).await?;
+        if let Some(address) = listener.local_address().ok().filter(|_| index == 0) {
+            publish(&config.data, address)?;
+        }
+        let mut stopping = stop.listen();
+        let stop = async move { stopping.requested().await };
+        let router = http::router(parts.clone());
+        serving.push(env.spawn("http", http::serve(env.clone(), listener, router, stop)));
+    }
+    peers.until_wanted().await;
+    stop.stop();
+    // What was asked for is answered, so that whoever undrained the node hears of it.
+    let patience = Duration::from_secs(config.limits.shutdown_seconds);
+    let _cut_off = env.timeout(patience, join(serving)).await;
+    Ok(())
+}
+
+fn publish(data: &std::path::Path, address: SocketAddr) -> Result<(), StartError> {
+    endpoint::publish(data, address)
+        .map_err(|source| StartError::Data { path: data.to_owned(), source })
+}
+
 /// Gives back what the node has claimed, and ends its epoch.
 async fn leave(runner: Runner, peers: Peers) {
     runner.stop().await;
@@ -385,5 +448,13 @@ async fn housekeeping(services: Services) {
             Ok(swept) => tracing::debug!(swept, "old failure counters removed"),
             Err(error) => tracing::warn!(%error, "old failure counters stay"),
         }
+    }
+}
+
+/// Has heartbeats tell how much the node does.
+async fn show_load(env: Env, membership: Membership, sessions: Sessions, lags: Lags) {
+    loop {
+        membership.show_load(sessions.count(), lags.claimed());
+        env.sleep(limits::LOAD_PERIOD).await;
     }
 }

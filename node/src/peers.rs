@@ -105,14 +105,17 @@ impl Peers {
         Ok(Self { membership, ears, mesh, _roster: roster })
     }
 
+    /// Whether administrators want the node to stand aside.
+    pub(crate) fn is_to_stand_aside(&self) -> bool {
+        *self.membership.wish().borrow() == Wish::Drain
+    }
+
     /// Waits while administrators want the node to stand aside.
     pub(crate) async fn until_wanted(&self) {
-        let mut wish = self.membership.wish();
-        if *wish.borrow() == Wish::Drain {
-            tracing::warn!("this node is drained: it serves when it is told to (undrain)");
-            self.membership.show_activity(Activity::Drained);
-        }
+        tracing::warn!("this node is drained: it serves when it is told to (undrain)");
+        self.membership.show_activity(Activity::Drained);
         // The sender goes with the membership, which is ours.
+        let mut wish = self.membership.wish();
         let _wanted = wish.wait_for(|wish| *wish == Wish::Serve).await;
     }
 

@@ -1,81 +1,22 @@
-//! Accepting connections: bounded for the node and for each address.
+//! Accepting connections: as many as the node has places for ([`crate::sessions`]).
 
 use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
-    sync::{Arc, Mutex},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use env::{Connection, Listener, Task};
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use tokio::sync::watch;
 use tracing::Instrument;
 
 use crate::{
     imap, limits,
-    metrics::{Protocol, RefusedReason},
+    metrics::Protocol,
     services::Services,
-    settings::Settings,
+    sessions::{Place, Sessions},
     smtp,
     transport::Transport,
 };
-
-/// The node's open sessions. Cloning is one reference count.
-#[derive(Clone)]
-pub(crate) struct Sessions {
-    shared: Arc<Mutex<Open>>,
-    settings: watch::Receiver<Arc<Settings>>,
-}
-
-#[derive(Default)]
-struct Open {
-    total: u64,
-    by_address: HashMap<IpAddr, u64>,
-}
-
-/// One session's place among them; it is free again when this is dropped.
-struct Place {
-    sessions: Sessions,
-    peer: IpAddr,
-}
-
-impl Sessions {
-    pub(crate) fn new(settings: watch::Receiver<Arc<Settings>>) -> Self {
-        Self { shared: Arc::default(), settings }
-    }
-
-    fn enter(&self, peer: IpAddr) -> Result<Place, RefusedReason> {
-        let peer = network(peer);
-        let (total_max, per_address_max) = {
-            let limits = &self.settings.borrow().limits;
-            (limits.connections_max, limits.connections_per_address_max)
-        };
-        let mut open = self.shared.lock().expect("no code panics while it counts");
-        if open.total >= total_max {
-            return Err(RefusedReason::NodeLimit);
-        }
-        let here = open.by_address.get(&peer).copied().unwrap_or(0);
-        if here >= per_address_max {
-            return Err(RefusedReason::AddressLimit);
-        }
-        open.by_address.insert(peer, here + 1);
-        open.total += 1;
-        Ok(Place { sessions: self.clone(), peer })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut open = self.sessions.shared.lock().expect("no code panics while it counts");
-        open.total -= 1;
-        if let Some(here) = open.by_address.get_mut(&self.peer) {
-            *here -= 1;
-            if *here == 0 {
-                open.by_address.remove(&self.peer);
-            }
-        }
-    }
-}
 
 /// Accepts on one listener until the node stops, then waits for its sessions.
 pub(crate) async fn accept(
@@ -96,7 +37,7 @@ pub(crate) async fn accept(
             accepted = listener.accept() => match accepted {
                 Ok(connection) => {
                     let peer = client_address(connection.peer);
-                    match sessions.enter(peer) {
+                    match sessions.enter(&services.env, protocol, peer) {
                         Ok(place) => open.push(start(&services, place, connection, protocol)),
                         Err(reason) => {
                             services.metrics.connection_refused(protocol, reason);
@@ -125,18 +66,17 @@ fn start(
     connection: Connection,
     protocol: Protocol,
 ) -> Task<()> {
-    let peer = client_address(connection.peer);
-    let session = u64::from_le_bytes(services.env.random_array());
+    let session = Arc::clone(place.session());
     let span = tracing::info_span!(
         "session",
-        id = %format_args!("{session:016x}"),
+        id = %format_args!("{:016x}", session.id),
         protocol = protocol.as_str(),
-        %peer
+        peer = %session.peer
     );
-    let transport = Transport::new(services.env.clone(), connection.stream, peer);
+    let env = services.env.clone();
+    let transport = Transport::of_session(env.clone(), connection.stream, Arc::clone(&session));
     let services_here = services.clone();
-    let serving = async move {
-        let _place = place;
+    let serve = async move {
         match protocol {
             Protocol::Imap | Protocol::Imaps => {
                 Box::pin(imap::serve(services_here, transport, protocol)).await;
@@ -146,6 +86,19 @@ fn start(
             }
             // HTTP has an accept loop of its own.
             Protocol::Http => {}
+        }
+    };
+    let serving = async move {
+        let _place = place;
+        let overdue = async {
+            session.asked_to_end().await;
+            // Boxed, so that it is no part of every idle session.
+            Box::pin(env.sleep(limits::SESSION_GOODBYE_TIME)).await;
+        };
+        tokio::select! {
+            biased;
+            () = serve => {}
+            () = overdue => tracing::info!("cut off: the client does not take its goodbye"),
         }
     };
     services.env.spawn("session", serving.instrument(span))
@@ -178,45 +131,4 @@ fn refuse(services: &Services, connection: Connection, protocol: Protocol) -> Ta
 /// The client's address; one that was mapped into IPv6 as the IPv4 that it is.
 fn client_address(peer: SocketAddr) -> IpAddr {
     peer.ip().to_canonical()
-}
-
-/// What counts as one address: of IPv6 the first 64 bits, because a client has all that share
-/// them (RFC 4291 §2.5.4).
-fn network(peer: IpAddr) -> IpAddr {
-    match peer {
-        IpAddr::V4(_) => peer,
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Limits;
-
-    fn sessions(total_max: u64, per_address_max: u64) -> Sessions {
-        let limits = Limits {
-            connections_max: total_max,
-            connections_per_address_max: per_address_max,
-            ..Limits::default()
-        };
-        let settings = Settings { limits, log_level: "info".to_owned() };
-        Sessions::new(watch::Sender::new(Arc::new(settings)).subscribe())
-    }
-
-    #[test]
-    fn places_are_bounded_and_come_back() {
-        let sessions = sessions(3, 2);
-        let enter = |peer: &str| sessions.enter(peer.parse().unwrap());
-        let first = enter("2001:db8::1").unwrap();
-        let _second = enter("2001:db8::2").unwrap();
-        assert!(matches!(enter("2001:db8::3"), Err(RefusedReason::AddressLimit)));
-        let _third = enter("192.0.2.1").unwrap();
-        assert!(matches!(enter("192.0.2.2"), Err(RefusedReason::NodeLimit)));
-        drop(first);
-        assert!(enter("2001:db8::3").is_ok());
-    }
 }

@@ -27,7 +27,7 @@ mod incoming;
 #[cfg(test)]
 mod tests;
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes};
 use env::Monotonic;
@@ -70,7 +70,7 @@ struct Connection {
     /// Read and not yet taken by the session.
     unread: Bytes,
     peer: Peer,
-    /// Until the session was told that the node stops.
+    /// Until the session was told to say goodbye.
     stopping: Option<Stopping>,
     exchange: Option<Exchange>,
     user: Option<Identity>,
@@ -257,9 +257,14 @@ impl Connection {
         let reads =
             self.peer == Peer::Sending && self.unread.is_empty() && self.session.wants_input();
         let stopping = &mut self.stopping;
+        let open = Arc::clone(&self.transport.session);
         let stop = async {
             match stopping {
-                Some(stopping) => stopping.requested().await,
+                Some(stopping) => tokio::select! {
+                    biased;
+                    () = stopping.requested() => {}
+                    () = open.asked_to_end() => {}
+                },
                 None => std::future::pending().await,
             }
         };

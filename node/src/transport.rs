@@ -5,6 +5,7 @@ use std::{
     io::{self, IoSlice},
     net::IpAddr,
     pin::Pin,
+    sync::Arc,
     task::{Poll, ready},
 };
 
@@ -15,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use crate::{
     auth::ChannelBinding,
     limits,
+    sessions::OpenSession,
     tls::{AcceptError, Tls, TlsInfo},
 };
 
@@ -76,13 +78,21 @@ pub(crate) struct Transport {
     stream: Option<Stream>,
     /// The client's address.
     pub(crate) peer: IpAddr,
+    /// Whose connection it is.
+    pub(crate) session: Arc<OpenSession>,
     /// Set once TLS is up.
     pub(crate) tls: Option<TlsInfo>,
 }
 
 impl Transport {
+    /// A connection that is no listed session's.
     pub(crate) fn new(env: Env, stream: Stream, peer: IpAddr) -> Self {
-        Self { env, stream: Some(stream), peer, tls: None }
+        Self::of_session(env, stream, Arc::new(OpenSession::unlisted(peer)))
+    }
+
+    /// The connection of a session that is listed.
+    pub(crate) fn of_session(env: Env, stream: Stream, session: Arc<OpenSession>) -> Self {
+        Self { env, stream: Some(stream), peer: session.peer, session, tls: None }
     }
 
     /// The server's side of a TLS handshake. The session drops what was read before it.
@@ -111,6 +121,7 @@ impl Transport {
             let mut space = [std::mem::MaybeUninit::uninit(); limits::READ_BYTES];
             let mut buffer = ReadBuf::uninit(&mut space);
             ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer))?;
+            self.session.received(buffer.filled().len());
             Poll::Ready(Ok(Bytes::copy_from_slice(buffer.filled())))
         })
         .await
@@ -124,7 +135,9 @@ impl Transport {
         let stream = self.stream.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         while !bytes.is_empty() {
             let written = self.env.timeout(limits::WRITE_TIMEOUT, stream.write(bytes)).await;
-            bytes = &bytes[progress(written)?..];
+            let written = progress(written)?;
+            self.session.sent(written);
+            bytes = &bytes[written..];
         }
         Ok(())
     }
@@ -147,7 +160,9 @@ impl Transport {
                 Pin::new(&mut *stream).poll_write_vectored(cx, &slices[..count])
             });
             let written = self.env.timeout(limits::WRITE_TIMEOUT, write).await;
-            pieces.advance(progress(written)?);
+            let written = progress(written)?;
+            self.session.sent(written);
+            pieces.advance(written);
         }
         Ok(())
     }

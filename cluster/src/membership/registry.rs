@@ -8,6 +8,7 @@
 //! | (Node, "d", epoch) | [`NodeRecord`] | from the epoch's end until everything it held is settled |
 //! | (Node, "c", epoch, kind, zone) | empty | a zone of work that the epoch has claimed |
 //! | (Node, "n", name) | [`NameRecord`] | from the first registration of the name until it is forgotten |
+//! | (Node, "probe") | i64 LE | written by whoever measures how long a commit takes ([`super::roll`]) |
 //!
 //! Architecture invariant: an epoch ends in exactly one transaction, which clears its
 //! registration. Whatever conflicts with that clear commits before it or not at all.
@@ -65,6 +66,10 @@ pub struct Beat {
     /// Zones of work that it has claimed.
     #[prost(uint64, tag = "5")]
     pub claims: u64,
+    /// When it was begun, by the node's own clock: to tell people whose clock is wrong, and for
+    /// nothing else. 0 of a release that did not say.
+    #[prost(int64, tag = "6")]
+    pub wall_ms: i64,
 }
 
 /// What a node does.
@@ -137,7 +142,7 @@ fn ended_key(epoch: Epoch) -> Vec<u8> {
     pack(&(Subspace::Node as u64, "d", epoch.0))
 }
 
-fn name_key(name: &str) -> Vec<u8> {
+pub(super) fn name_key(name: &str) -> Vec<u8> {
     pack(&(Subspace::Node as u64, "n", name))
 }
 
@@ -153,11 +158,14 @@ pub(crate) fn claims_of(epoch: Epoch) -> RangeQuery {
     RangeQuery::prefix(&pack(&(Subspace::Node as u64, "c", epoch.0)))
 }
 
-fn family(name: &str) -> RangeQuery {
+pub(super) fn family(name: &str) -> RangeQuery {
     RangeQuery::prefix(&pack(&(Subspace::Node as u64, name)))
 }
 
-fn decode<M: Message + Default>(what: &'static str, value: &[u8]) -> Result<M, StoreError> {
+pub(super) fn decode<M: Message + Default>(
+    what: &'static str,
+    value: &[u8],
+) -> Result<M, StoreError> {
     M::decode(value).map_err(|error| StoreError::damaged(what, error))
 }
 
@@ -320,6 +328,14 @@ pub(crate) fn forget_ended(tx: &Transaction, epoch: Epoch) {
 async fn read_name(tx: &Transaction, name: &str) -> Result<Option<NameRecord>, StoreError> {
     let value = tx.get(&name_key(name)).await?;
     value.map(|value| decode("node name", &value)).transpose()
+}
+
+/// What is known of one name.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn name(tx: &Transaction, name: &NodeName) -> Result<Option<NameRecord>, StoreError> {
+    read_name(tx, name.as_str()).await
 }
 
 /// All names that are known.

@@ -133,6 +133,38 @@ pub struct Lag {
     pub lost_races: u64,
 }
 
+/// What a runner's kinds are up to, for whoever asks from time to time: it keeps nothing of the
+/// runner alive but these counts.
+#[derive(Clone)]
+pub struct Lags {
+    kinds: Arc<[(Kind, Arc<Counters>)]>,
+}
+
+impl Lags {
+    /// Each kind's counts at this moment.
+    pub fn read(&self) -> Vec<(Kind, Lag)> {
+        self.kinds.iter().map(|(kind, counters)| (*kind, counters.lag())).collect()
+    }
+
+    /// Zones that this node works on now.
+    pub fn claimed(&self) -> u64 {
+        self.kinds.iter().map(|(_, counters)| counters.claimed.load(Ordering::Relaxed)).sum()
+    }
+}
+
+impl Counters {
+    fn lag(&self) -> Lag {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Lag {
+            claimed: read(&self.claimed),
+            due: read(&self.due),
+            done: read(&self.done),
+            failed: read(&self.failed),
+            lost_races: read(&self.lost_races),
+        }
+    }
+}
+
 #[derive(Default)]
 struct Counters {
     claimed: AtomicU64,
@@ -171,7 +203,7 @@ struct Shared {
     membership: Membership,
     settings: RunnerSettings,
     worker: Arc<dyn Worker>,
-    counters: Counters,
+    counters: Arc<Counters>,
     /// Something has come due.
     nudge: Notify,
     stop: watch::Receiver<bool>,
@@ -197,7 +229,7 @@ impl Runner {
                 membership: membership.clone(),
                 settings,
                 worker,
-                counters: Counters::default(),
+                counters: Arc::default(),
                 nudge: Notify::new(),
                 stop: stop.subscribe(),
             });
@@ -215,16 +247,9 @@ impl Runner {
     }
 
     /// What each kind is up to.
-    pub fn lags(&self) -> Vec<(Kind, Lag)> {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let lag = |it: &Counters| Lag {
-            claimed: read(&it.claimed),
-            due: read(&it.due),
-            done: read(&it.done),
-            failed: read(&it.failed),
-            lost_races: read(&it.lost_races),
-        };
-        self.kinds.iter().map(|(kind, shared)| (*kind, lag(&shared.counters))).collect()
+    pub fn lags(&self) -> Lags {
+        let kinds = self.kinds.iter();
+        Lags { kinds: kinds.map(|(kind, it)| (*kind, Arc::clone(&it.counters))).collect() }
     }
 
     /// Claims nothing more, lets what is under way come to its next item's end, and lets all zones
@@ -278,6 +303,8 @@ impl Scan {
             tokio::select! {
                 Some(zone) = self.tasks.next() => {
                     self.active.remove(&zone);
+                    let claimed = self.active.len() as u64;
+                    self.shared.counters.claimed.store(claimed, Ordering::Relaxed);
                 }
                 () = self.shared.nudge.notified() => {}
                 _ = stop.wait_for(|stop| *stop) => {}

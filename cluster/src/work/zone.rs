@@ -64,7 +64,7 @@ pub async fn state(
     state_of(tx, kind as u64, zone).await
 }
 
-async fn state_of(
+pub(super) async fn state_of(
     tx: &Transaction,
     kind: u64,
     zone: &str,
@@ -176,7 +176,11 @@ pub(crate) async fn hand_back(
 }
 
 /// When a zone's first item is due. Conflicts with an earlier one that comes meanwhile.
-async fn first_due(tx: &Transaction, kind: u64, zone: &str) -> Result<Option<i64>, StoreError> {
+pub(super) async fn first_due(
+    tx: &Transaction,
+    kind: u64,
+    zone: &str,
+) -> Result<Option<i64>, StoreError> {
     let rows = tx.range(super::zone_items(kind, zone).limit(1)).collect().await?;
     rows.first().map(|row| Ok(super::parse_item(&row.key)?.due_ms)).transpose()
 }

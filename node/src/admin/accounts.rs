@@ -302,6 +302,12 @@ async fn half_removed(admin: &Admin, address: &Address) -> Result<Option<Account
     }
 }
 
+/// The number of the account with this address, primary or not.
+pub(super) async fn id_of(admin: &Admin, address: &str) -> Result<AccountId, AdminError> {
+    let address = &names::address(address)?;
+    admin.run(async |tx, _| find(&tx, address).await).await
+}
+
 async fn find(tx: &Transaction, address: &Address) -> Result<AccountId, AdminError> {
     match directory::record(tx, address).await? {
         Some(Target::Account(id)) => Ok(AccountId(id)),

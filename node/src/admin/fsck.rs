@@ -1,5 +1,6 @@
 //! `rookery fsck`: the store's check ([`mail::fsck`]) and the outbound queue's, told in lines.
 
+mod cluster;
 mod queue;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -162,6 +163,11 @@ impl Checker {
         Self { blobs, free: Arc::new(Semaphore::new(1)) }
     }
 
+    /// The blobs of the store that it checks.
+    pub fn blobs(&self) -> &BlobStore {
+        &self.blobs
+    }
+
     /// Prepares a check.
     ///
     /// # Errors
@@ -260,6 +266,7 @@ impl Check {
         };
         if self.options.account.is_none() {
             queue::check(&self.parts, self.options, teller, &mut summary).await?;
+            cluster::check(&self.parts, self.options, teller, &mut summary).await?;
         }
         Ok(summary)
     }

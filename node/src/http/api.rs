@@ -13,6 +13,7 @@
 //! | GET, POST `/aliases`, `/groups` | lists; adds `{address, members}` |
 //! | GET, DELETE `/aliases/A`, `/groups/A` | shows; removes |
 //! | PUT, DELETE `/aliases/A/members/M`, `/groups/A/members/M` | adds; removes a member |
+//! | … `/cluster/…` | the cluster as a whole: `http/cluster.rs` lists its paths |
 //! | POST `/backup` | answers a backup, in the embedded engine's own format |
 //! | POST `/fsck` | checks the store ([`Request`](crate::admin::fsck::Request)); answers [`Line`](crate::admin::fsck::Line)s as they come |
 //!
@@ -42,9 +43,9 @@ use crate::{
     limits::HTTP_BODY_BYTES_MAX,
 };
 
-type Answer<T> = Result<Json<T>, ApiError>;
+pub(super) type Answer<T> = Result<Json<T>, ApiError>;
 type Added<T> = Result<(StatusCode, Json<T>), ApiError>;
-type Removed = Result<StatusCode, ApiError>;
+pub(super) type Removed = Result<StatusCode, ApiError>;
 
 pub(super) fn router(parts: &HttpParts) -> Router<HttpParts> {
     Router::new()
@@ -58,6 +59,7 @@ pub(super) fn router(parts: &HttpParts) -> Router<HttpParts> {
         .route("/accounts/{address}/login", put(account_login))
         .route("/fsck", post(super::fsck::check))
         .route("/backup", post(super::backup::make))
+        .nest("/cluster", super::cluster::router())
         .nest("/aliases", list_router(ListKind::Alias))
         .nest("/groups", list_router(ListKind::Group))
         .fallback(async || ApiError::from(Refusal::NoRoute))
@@ -213,7 +215,7 @@ async fn account_login(
     answer(accounts::set_login(&admin, &address, state.login).await)
 }
 
-fn answer<T>(result: Result<T, crate::admin::AdminError>) -> Answer<T> {
+pub(super) fn answer<T>(result: Result<T, crate::admin::AdminError>) -> Answer<T> {
     Ok(Json(result?))
 }
 
@@ -221,13 +223,13 @@ fn added<T>(result: Result<T, crate::admin::AdminError>) -> Added<T> {
     Ok((StatusCode::CREATED, Json(result?)))
 }
 
-fn removed(result: Result<(), crate::admin::AdminError>) -> Removed {
+pub(super) fn removed(result: Result<(), crate::admin::AdminError>) -> Removed {
     result?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// The store, out of the service's state.
-struct Store(Admin);
+pub(super) struct Store(pub(super) Admin);
 
 impl FromRequestParts<HttpParts> for Store {
     type Rejection = std::convert::Infallible;
@@ -240,7 +242,7 @@ impl FromRequestParts<HttpParts> for Store {
 }
 
 /// The names in the path.
-struct At<T>(T);
+pub(super) struct At<T>(pub(super) T);
 
 impl<T: DeserializeOwned + Send> FromRequestParts<HttpParts> for At<T> {
     type Rejection = ApiError;
@@ -256,7 +258,7 @@ impl<T: DeserializeOwned + Send> FromRequestParts<HttpParts> for At<T> {
 }
 
 /// The query.
-struct In<T>(T);
+pub(super) struct In<T>(pub(super) T);
 
 impl<T: DeserializeOwned> FromRequestParts<HttpParts> for In<T> {
     type Rejection = ApiError;

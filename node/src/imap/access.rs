@@ -54,6 +54,7 @@ impl Connection {
     async fn logged_in(&mut self, identity: Identity) -> Result<(), Disconnect> {
         self.services.metrics.auth(AuthOutcome::Success);
         tracing::info!(account = %identity.account, "logged in");
+        self.transport.session.logged_in(identity.account);
         let wakeups = self.services.hub.listen(identity.account);
         self.user = Some(User { account: identity.account, wakeups, interest: None });
         // What a crash cut off is taken up here; it must not keep the owner out.

@@ -3,12 +3,17 @@
 use std::fmt;
 
 use blob::{BlobStore, sweep::SweepCounts};
+use cluster::{
+    Membership,
+    wake::Ears,
+    work::{Lag, Lags},
+};
 use kv::Database;
 use mail::view::ViewCache;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::{counter::ConstCounter, gauge::ConstGauge},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Unit,
 };
 
@@ -71,6 +76,81 @@ impl Collector for SweepSource {
             ("errors", "Calls and transactions of the sweeper that failed", swept.errors),
         ];
         counters(&mut encoder, "blob_sweep", &rows)
+    }
+}
+
+/// What this node is among the others. It keeps none of the work alive: the membership ends with
+/// the node.
+pub(crate) struct ClusterSource {
+    pub(crate) membership: Membership,
+    pub(crate) ears: Ears,
+    pub(crate) lags: Lags,
+}
+
+impl fmt::Debug for ClusterSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClusterSource")
+    }
+}
+
+impl Collector for ClusterSource {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let fence = self.membership.fence();
+        let nodes = self.membership.roster().borrow().len() as u64;
+        let rows = [
+            ("cluster_nodes", "Nodes that are registered, as this one sees it", nodes),
+            ("cluster_epoch", "This life of this node", fence.epoch().0),
+            (
+                "cluster_live",
+                "1 while no other node can have declared this one dead",
+                u64::from(fence.is_live()),
+            ),
+            (
+                "cluster_interests",
+                "Accounts whose changes this node hears of",
+                self.ears.accounts() as u64,
+            ),
+        ];
+        for (name, help, value) in rows {
+            gauge(&mut encoder, name, help, None, value)?;
+        }
+        self.work(&mut encoder)
+    }
+}
+
+impl ClusterSource {
+    fn work(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        type Read = fn(&Lag) -> u64;
+        let lags = self.lags.read();
+        let gauges: [(&str, &str, Read); 2] = [
+            ("work_claimed_zones", "Zones that this node works on", |lag| lag.claimed),
+            (
+                "work_due_zones",
+                "Zones that were due at this node's last look, as far as it looked",
+                |lag| lag.due,
+            ),
+        ];
+        for (name, help, read) in gauges {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (kind, lag) in &lags {
+                let value = i64::try_from(read(lag)).unwrap_or(i64::MAX);
+                let labels = [("kind", kind.as_str())];
+                ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let counters: [(&str, &str, Read); 3] = [
+            ("work_done", "Items that this node worked on with success", |lag| lag.done),
+            ("work_failures", "Tries of this node that failed", |lag| lag.failed),
+            ("work_lost_races", "Claims that another node was faster with", |lag| lag.lost_races),
+        ];
+        for (name, help, read) in counters {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (kind, lag) in &lags {
+                let labels = [("kind", kind.as_str())];
+                ConstCounter::new(read(lag)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -27,6 +27,7 @@ impl Connection {
                 self.exchange = None;
                 self.services.metrics.auth(AuthOutcome::Success);
                 tracing::info!(account = %identity.account, "logged in");
+                self.transport.session.logged_in(identity.account);
                 self.user = Some(identity);
                 Reply::Authenticated
             }

@@ -1,10 +1,14 @@
 //! The command line.
 
+mod cluster;
+
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
 use crate::size::Quota;
+
+pub(crate) use cluster::ClusterCommand;
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused or failed; 2 wrong usage or configuration.";
 
@@ -30,6 +34,8 @@ pub(crate) enum Command {
     Alias(Group<AliasCommand>),
     /// Addresses that go to many members
     Group(Group<GroupCommand>),
+    /// Nodes, sessions and work of all servers on one store
+    Cluster(Group<ClusterCommand>),
     /// Check the store, online; mend it with --repair
     Fsck(FsckArgs),
     /// Write a backup of everything, of one moment, while mail goes on (embedded engine)

@@ -2,6 +2,7 @@
 
 pub(crate) mod account;
 pub(crate) mod backup;
+pub(crate) mod cluster;
 pub(crate) mod domain;
 pub(crate) mod fsck;
 pub(crate) mod list;

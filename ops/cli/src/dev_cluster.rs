@@ -3,7 +3,8 @@
 //! Node N listens at 127.0.0.N, so a name or a list of addresses leads clients to all of them. Lines
 //! on standard input act on nodes: `kill N` cuts one off in the middle of whatever it does, as a
 //! crash would; `drain N` lets one say goodbye; `start N` starts it again. Each is answered with a
-//! line on standard output.
+//! line on standard output. A node that administrators drain (`rookery cluster drain`) ends and is
+//! started again, as by a supervisor, to stand aside until it is undrained.
 
 mod control;
 
@@ -11,14 +12,16 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    task::Poll,
     time::Duration,
 };
 
 use env::Env;
+use futures_util::future::LocalBoxFuture;
 use kv::Faults;
 use node::{
-    Node,
-    admin::{endpoint, token::AdminToken},
+    Node, StartError,
+    admin::{self, Admin, AdminError, endpoint, token::AdminToken},
     config::{BlobEngine, Blobs, Config, Engine, PortBase, Store, Wakeups},
     stores::{OpenStores, Stores},
 };
@@ -70,6 +73,7 @@ pub(crate) fn run(args: &DevClusterArgs) -> Result<(), CliError> {
             count: args.nodes,
             wakeups: args.wakeups.into(),
             nodes: BTreeMap::new(),
+            aside: BTreeMap::new(),
         };
         let served = Box::pin(serve(cluster)).await;
         let closed = open.close().await.map_err(CliError::Close);
@@ -111,7 +115,11 @@ struct Cluster {
     count: u8,
     wakeups: Wakeups,
     nodes: BTreeMap<u8, Node>,
+    /// Nodes that are being started, and wait until administrators want them to serve.
+    aside: BTreeMap<u8, Starting>,
 }
+
+type Starting = LocalBoxFuture<'static, Result<Node, StartError>>;
 
 impl Cluster {
     fn config(&self, number: u8) -> Config {
@@ -119,27 +127,47 @@ impl Cluster {
         config(&self.data, self.base, number, address, self.wakeups)
     }
 
-    async fn start(&mut self, number: u8) -> Result<(), CliError> {
+    /// Starts a node; one that is drained stands aside, and is started further beside the others.
+    async fn start(&mut self, number: u8) -> Result<Started, CliError> {
         let config = self.config(number);
         create_data_folder(&config.data)?;
         let env = Env::system();
         // One token opens all of them.
         AdminToken::load_or_create(&self.data, &env)?.save(&config.data)?;
         let db = self.stores.db.handle_with_faults(env.clone(), Faults::default());
+        let admin = Admin { db: db.clone(), env: env.clone() };
+        let is_drained = match admin::cluster::node(&admin, &config.cluster.node).await {
+            Ok(known) => known.drain,
+            Err(AdminError::NoNode(_)) => false,
+            Err(error) => return Err(error.into()),
+        };
         let stores = Stores { db, ..self.stores.clone() };
-        let admin_address = config.listen.http.first().copied();
-        let node = Box::pin(Node::start_on(stores, config, env)).await?;
-        if let Some(address) = admin_address {
-            // The command line finds the node that was started last.
-            endpoint::publish(&self.data, address)
+        // The command line finds the node that was started last.
+        if let Some(address) = config.listen.http.first() {
+            endpoint::publish(&self.data, *address)
                 .map_err(|source| CliError::File { path: self.data.clone(), source })?;
         }
-        self.nodes.insert(number, node);
+        let starting: Starting = Box::pin(Node::start_on(stores, config, env));
+        if is_drained {
+            self.aside.insert(number, starting);
+            return Ok(Started::Aside);
+        }
+        self.nodes.insert(number, starting.await?);
+        Ok(Started::Serving)
+    }
+
+    /// Ends a node that was asked to, and starts it again.
+    async fn end_as_asked(&mut self, number: u8) -> Result<(), CliError> {
+        if let Some(node) = self.nodes.remove(&number) {
+            tracing::info!(number, "draining");
+            Box::pin(node.drain()).await;
+            self.start(number).await?;
+        }
         Ok(())
     }
 
     /// Starts a node whose ports a killed one may still hold: its tasks end at their next step.
-    async fn start_again(&mut self, number: u8) -> Result<(), CliError> {
+    async fn start_again(&mut self, number: u8) -> Result<Started, CliError> {
         let env = Env::system();
         let patience = env.monotonic() + PORTS_FREE_WITHIN;
         loop {
@@ -159,13 +187,21 @@ impl Cluster {
         if !(1..=self.count).contains(&number) {
             return Err(format!("there is no node {number}"));
         }
+        if let Some(starting) = self.aside.remove(&number) {
+            if action == Action::Start {
+                self.aside.insert(number, starting);
+                return Err(format!("node {number} stands aside: undrain it"));
+            }
+            return Ok(format!("{} {number}", action.done()));
+        }
         match (action, self.nodes.remove(&number)) {
             (Action::Start, Some(node)) => {
                 self.nodes.insert(number, node);
                 Err(format!("node {number} runs"))
             }
             (Action::Start, None) => match self.start_again(number).await {
-                Ok(()) => Ok(format!("started {number}")),
+                Ok(Started::Serving) => Ok(format!("started {number}")),
+                Ok(Started::Aside) => Ok(format!("aside {number}")),
                 Err(error) => Err(error.to_string()),
             },
             (Action::Kill | Action::Drain, None) => Err(format!("node {number} does not run")),
@@ -181,10 +217,58 @@ impl Cluster {
     }
 
     async fn drain(&mut self) {
+        self.aside.clear();
         let nodes = std::mem::take(&mut self.nodes);
         let drains: Vec<_> = nodes.into_values().map(|node| Box::pin(node.drain())).collect();
         futures_util::future::join_all(drains).await;
     }
+}
+
+/// Completes when administrators want a node to end.
+async fn asked_to_end(nodes: &BTreeMap<u8, Node>) -> u8 {
+    let asked: Vec<_> = nodes
+        .iter()
+        .map(|(number, node)| {
+            Box::pin(async move {
+                let _why = node.asked_to_end().await;
+                *number
+            })
+        })
+        .collect();
+    match asked.is_empty() {
+        true => std::future::pending().await,
+        false => futures_util::future::select_all(asked).await.0,
+    }
+}
+
+/// Goes on with starting the nodes that stand aside; completes when one serves or fails.
+async fn serve_again(aside: &mut BTreeMap<u8, Starting>) -> Result<(u8, Node), StartError> {
+    let (number, started) = std::future::poll_fn(|cx| {
+        let ready =
+            aside.iter_mut().find_map(|(number, starting)| match starting.as_mut().poll(cx) {
+                Poll::Ready(started) => Some((*number, started)),
+                Poll::Pending => None,
+            });
+        ready.map_or(Poll::Pending, Poll::Ready)
+    })
+    .await;
+    aside.remove(&number);
+    Ok((number, started?))
+}
+
+/// What happens next to a cluster that serves.
+enum Event {
+    Signal(Request),
+    AskedToEnd(u8),
+    ServesAgain(Box<Result<(u8, Node), StartError>>),
+    Order(Result<Order, String>),
+}
+
+/// What came of a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Started {
+    Serving,
+    Aside,
 }
 
 /// A development node's configuration at an address of its own.
@@ -207,7 +291,9 @@ async fn serve(mut cluster: Cluster) -> Result<(), CliError> {
     let output = Output::human();
     for number in 1..=cluster.count {
         tokio::select! {
-            started = cluster.start(number) => started?,
+            started = cluster.start(number) => {
+                started?;
+            }
             () = signals.end() => return Ok(()),
         }
     }
@@ -223,12 +309,23 @@ async fn serve(mut cluster: Cluster) -> Result<(), CliError> {
     output.line(format_args!("all ready"))?;
     let mut orders = control::read();
     loop {
-        tokio::select! {
-            request = signals.next() => match request {
-                Request::End => break,
-                Request::Reload => tracing::info!("nothing to read again"),
-            },
-            Some(order) = orders.recv() => {
+        let Cluster { nodes, aside, .. } = &mut cluster;
+        let event = tokio::select! {
+            request = signals.next() => Event::Signal(request),
+            number = asked_to_end(nodes) => Event::AskedToEnd(number),
+            started = serve_again(aside) => Event::ServesAgain(Box::new(started)),
+            Some(order) = orders.recv() => Event::Order(order),
+        };
+        match event {
+            Event::Signal(Request::End) => break,
+            Event::Signal(Request::Reload) => tracing::info!("nothing to read again"),
+            Event::AskedToEnd(number) => cluster.end_as_asked(number).await?,
+            Event::ServesAgain(started) => {
+                let (number, node) = (*started)?;
+                tracing::info!(number, "serves again");
+                cluster.nodes.insert(number, node);
+            }
+            Event::Order(order) => {
                 let answer = match order {
                     Ok(order) => cluster.act(order).await,
                     Err(reason) => Err(reason),

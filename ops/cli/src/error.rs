@@ -82,6 +82,23 @@ pub(crate) enum CliError {
     /// The check did not come to its end, or not to all.
     #[error("the store is not checked: {0}")]
     Unchecked(String),
+    /// The cluster was looked at, and not all is well.
+    #[error("not all is well: {0} problems")]
+    Unwell(usize),
+    /// The cluster could not be looked at.
+    #[error("the cluster cannot be looked at: {0}")]
+    Unseen(String),
+    /// Not every node has told its sessions.
+    #[error("the sessions of these nodes are missing: {0}")]
+    Incomplete(String),
+    /// A node was told to drain, and has not come to its end in time.
+    #[error("node {node} is told to drain, and is {state}")]
+    NotDrained {
+        /// Its name.
+        node: String,
+        /// How it was seen last.
+        state: String,
+    },
     /// Another process runs under this node's name.
     #[error("another process has taken this node's name: give each its own (cluster.node)")]
     Superseded,
@@ -97,7 +114,8 @@ impl CliError {
             Self::Usage(_)
             | Self::Config(_)
             | Self::Bench(bench::BenchError::Usage(_))
-            | Self::Unchecked(_) => 2,
+            | Self::Unchecked(_)
+            | Self::Unseen(_) => 2,
             Self::Admin(_)
             | Self::Remote(_)
             | Self::Open(_)
@@ -115,6 +133,9 @@ impl CliError {
             | Self::Restore(_)
             | Self::Renew(_)
             | Self::Damaged(_)
+            | Self::Unwell(_)
+            | Self::Incomplete(_)
+            | Self::NotDrained { .. }
             | Self::Superseded
             | Self::Interrupted => 1,
         }

@@ -1,7 +1,8 @@
 //! The `rookery` command: starts nodes and administers them.
 //!
 //! Exit codes: 0 done; 1 refused or failed; 2 the command line or the configuration is wrong. Of
-//! `rookery fsck`: 0 all is right; 1 something is not; 2 it could not be checked.
+//! `rookery fsck`, `rookery cluster status` and `rookery cluster doctor`: 0 all is right; 1 something
+//! is not; 2 it could not be checked.
 //! Results go to standard output, everything else to standard error.
 //!
 //! Deliberately absent: logic that a node needs. That is in the library crate `node`.
@@ -14,6 +15,7 @@ mod error;
 mod logging;
 mod output;
 mod password;
+mod pause;
 mod progress;
 mod remote;
 mod serve;
@@ -56,6 +58,7 @@ fn run(args: Args) -> Result<(), CliError> {
         Command::Account(account) => commands::account::run(account),
         Command::Alias(alias) => commands::list::run_alias(alias),
         Command::Group(group) => commands::list::run_group(group),
+        Command::Cluster(cluster) => commands::cluster::run(cluster),
         Command::Fsck(fsck) => commands::fsck::run(&fsck),
         Command::Backup(backup) => commands::backup::backup(&backup),
         Command::Restore(restore) => commands::backup::restore(&restore),

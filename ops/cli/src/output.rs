@@ -49,6 +49,36 @@ impl Output {
         print(&format!("{line}\n"))
     }
 
+    /// One line for people; programs find the same in what they are given.
+    pub(crate) fn remark(&self, line: fmt::Arguments<'_>) -> Result<(), CliError> {
+        match self.reader {
+            Reader::Person => self.line(line),
+            Reader::Program => Ok(()),
+        }
+    }
+
+    /// Characters as they are.
+    pub(crate) fn raw(&self, text: &str) -> Result<(), CliError> {
+        print(text)
+    }
+
+    /// Something of several tables for people, one line for programs.
+    pub(crate) fn whole(
+        &mut self,
+        thing: &impl Serialize,
+        tables: impl FnOnce(&mut Self) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        match self.reader {
+            Reader::Person => tables(self),
+            Reader::Program => print(&json_line(thing)),
+        }
+    }
+
+    /// What comes next has other columns.
+    pub(crate) fn next_table(&mut self) {
+        self.widths.clear();
+    }
+
     /// What was done: a sentence for people, the result for programs.
     pub(crate) fn done(
         &self,

@@ -193,6 +193,59 @@ pub async fn next_listener(
     Ok(next)
 }
 
+/// Interests of which only one of the two keys is there, among some of all, and the key from which
+/// another transaction goes on. An account that tells a listener which does not list it would go on
+/// for ever; one that a listener lists and that does not tell it lets it wait in vain.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn halves(
+    tx: &Transaction,
+    from: Option<&[u8]>,
+) -> Result<(Vec<(AccountId, ListenerId)>, Option<Vec<u8>>), StoreError> {
+    let (begin, end) = range_of(pack(&(Subspace::Interest as u64,)));
+    let begin = from.map_or(begin, <[u8]>::to_vec);
+    let query = RangeQuery::new(begin, end).limit(limits::INTERESTS_PER_TRANSACTION).snapshot();
+    let rows = tx.range(query).next_page().await?.unwrap_or_default();
+    let mut halves = Vec::new();
+    for row in &rows {
+        let (account, listener, other) = match tuple::unpack::<(u64, u64, u64)>(&row.key) {
+            Ok((_, account, listener)) => {
+                let (account, listener) = (AccountId(account), ListenerId(listener));
+                (account, listener, of_listener_key(listener, account))
+            }
+            Err(_) => {
+                let (_, _, listener, account): (u64, String, u64, u64) = tuple::unpack(&row.key)
+                    .map_err(|_| StoreError::damaged("interest", "a key without its account"))?;
+                let (account, listener) = (AccountId(account), ListenerId(listener));
+                (account, listener, interest_key(account, listener))
+            }
+        };
+        if tx.get_snapshot(&other).await?.is_none() {
+            halves.push((account, listener));
+        }
+    }
+    Ok((halves, rows.last().map(|row| [&row.key[..], &[0]].concat())))
+}
+
+/// Makes an interest whole of which only one key is there: its listener is told once too often at
+/// worst.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn mend_half(
+    tx: &Transaction,
+    account: AccountId,
+    listener: ListenerId,
+) -> Result<(), StoreError> {
+    let here = tx.get(&interest_key(account, listener)).await?.is_some();
+    let there = tx.get(&of_listener_key(listener, account)).await?.is_some();
+    if here != there {
+        listen(tx, account, listener);
+    }
+    Ok(())
+}
+
 fn remaining(rows: usize, limit: usize) -> Remaining {
     if rows < limit { Remaining::None } else { Remaining::Some }
 }

@@ -18,6 +18,17 @@ pub(super) enum Action {
     Start,
 }
 
+impl Action {
+    /// How it is answered once it is done.
+    pub(super) fn done(self) -> &'static str {
+        match self {
+            Self::Kill => "killed",
+            Self::Drain => "drained",
+            Self::Start => "started",
+        }
+    }
+}
+
 /// One line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Order {

@@ -1,0 +1,126 @@
+//! The admin API of the cluster as a whole; any node answers for all.
+//!
+//! | method and path below `/admin/v1/cluster` | does |
+//! |---|---|
+//! | GET `/` | tells how all is ([`Status`]) |
+//! | GET `/nodes` | lists nodes |
+//! | GET, DELETE `/nodes/NAME` | shows one; forgets one that does not run |
+//! | PUT `/nodes/NAME/wish` | sets `{wish}`: `drain` or `serve` |
+//! | GET `/sessions` | lists sessions ([`SessionQuery`]): of all nodes, or with `?local` of this one |
+//! | DELETE `/sessions/ID` | has a session say goodbye, whichever node has it |
+//! | GET `/work` | tells of each kind of work |
+//! | GET `/work/KIND`, `/work/KIND/ZONE` | lists a kind's zones, a zone's items |
+//! | GET `/doctor` | tells what is wrong; takes a few seconds |
+
+use axum::{
+    Router,
+    extract::State,
+    routing::{get, put},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ApiError, HttpParts,
+    api::{Answer, At, Body, In, Removed, Store, answer, removed},
+};
+use crate::admin::{
+    Page, PageQuery,
+    cluster::{
+        self, EndedSession, ItemInfo, NodeInfo, Report, SessionPage, SessionQuery, Status, Wish,
+        WorkInfo, ZoneInfo,
+    },
+};
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WishBody {
+    wish: Wanted,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Wanted {
+    Drain,
+    Serve,
+}
+
+pub(super) fn router() -> Router<HttpParts> {
+    Router::new()
+        .route("/", get(status))
+        .route("/nodes", get(nodes))
+        .route("/nodes/{name}", get(node).delete(forget))
+        .route("/nodes/{name}/wish", put(wish))
+        .route("/sessions", get(sessions))
+        .route("/sessions/{id}", axum::routing::delete(end_session))
+        .route("/work", get(work))
+        .route("/work/{kind}", get(zones))
+        .route("/work/{kind}/{zone}", get(items))
+        .route("/doctor", get(doctor))
+}
+
+async fn status(State(parts): State<HttpParts>) -> Answer<Status> {
+    let blobs = Some(parts.checker.blobs());
+    answer(cluster::status(&parts.admin, blobs, parts.fleet.here()).await)
+}
+
+async fn nodes(Store(admin): Store, In(query): In<PageQuery>) -> Answer<Page<NodeInfo>> {
+    answer(cluster::nodes(&admin, &query).await)
+}
+
+async fn node(Store(admin): Store, At(name): At<String>) -> Answer<NodeInfo> {
+    answer(cluster::node(&admin, &name).await)
+}
+
+async fn forget(Store(admin): Store, At(name): At<String>) -> Removed {
+    removed(cluster::forget(&admin, &name).await)
+}
+
+async fn wish(
+    Store(admin): Store,
+    At(name): At<String>,
+    Body(body): Body<WishBody>,
+) -> Answer<NodeInfo> {
+    let wish = match body.wish {
+        Wanted::Drain => Wish::Drain,
+        Wanted::Serve => Wish::Serve,
+    };
+    answer(cluster::wish(&admin, &name, wish).await)
+}
+
+async fn sessions(
+    State(parts): State<HttpParts>,
+    In(query): In<SessionQuery>,
+) -> Answer<SessionPage> {
+    answer(cluster::list_sessions(&parts.admin, &*parts.fleet, &query).await)
+}
+
+async fn end_session(
+    State(parts): State<HttpParts>,
+    At(id): At<String>,
+) -> Result<axum::Json<EndedSession>, ApiError> {
+    answer(cluster::end_session(&parts.admin, &*parts.fleet, &id).await)
+}
+
+async fn work(Store(admin): Store) -> Answer<Vec<WorkInfo>> {
+    answer(cluster::kinds(&admin).await)
+}
+
+async fn zones(
+    Store(admin): Store,
+    At(kind): At<String>,
+    In(query): In<PageQuery>,
+) -> Answer<Page<ZoneInfo>> {
+    answer(cluster::zones(&admin, &kind, &query).await)
+}
+
+async fn items(
+    Store(admin): Store,
+    At((kind, zone)): At<(String, String)>,
+    In(query): In<PageQuery>,
+) -> Answer<Page<ItemInfo>> {
+    answer(cluster::items(&admin, &kind, &zone, &query).await)
+}
+
+async fn doctor(State(parts): State<HttpParts>) -> Answer<Report> {
+    answer(cluster::doctor(&parts.admin, Some(parts.checker.blobs())).await)
+}

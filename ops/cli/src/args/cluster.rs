@@ -1,0 +1,58 @@
+//! `rookery cluster …`
+
+use clap::Subcommand;
+
+const EXIT_CODES: &str = "Exit codes of status and doctor: 0 all is well; 1 something is wrong; 2 it could not be \
+     looked at.";
+
+#[derive(Debug, Subcommand)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) enum ClusterCommand {
+    /// Show nodes, store, blobs and work at one glance
+    Status {
+        /// Look again every second; with --json, a line each
+        #[arg(long)]
+        watch: bool,
+    },
+    /// List all nodes, and those that were and are not forgotten
+    Nodes,
+    /// Have a node end its sessions, hand back its work and stand aside, now and when it is started
+    /// again
+    Drain {
+        node: String,
+        /// Do not wait until it has done so
+        #[arg(long)]
+        no_wait: bool,
+        /// Wait so long at most
+        #[arg(long, value_name = "SECONDS", default_value_t = 60, conflicts_with = "no_wait")]
+        timeout: u64,
+    },
+    /// Let a drained node serve again
+    Undrain { node: String },
+    /// Forget a node that has ended and is not to come back
+    Forget { node: String },
+    /// List clients' sessions, on all nodes
+    Sessions {
+        /// Only those of the node that is asked
+        #[arg(long)]
+        local: bool,
+        /// Only those of this account
+        #[arg(long, value_name = "ADDRESS")]
+        account: Option<String>,
+    },
+    /// Have a session say goodbye, whichever node has it
+    KillSession {
+        /// As the list and the log show it
+        id: String,
+    },
+    /// Show what there is to do: each kind of work, the zones of one, the items of one of these
+    Work {
+        /// Such as outbound or blob-sweep
+        kind: Option<String>,
+        /// Such as a destination's domain
+        #[arg(requires = "kind")]
+        zone: Option<String>,
+    },
+    /// Say what is wrong, and what to do
+    Doctor,
+}
