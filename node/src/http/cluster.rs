@@ -9,7 +9,7 @@
 //! | GET `/sessions` | lists sessions ([`SessionQuery`]): of all nodes, or with `?local` of this one |
 //! | DELETE `/sessions/ID` | has a session say goodbye, whichever node has it |
 //! | GET `/work` | tells of each kind of work |
-//! | GET `/work/KIND`, `/work/KIND/ZONE` | lists a kind's zones, a zone's items |
+//! | GET `/work` and `/KIND`, `/KIND/ZONE` behind it | lists a kind's zones, a zone's items |
 //! | GET `/doctor` | tells what is wrong; takes a few seconds |
 
 use axum::{
@@ -52,10 +52,15 @@ pub(super) fn router() -> Router<HttpParts> {
         .route("/nodes/{name}/wish", put(wish))
         .route("/sessions", get(sessions))
         .route("/sessions/{id}", axum::routing::delete(end_session))
-        .route("/work", get(work))
-        .route("/work/{kind}", get(zones))
-        .route("/work/{kind}/{zone}", get(items))
+        .nest("/work", work_router())
         .route("/doctor", get(doctor))
+}
+
+fn work_router() -> Router<HttpParts> {
+    Router::new()
+        .route("/", get(work))
+        .route("/{kind}", get(zones))
+        .route("/{kind}/{zone}", get(items))
 }
 
 async fn status(State(parts): State<HttpParts>) -> Answer<Status> {
