@@ -2,7 +2,7 @@
 //!
 //! | key | value | lifecycle |
 //! |---|---|---|
-//! | (Secret, "ticket", number) | [`Record`] | made by the first node that finds the newest too old; cleared once no ticket under it can be in use |
+//! | (Secret, "ticket", number) | `Record` | made by the first node that finds the newest too old; cleared once no ticket under it can be in use |
 //!
 //! Whoever reads the store can read these keys, as it can read the mail that they protect on its
 //! way.

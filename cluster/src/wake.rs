@@ -3,7 +3,7 @@
 //! An account on which a session waits is an *interest* of the node's epoch, in the store. A
 //! transaction that changes the account writes to the inbox of each epoch that is interested, and
 //! rings its bell. The node reads its inbox when the bell that it watches rings, and every
-//! [`limits::INBOX_PERIOD`] in any case. A datagram from the writer comes before either.
+//! [`crate::limits::INBOX_PERIOD`] in any case. A datagram from the writer comes before either.
 //!
 //! Architecture invariants:
 //! - A session that waits does so only after its node's interest was committed, and looks at the

@@ -21,14 +21,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn join(db: &Database, env: &Env, name: &str) -> Membership {
     let registration = Registration {
-        name: NodeName::parse(name).unwrap(),
+        name: NodeName::parse(name).expect("a name"),
         release: "1".to_owned(),
         address: String::new(),
         certificate: Vec::new(),
         admin_address: String::new(),
         time_to_live: TIME_TO_LIVE,
     };
-    Membership::join(db.clone(), env.clone(), registration).await.unwrap()
+    Membership::join(db.clone(), env.clone(), registration).await.expect("the store lets it join")
 }
 
 /// Blocks its whole runtime with an item in hand until it may go on, then completes the item in a
@@ -38,6 +38,13 @@ struct Sleeper {
     began: mpsc::Sender<()>,
     go_on: Mutex<mpsc::Receiver<()>>,
     result: mpsc::Sender<Result<(), String>>,
+}
+
+impl Sleeper {
+    fn sleep(&self) {
+        let go_on = self.go_on.lock().expect("nobody panics with it");
+        go_on.recv_timeout(PATIENCE).expect("the test lets it go on");
+    }
 }
 
 impl Worker for Sleeper {
@@ -56,8 +63,8 @@ impl Worker for Sleeper {
     fn work<'a>(&'a self, held: &'a Held, item: &'a Item) -> BoxFuture<'a, Result<Done, String>> {
         Box::pin(async move {
             assert!(held.fence.is_live());
-            self.began.send(()).unwrap();
-            self.go_on.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+            self.began.send(()).expect("the test waits");
+            self.sleep();
             assert!(!held.fence.is_live(), "it would act once more");
             let complete = |tx: kv::Transaction| async move {
                 held.complete(&tx, item).await?;
@@ -65,7 +72,7 @@ impl Worker for Sleeper {
                 Ok::<_, ClusterError>(())
             };
             let result = self.db.run(complete).await.map_err(|error| error.to_string());
-            self.result.send(result.clone()).unwrap();
+            self.result.send(result.clone()).expect("the test waits");
             result.map(|()| Done::Completed)
         })
     }
@@ -90,13 +97,13 @@ impl Worker for Diligent {
     }
 
     fn work<'a>(&'a self, _held: &'a Held, item: &'a Item) -> BoxFuture<'a, Result<Done, String>> {
-        self.did.send(item.id.clone()).unwrap();
+        self.did.send(item.id.clone()).expect("the test waits");
         Box::pin(std::future::ready(Ok(Done::Finished)))
     }
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
 #[test]

@@ -44,14 +44,16 @@ impl World<'_> {
 impl Machine {
     pub(crate) async fn join(&self, name: &str) -> Membership {
         let registration = Registration {
-            name: NodeName::parse(name).unwrap(),
+            name: NodeName::parse(name).expect("a name"),
             release: "1".to_owned(),
             address: String::new(),
             certificate: Vec::new(),
             admin_address: String::new(),
             time_to_live: TIME_TO_LIVE,
         };
-        Membership::join(self.db.clone(), self.env.clone(), registration).await.unwrap()
+        Membership::join(self.db.clone(), self.env.clone(), registration)
+            .await
+            .expect("the store lets it join")
     }
 
     pub(crate) fn cut_off(&self) {
@@ -64,7 +66,7 @@ impl Machine {
 }
 
 pub(crate) async fn standing(member: &Membership, wanted: impl Fn(Standing) -> bool) -> Standing {
-    *member.standing().wait_for(|standing| wanted(*standing)).await.unwrap()
+    *member.standing().wait_for(|standing| wanted(*standing)).await.expect("it is a member")
 }
 
 /// Waits until a member sees exactly these names.
@@ -75,7 +77,7 @@ pub(crate) async fn sees(member: &Membership, names: &[&str]) {
         seen.sort_unstable();
         seen == names
     });
-    seen.await.unwrap();
+    seen.await.expect("it is a member");
 }
 
 /// Runs `script` in a fresh world, and fails where it hangs.

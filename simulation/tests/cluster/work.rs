@@ -48,7 +48,7 @@ impl Worker for Counter {
 
     fn work<'a>(&'a self, held: &'a Held, item: &'a Item) -> BoxFuture<'a, Result<Done, String>> {
         Box::pin(async move {
-            let takes = u64::try_from(self.takes.as_micros()).unwrap();
+            let takes = u64::try_from(self.takes.as_micros()).expect("hours at most");
             self.env.sleep(Duration::from_micros(self.env.random_below(takes))).await;
             let count = |tx: kv::Transaction| async move {
                 if held.complete(&tx, item).await? == Completion::Ours {
@@ -76,7 +76,7 @@ fn start(machine: &Machine, member: &Membership, worker: Arc<dyn Worker>) -> Run
 async fn enqueue(db: &Database, zone: &str, due: Timestamp, id: &[u8]) {
     db.run(|tx| async move { work::enqueue(&tx, KIND, zone, due, id, b"item").await })
         .await
-        .unwrap();
+        .expect("the store takes it");
 }
 
 async fn rows(db: &Database, prefix: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -85,7 +85,11 @@ async fn rows(db: &Database, prefix: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
         let query = query.clone();
         async move { tx.range(query).collect().await }
     });
-    rows.await.unwrap().into_iter().map(|row| (row.key.to_vec(), row.value.to_vec())).collect()
+    rows.await
+        .expect("the store answers")
+        .into_iter()
+        .map(|row| (row.key.to_vec(), row.value.to_vec()))
+        .collect()
 }
 
 /// Waits until nothing is left to do.
@@ -200,7 +204,10 @@ impl Worker for Stubborn {
         Box::pin(async move {
             let tries = self.tries.fetch_add(1, Ordering::SeqCst);
             assert_eq!(item.failures as usize, tries);
-            self.times.lock().unwrap().push(self.env.monotonic().since_start().as_secs());
+            self.times
+                .lock()
+                .expect("nobody panics with it")
+                .push(self.env.monotonic().since_start().as_secs());
             if tries < 5 { Err("not yet".to_owned()) } else { Ok(Done::Finished) }
         })
     }
