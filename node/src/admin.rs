@@ -133,6 +133,9 @@ pub enum AdminError {
     /// Nodes that may have the session did not answer.
     #[error("there is no session {0} on the nodes that answered; these did not: {1}")]
     Unanswered(String, String),
+    /// There is no such setting, or the value does not fit.
+    #[error(transparent)]
+    Setting(crate::settings::SettingError),
     /// Another check runs.
     #[error("another check of this server's store is running")]
     Checking,

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use crate::{
     admin::{
         Admin,
-        cluster::OwnNode,
+        cluster::{Fleet, OwnNode, Wired},
         endpoint,
         fsck::Checker,
         token::{AdminToken, TokenError},
@@ -186,8 +186,14 @@ impl Node {
         let sweeper = Sweeper::new(env.clone(), db, blobs, SweepSettings::default());
         services.metrics.watch_sweeper(sweeper.counts());
         let sessions = Sessions::new(services.settings.subscribe());
+        let own = OwnNode::new(sessions.clone(), peers.membership.clone());
+        peers.answering.begin(&own);
+        let fleet: Arc<dyn Fleet> = match &peers.mesh {
+            Some(mesh) => Wired::new(own, Arc::clone(mesh)),
+            None => own,
+        };
         let parts = HttpParts {
-            fleet: OwnNode::new(sessions.clone(), peers.membership.clone()),
+            fleet,
             env: env.clone(),
             metrics: services.metrics.clone(),
             readiness: readiness.clone(),

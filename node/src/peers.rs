@@ -22,6 +22,7 @@ use mail::{AccountId, ListenerId, ModSeq};
 use tokio::sync::watch;
 
 use crate::{
+    admin::cluster::Answering,
     announce::Elsewhere,
     config::{Config, Wakeups},
     hub::Hub,
@@ -35,6 +36,8 @@ pub(crate) struct Peers {
     pub(crate) membership: Membership,
     pub(crate) ears: Ears,
     pub(crate) mesh: Option<Arc<Mesh>>,
+    /// What other nodes are answered with.
+    pub(crate) answering: Answering,
     /// Keeps the mesh's roster equal to the membership's.
     _roster: Option<Task<()>>,
 }
@@ -66,9 +69,10 @@ impl Peers {
         config: &Config,
         hub: &Hub,
     ) -> Result<Self, JoinError> {
+        let answering = Answering::default();
         let link = match config.listen.mesh.first() {
             Some(address) if config.cluster.wakeups == Wakeups::Mesh => {
-                Some(Link::open(env, *address, hub).await?)
+                Some(Link::open(env, *address, hub, &answering).await?)
             }
             _ => None,
         };
@@ -102,7 +106,7 @@ impl Peers {
             }
             None => (None, None),
         };
-        Ok(Self { membership, ears, mesh, _roster: roster })
+        Ok(Self { membership, ears, mesh, answering, _roster: roster })
     }
 
     /// Whether administrators want the node to stand aside.
@@ -135,11 +139,16 @@ struct Link {
 }
 
 impl Link {
-    async fn open(env: &Env, address: SocketAddr, hub: &Hub) -> Result<Self, JoinError> {
+    async fn open(
+        env: &Env,
+        address: SocketAddr,
+        hub: &Hub,
+        answering: &Answering,
+    ) -> Result<Self, JoinError> {
         let identity = Identity::generate(env);
         let certificate = identity.certificate().to_vec();
         let (own, peers) = (watch::Sender::new(None), watch::Sender::default());
-        let service = Arc::new(Served { hub: hub.clone() });
+        let service = Arc::new(Served { hub: hub.clone(), answering: answering.clone() });
         let mesh = Mesh::start(
             env.clone(),
             address,
@@ -157,6 +166,7 @@ impl Link {
 /// What this node does for others.
 struct Served {
     hub: Hub,
+    answering: Answering,
 }
 
 impl Service for Served {
@@ -166,14 +176,8 @@ impl Service for Served {
         }
     }
 
-    fn request(
-        &self,
-        _from: Epoch,
-        _request: Bytes,
-        _reply: ReplySender,
-    ) -> BoxFuture<'static, ()> {
-        // Nothing is asked yet; a newer release may ask, and takes a reset for "unknown".
-        Box::pin(std::future::ready(()))
+    fn request(&self, _from: Epoch, request: Bytes, reply: ReplySender) -> BoxFuture<'static, ()> {
+        Box::pin(self.answering.clone().answer(request, reply))
     }
 }
 

@@ -104,10 +104,11 @@ impl Settings {
     }
 
     /// The settings with their values, as texts.
-    pub fn values(&mut self) -> Vec<(&'static str, String)> {
+    pub fn values(&self) -> Vec<(&'static str, String)> {
+        let mut copy = self.clone();
         let mut values: Vec<_> = NUMBERS_SHARED
             .iter()
-            .map(|number| (number.name, (number.field)(self).to_string()))
+            .map(|number| (number.name, (number.field)(&mut copy).to_string()))
             .collect();
         values.push((LOG_LEVEL, self.log_level.clone()));
         values
@@ -188,7 +189,7 @@ mod tests {
         assert!(refused(&mut settings, "limits.recipients_max", "1001").contains("100 to 1000"));
         assert!(refused(&mut settings, "log.level", "loud").contains("loud"));
         assert!(refused(&mut settings, "x", "1").starts_with("there is no setting x; there are "));
-        for (name, value) in settings.clone().values() {
+        for (name, value) in settings.values() {
             settings.set(name, &value).unwrap();
         }
         assert_eq!(settings.values().len(), names().len());

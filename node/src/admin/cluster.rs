@@ -10,8 +10,10 @@
 //! - Wall clocks are compared for people alone; nothing is decided by them.
 
 mod doctor;
+mod fleet;
 mod health;
 mod sessions;
+mod settings;
 mod work;
 
 use std::collections::BTreeMap;
@@ -30,11 +32,13 @@ use serde::{Deserialize, Serialize};
 
 pub use cluster::membership::registry::Wish;
 pub use doctor::{Finding, Report, Severity, doctor};
+pub(crate) use fleet::{Answering, Wired};
 pub use health::{Health, Probe};
 pub use sessions::{
     EndedSession, Fleet, NotReached, Nowhere, OwnNode, SessionFilter, SessionInfo, SessionPage,
     SessionQuery, Unanswered, end_session, list_sessions,
 };
+pub use settings::{SettingChange, SettingInfo, change_setting, setting_history, settings};
 pub use work::{
     ClaimedBy, Counted, FailingItem, ItemInfo, WorkInfo, WorkLag, ZoneInfo, items, kinds, lags,
     zones,

@@ -10,6 +10,9 @@
 //! | DELETE `/sessions/ID` | has a session say goodbye, whichever node has it |
 //! | GET `/work` | tells of each kind of work |
 //! | GET `/work` and `/KIND`, `/KIND/ZONE` behind it | lists a kind's zones, a zone's items |
+//! | GET `/settings` | lists settings |
+//! | PUT `/settings/NAME` | sets `{value}`, a text, or null for what each node's file says |
+//! | GET `/settings/history` | lists changes, the newest first |
 //! | GET `/doctor` | tells what is wrong; takes a few seconds |
 
 use axum::{
@@ -26,10 +29,11 @@ use super::{
 use crate::admin::{
     Page, PageQuery,
     cluster::{
-        self, EndedSession, ItemInfo, NodeInfo, Report, SessionPage, SessionQuery, Status, Wish,
-        WorkInfo, ZoneInfo,
+        self, EndedSession, ItemInfo, NodeInfo, Report, SessionPage, SessionQuery, SettingChange,
+        SettingInfo, Status, Wish, WorkInfo, ZoneInfo,
     },
 };
+use crate::limits::ADMIN_PAGE_ROWS_MAX;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -53,6 +57,9 @@ pub(super) fn router() -> Router<HttpParts> {
         .route("/sessions", get(sessions))
         .route("/sessions/{id}", axum::routing::delete(end_session))
         .nest("/work", work_router())
+        .route("/settings", get(settings))
+        .route("/settings/history", get(setting_history))
+        .route("/settings/{name}", put(change_setting))
         .route("/doctor", get(doctor))
 }
 
@@ -124,6 +131,32 @@ async fn items(
     In(query): In<PageQuery>,
 ) -> Answer<Page<ItemInfo>> {
     answer(cluster::items(&admin, &kind, &zone, &query).await)
+}
+
+async fn settings(Store(admin): Store) -> Answer<Vec<SettingInfo>> {
+    answer(cluster::settings(&admin).await)
+}
+
+async fn setting_history(
+    Store(admin): Store,
+    In(query): In<PageQuery>,
+) -> Answer<Vec<SettingChange>> {
+    let limit = query.limit.unwrap_or(ADMIN_PAGE_ROWS_MAX).min(ADMIN_PAGE_ROWS_MAX);
+    answer(cluster::setting_history(&admin, limit).await)
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewSetting {
+    value: Option<String>,
+}
+
+async fn change_setting(
+    Store(admin): Store,
+    At(name): At<String>,
+    Body(body): Body<NewSetting>,
+) -> Answer<SettingInfo> {
+    answer(cluster::change_setting(&admin, &name, body.value.as_deref(), "admin API").await)
 }
 
 async fn doctor(State(parts): State<HttpParts>) -> Answer<Report> {

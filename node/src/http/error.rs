@@ -97,6 +97,7 @@ fn status_and_code(refusal: &Refusal) -> (StatusCode, &'static str) {
             AdminError::NoNode(_) => (StatusCode::NOT_FOUND, "no_node"),
             AdminError::NodeRuns(_) => (StatusCode::CONFLICT, "node_runs"),
             AdminError::NoKind(_) => (StatusCode::NOT_FOUND, "no_kind"),
+            AdminError::Setting(_) => (StatusCode::UNPROCESSABLE_ENTITY, "setting"),
             AdminError::NoSession(_) => (StatusCode::NOT_FOUND, "no_session"),
             AdminError::Unanswered(..) => (StatusCode::BAD_GATEWAY, "unanswered"),
             AdminError::Checking => (StatusCode::CONFLICT, "checking"),

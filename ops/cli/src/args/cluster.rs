@@ -53,6 +53,27 @@ pub(crate) enum ClusterCommand {
         #[arg(requires = "kind")]
         zone: Option<String>,
     },
+    /// Settings that hold for all nodes
+    #[command(subcommand)]
+    Settings(SettingsCommand),
     /// Say what is wrong, and what to do
     Doctor,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SettingsCommand {
+    /// Show all settings, or one
+    Get {
+        /// Such as limits.message_bytes_max
+        name: Option<String>,
+    },
+    /// Set a setting on all nodes, or without a value let each node's file say
+    Set {
+        /// Such as limits.message_bytes_max
+        name: String,
+        /// As in the configuration file
+        value: Option<String>,
+    },
+    /// List changes, the newest first
+    History,
 }

@@ -6,6 +6,7 @@
 mod drain;
 mod look;
 mod rows;
+mod settings;
 
 use node::admin::cluster::{self, Nowhere, SessionPage, SessionQuery, Unanswered};
 use node::admin::{Page, PageQuery};
@@ -58,6 +59,9 @@ pub(crate) fn run(group: Group<ClusterCommand>) -> Result<(), CliError> {
             let node = &ended.session.node;
             output.done(format_args!("session {id} on {node} says goodbye"), &ended.session)
         }),
+        ClusterCommand::Settings(command) => {
+            with_backend(target, |backend, output| settings::run(backend, output, &command))
+        }
         ClusterCommand::Work { kind, zone } => with_backend(target, |backend, output| {
             work(backend, output, kind.as_deref(), zone.as_deref())
         }),

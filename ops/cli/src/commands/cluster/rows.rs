@@ -25,7 +25,7 @@ fn or_dash(text: Option<String>) -> String {
     text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned())
 }
 
-fn ago(at_ms: Option<i64>) -> String {
+pub(super) fn ago(at_ms: Option<i64>) -> String {
     or_dash(at_ms.map(|at| span(now_ms().saturating_sub(at))))
 }
 

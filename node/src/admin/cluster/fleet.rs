@@ -1,0 +1,122 @@
+//! Nodes asking each other over the mesh for what each alone knows.
+//!
+//! A request is JSON; the answer is a frame of JSON for each session. A node that does not know a
+//! request resets its answer.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use bytes::Bytes;
+use cluster::{
+    Epoch,
+    mesh::{Mesh, MeshError, ReplySender},
+};
+use env::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use super::{Fleet, NotReached, OwnNode, SessionFilter, SessionInfo};
+
+/// What one node asks of another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Request {
+    ListSessions(SessionFilter),
+    EndSession(u64),
+}
+
+/// All nodes: the own one by itself, the others over the mesh.
+pub(crate) struct Wired {
+    own: Arc<OwnNode>,
+    mesh: Arc<Mesh>,
+}
+
+impl fmt::Debug for Wired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Wired")
+    }
+}
+
+impl Wired {
+    pub(crate) fn new(own: Arc<OwnNode>, mesh: Arc<Mesh>) -> Arc<Self> {
+        Arc::new(Self { own, mesh })
+    }
+
+    async fn ask(&self, epoch: Epoch, request: &Request) -> Result<Vec<SessionInfo>, NotReached> {
+        let failed = |error: MeshError| NotReached(error.to_string());
+        let damaged = |error: serde_json::Error| NotReached(error.to_string());
+        let request = serde_json::to_vec(request).map_err(damaged)?;
+        let mut reply = self.mesh.request(epoch, request.into()).await.map_err(failed)?;
+        let mut sessions = Vec::new();
+        while let Some(frame) = reply.next().await.map_err(failed)? {
+            sessions.push(serde_json::from_slice(&frame).map_err(damaged)?);
+        }
+        Ok(sessions)
+    }
+}
+
+impl Fleet for Wired {
+    fn here(&self) -> Option<Epoch> {
+        self.own.here()
+    }
+
+    fn list_sessions(
+        &self,
+        epoch: Epoch,
+        filter: SessionFilter,
+    ) -> BoxFuture<'_, Result<Vec<SessionInfo>, NotReached>> {
+        match self.here() == Some(epoch) {
+            true => self.own.list_sessions(epoch, filter),
+            false => Box::pin(async move {
+                let mut found = self.ask(epoch, &Request::ListSessions(filter)).await?;
+                found.truncate(filter.limit);
+                Ok(found)
+            }),
+        }
+    }
+
+    fn end_session(
+        &self,
+        epoch: Epoch,
+        id: u64,
+    ) -> BoxFuture<'_, Result<Option<SessionInfo>, NotReached>> {
+        match self.here() == Some(epoch) {
+            true => self.own.end_session(epoch, id),
+            false => Box::pin(async move {
+                Ok(self.ask(epoch, &Request::EndSession(id)).await?.into_iter().next())
+            }),
+        }
+    }
+}
+
+/// What answers other nodes, once there is something to answer with. Cloning is one reference count.
+#[derive(Clone, Default)]
+pub(crate) struct Answering {
+    own: Arc<OnceLock<Arc<OwnNode>>>,
+}
+
+impl Answering {
+    /// Answers from now on.
+    pub(crate) fn begin(&self, own: &Arc<OwnNode>) {
+        // A second time is the same node.
+        let _first = self.own.set(Arc::clone(own));
+    }
+
+    /// Answers one request. What is not known is not answered: its asker sees the reset.
+    pub(crate) async fn answer(self, request: Bytes, mut reply: ReplySender) {
+        let Some(own) = self.own.get() else { return };
+        let Ok(request) = serde_json::from_slice::<Request>(&request) else { return };
+        let sessions = match request {
+            Request::ListSessions(filter) => own.own_sessions(filter),
+            Request::EndSession(id) => own.end_own_session(id).into_iter().collect(),
+        };
+        for session in sessions {
+            let Ok(frame) = serde_json::to_vec(&session) else { return };
+            if reply.send(frame.into()).await.is_err() {
+                return;
+            }
+        }
+        reply.finish();
+    }
+}
