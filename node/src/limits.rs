@@ -56,6 +56,12 @@ pub const LEAVE_RESERVE: Duration = Duration::from_secs(1);
 /// How often bytes that have come due are looked for.
 pub const BLOB_SWEEP_INTERVAL: Duration = Duration::from_mins(1);
 
+/// How long a node that has just registered may take to be known to the mesh of the one that asks.
+pub const FLEET_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Between two tries to reach it.
+pub const FLEET_PAUSE: Duration = Duration::from_millis(50);
+
 /// Shares of the accounts that nodes may walk over at once.
 pub const ACCOUNT_SHARES: u64 = 8;
 

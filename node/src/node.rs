@@ -189,7 +189,7 @@ impl Node {
         let own = OwnNode::new(sessions.clone(), peers.membership.clone());
         peers.answering.begin(&own);
         let fleet: Arc<dyn Fleet> = match &peers.mesh {
-            Some(mesh) => Wired::new(own, Arc::clone(mesh)),
+            Some(mesh) => Wired::new(env.clone(), own, Arc::clone(mesh)),
             None => own,
         };
         let parts = HttpParts {

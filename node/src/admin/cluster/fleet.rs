@@ -11,12 +11,13 @@ use std::{
 use bytes::Bytes;
 use cluster::{
     Epoch,
-    mesh::{Mesh, MeshError, ReplySender},
+    mesh::{Mesh, MeshError, Reply, ReplySender},
 };
-use env::BoxFuture;
+use env::{BoxFuture, Env};
 use serde::{Deserialize, Serialize};
 
 use super::{Fleet, NotReached, OwnNode, SessionFilter, SessionInfo};
+use crate::limits::{FLEET_PATIENCE, FLEET_PAUSE};
 
 /// What one node asks of another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +29,7 @@ enum Request {
 
 /// All nodes: the own one by itself, the others over the mesh.
 pub(crate) struct Wired {
+    env: Env,
     own: Arc<OwnNode>,
     mesh: Arc<Mesh>,
 }
@@ -39,15 +41,30 @@ impl fmt::Debug for Wired {
 }
 
 impl Wired {
-    pub(crate) fn new(own: Arc<OwnNode>, mesh: Arc<Mesh>) -> Arc<Self> {
-        Arc::new(Self { own, mesh })
+    pub(crate) fn new(env: Env, own: Arc<OwnNode>, mesh: Arc<Mesh>) -> Arc<Self> {
+        Arc::new(Self { env, own, mesh })
+    }
+
+    /// Asks a node that is registered; the mesh knows one that came a moment ago after the next look
+    /// at the store.
+    async fn reach(&self, epoch: Epoch, request: Bytes) -> Result<Reply, MeshError> {
+        let patience = self.env.monotonic() + FLEET_PATIENCE;
+        loop {
+            match self.mesh.request(epoch, request.clone()).await {
+                Err(MeshError::Unknown(_)) if self.env.monotonic() < patience => {
+                    self.own.look_again();
+                    self.env.sleep(FLEET_PAUSE).await;
+                }
+                reached => return reached,
+            }
+        }
     }
 
     async fn ask(&self, epoch: Epoch, request: &Request) -> Result<Vec<SessionInfo>, NotReached> {
         let failed = |error: MeshError| NotReached(error.to_string());
         let damaged = |error: serde_json::Error| NotReached(error.to_string());
         let request = serde_json::to_vec(request).map_err(damaged)?;
-        let mut reply = self.mesh.request(epoch, request.into()).await.map_err(failed)?;
+        let mut reply = self.reach(epoch, request.into()).await.map_err(failed)?;
         let mut sessions = Vec::new();
         while let Some(frame) = reply.next().await.map_err(failed)? {
             sessions.push(serde_json::from_slice(&frame).map_err(damaged)?);

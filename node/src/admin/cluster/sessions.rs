@@ -133,6 +133,11 @@ impl OwnNode {
         found.iter().map(|session| info(session, epoch)).collect()
     }
 
+    /// Has the next look at who is registered come now.
+    pub(super) fn look_again(&self) {
+        self.membership.hurry();
+    }
+
     /// Asks one of the own node's sessions to say goodbye.
     pub fn end_own_session(&self, id: u64) -> Option<SessionInfo> {
         let epoch = self.membership.fence().epoch();
