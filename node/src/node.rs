@@ -172,7 +172,7 @@ impl Node {
         let stop = Stop::new();
         let backup = stores.backup.clone();
         let hub = Hub::default();
-        let peers = Peers::join(&stores.db, &env, &config, &hub).await?;
+        let peers = Peers::join(&stores.db.counted_apart(), &env, &config, &hub).await?;
         if peers.is_to_stand_aside() {
             stand_aside(&peers, &stores, &config, &env, &token).await?;
         }
@@ -182,6 +182,8 @@ impl Node {
             services.announcer.tell_elsewhere(OverMesh::new(mesh, &peers.membership));
         }
         let readiness = Readiness::new();
+        // What the node does by itself is not counted as what clients cost.
+        let own_db = services.db.counted_apart();
         let (db, blobs) = (upkeep::background(&services), services.blobs.clone());
         let sweeper = Sweeper::new(env.clone(), db, blobs, SweepSettings::default());
         services.metrics.watch_sweeper(sweeper.counts());
@@ -202,10 +204,10 @@ impl Node {
             backup,
             token,
         };
-        upkeep::seed(&services.db, &env)
+        upkeep::seed(&own_db, &env)
             .await
             .map_err(|error| JoinError::from(ClusterError::from(error)))?;
-        let runner = peers.work(&services.db, &env, upkeep::workers(&services, sweeper));
+        let runner = peers.work(&own_db, &env, upkeep::workers(&services, sweeper));
         let lags = runner.lags();
         services.metrics.watch_cluster(ClusterSource {
             membership: peers.membership.clone(),
@@ -437,8 +439,9 @@ async fn bind(env: &Env, protocol: Protocol, address: SocketAddr) -> Result<List
 
 /// Keeps the keys of session tickets equal to the store's.
 async fn share_tickets(services: Services) {
+    let db = services.db.counted_apart();
     loop {
-        match cluster::tickets::keys(&services.db, &services.env).await {
+        match cluster::tickets::keys(&db, &services.env).await {
             Ok(keys) => services.tls.share_tickets(keys),
             Err(error) => tracing::warn!(%error, "session tickets keep their keys"),
         }

@@ -70,7 +70,7 @@ pub(crate) async fn ask_for_checkpoints(
 
 /// The store, for what can wait where it is busy.
 pub(crate) fn background(services: &Services) -> Database {
-    services.db.with_priority(Priority::Background)
+    services.db.counted_apart().with_priority(Priority::Background)
 }
 
 fn after(now: Timestamp, delay: Duration) -> Timestamp {

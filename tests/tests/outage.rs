@@ -40,6 +40,7 @@ fn send(smtp: &mut Smtp, id: &str) -> u16 {
 }
 
 fn count(imap: &mut Imap) -> usize {
+    imap.ok("NOOP");
     imap.ok("UID SEARCH ALL").search().len()
 }
 

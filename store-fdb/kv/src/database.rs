@@ -106,6 +106,11 @@ impl Database {
         Self { retry, ..self.clone() }
     }
 
+    /// Another handle with the same faults, whose transactions are counted by themselves.
+    pub fn counted_apart(&self) -> Self {
+        Self { counters: Arc::default(), ..self.clone() }
+    }
+
     /// The same handle, whose transactions give way to others or do not.
     pub fn with_priority(&self, priority: Priority) -> Self {
         Self { priority, ..self.clone() }
