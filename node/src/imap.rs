@@ -32,7 +32,7 @@ use crate::{
     auth::{self, Exchange},
     hub::Wakeups,
     limits,
-    metrics::Protocol,
+    metrics::{Protocol, RefusedReason},
     services::Services,
     transport::{Pieces, Transport},
 };
@@ -84,6 +84,7 @@ pub(crate) async fn serve(services: Services, mut transport: Transport, protocol
     if protocol == Protocol::Imaps
         && let Err(error) = transport.start_tls(&services.tls).await
     {
+        services.metrics.connection_refused(protocol, RefusedReason::Tls);
         tracing::debug!(%error, "no TLS");
         return;
     }
@@ -190,7 +191,12 @@ impl Connection {
                 Some(Output::WakeAt(at)) => self.wake_at = Some(at),
                 Some(Output::StartTls) => {
                     self.transport.flush().await?;
-                    self.transport.start_tls(&self.services.tls).await?;
+                    if let Err(error) = self.transport.start_tls(&self.services.tls).await {
+                        // STARTTLS is for connections that began in clear.
+                        let metrics = &self.services.metrics;
+                        metrics.connection_refused(Protocol::Imap, RefusedReason::Tls);
+                        return Err(error.into());
+                    }
                     let info = self.transport.tls.as_ref().map(tls_info);
                     if let Some(info) = info {
                         self.session.handle_tls_established(now(&self.services), info);

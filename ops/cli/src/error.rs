@@ -113,6 +113,8 @@ impl CliError {
         match self {
             Self::Usage(_)
             | Self::Config(_)
+            // Two nodes under one name: a configuration that no restart mends.
+            | Self::Superseded
             | Self::Bench(bench::BenchError::Usage(_))
             | Self::Unchecked(_)
             | Self::Unseen(_) => 2,
@@ -136,7 +138,6 @@ impl CliError {
             | Self::Unwell(_)
             | Self::Incomplete(_)
             | Self::NotDrained { .. }
-            | Self::Superseded
             | Self::Interrupted => 1,
         }
     }
