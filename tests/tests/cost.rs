@@ -91,7 +91,8 @@ impl Cost {
         let deadline = Deadline::usual();
         let mut last = Self::so_far(server);
         let mut same = 0;
-        while same < 5 {
+        // Longer than a look for due work takes to come: a checkpoint is such work.
+        while same < 75 {
             assert!(!deadline.is_over(), "the server does not come to rest");
             std::thread::sleep(std::time::Duration::from_millis(20));
             let now = Self::so_far(server);
