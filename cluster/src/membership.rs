@@ -443,16 +443,16 @@ impl Pulse {
         shared.standing.send_replace(Standing::Lost);
         tracing::error!(%epoch, "this node was declared dead");
         let name = &shared.registration.name;
-        let names = shared.db.run(move |tx| async move { registry::names(&tx).await }).await;
-        let held = match names {
-            Ok(names) => names.into_iter().find(|(held, _)| held == name),
+        let held = shared.db.run(move |tx| async move { registry::name(&tx, name).await }).await;
+        let held = match held {
+            Ok(held) => held,
             Err(error) => {
                 tracing::warn!(%error, "cannot see who has this node's name");
                 return Standing::Lost;
             }
         };
         // Another epoch under the same instance is a registration whose answer was lost.
-        if held.is_some_and(|(_, held)| held.instance != shared.instance) {
+        if held.is_some_and(|held| held.instance != shared.instance) {
             tracing::error!(%name, "another process has this node's name");
             shared.standing.send_replace(Standing::Superseded);
             return Standing::Superseded;

@@ -19,8 +19,8 @@ pub mod zone;
 
 use env::Timestamp;
 use kv::{
-    RangeQuery, Subspace, Transaction,
-    tuple::{self, pack},
+    Subspace, Transaction,
+    tuple::{self, pack, range_of},
 };
 use mail::StoreError;
 use prost::Message;
@@ -167,16 +167,16 @@ pub fn zone_range(kind: Kind) -> (Vec<u8>, Vec<u8>) {
     range_of(pack(&(Subspace::Work as u64, kind as u64, "z")))
 }
 
-fn zone_items(kind: u64, zone: &str) -> RangeQuery {
-    let (begin, end) = range_of(pack(&(Subspace::Work as u64, kind, "i", zone)));
-    RangeQuery::new(begin, end)
+/// All of (Work, kind, "i", zone, …)
+fn zone_item_range(kind: u64, zone: &str) -> (Vec<u8>, Vec<u8>) {
+    range_of(pack(&(Subspace::Work as u64, kind, "i", zone)))
 }
 
-fn range_of(prefix: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
-    let (mut begin, mut end) = (prefix.clone(), prefix);
-    begin.push(0x00);
-    end.push(0xff);
-    (begin, end)
+/// When a [`pointer_key`] is due, in milliseconds since 1970, and its zone.
+fn parse_pointer(key: &[u8]) -> Result<(i64, String), StoreError> {
+    let (_, _, _, due_ms, zone): (u64, u64, String, i64, String) = tuple::unpack(key)
+        .map_err(|_| StoreError::damaged("zone pointer", "a key without its zone"))?;
+    Ok((due_ms, zone))
 }
 
 struct ItemKey {
@@ -197,7 +197,12 @@ pub fn zone_of(key: &[u8]) -> Option<String> {
     parse_item(key).ok().map(|item| item.zone)
 }
 
-pub(crate) async fn failures(
+/// How often one item has failed, and how; a count of 0 where it has not. Takes part in no
+/// conflict.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn failures(
     tx: &Transaction,
     kind: Kind,
     zone: &str,

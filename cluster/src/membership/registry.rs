@@ -338,21 +338,6 @@ pub async fn name(tx: &Transaction, name: &NodeName) -> Result<Option<NameRecord
     read_name(tx, name.as_str()).await
 }
 
-/// All names that are known.
-///
-/// # Errors
-/// [`StoreError`].
-pub async fn names(tx: &Transaction) -> Result<Vec<(NodeName, NameRecord)>, StoreError> {
-    let mut names = Vec::new();
-    for row in tx.range(family("n").snapshot()).collect().await? {
-        let (_, _, name): (u64, String, String) = tuple::unpack(&row.key)
-            .map_err(|_| StoreError::damaged("node name", "a key without its name"))?;
-        let name = NodeName::parse(&name).map_err(|e| StoreError::damaged("node name", e))?;
-        names.push((name, decode("node name", &row.value)?));
-    }
-    Ok(names)
-}
-
 /// What an administrator wants of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wish {

@@ -17,8 +17,7 @@ pub async fn names(
 ) -> Result<Vec<(NodeName, NameRecord)>, StoreError> {
     let range = tuple::pack(&(Subspace::Node as u64, "n"));
     let from = after.map(|after| [&registry::name_key(after.as_str())[..], &[0]].concat());
-    let range = (range.clone(), [&range[..], &[0xff]].concat());
-    let mut named = slice(tx, range, from.as_deref(), |row| {
+    let mut named = slice(tx, tuple::range_of(range), from.as_deref(), |row| {
         let (_, _, name): (u64, String, String) = tuple::unpack(&row.key)
             .map_err(|_| StoreError::damaged("node name", "a key without its name"))?;
         let name = NodeName::parse(&name).map_err(|e| StoreError::damaged("node name", e))?;
@@ -47,8 +46,7 @@ pub struct Claim {
 /// [`StoreError`].
 pub async fn claims(tx: &Transaction, from: Option<&[u8]>) -> Result<Slice<Claim>, StoreError> {
     let range = tuple::pack(&(Subspace::Node as u64, "c"));
-    let range = (range.clone(), [&range[..], &[0xff]].concat());
-    slice(tx, range, from, |row| {
+    slice(tx, tuple::range_of(range), from, |row| {
         let (_, _, epoch, kind, zone): (u64, String, u64, u64, String) = tuple::unpack(&row.key)
             .map_err(|_| StoreError::damaged("claim", "a key without its zone"))?;
         Ok(Claim { epoch: Epoch(epoch), kind, zone })

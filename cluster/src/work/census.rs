@@ -3,12 +3,15 @@
 
 use kv::{
     Subspace, Transaction,
-    tuple::{self, pack},
+    tuple::{self, pack, range_of},
 };
 use mail::StoreError;
 use prost::Message;
 
-use super::{Failures, Kind, item_range, parse_item, pointer_key, range_of, zone::ZoneState};
+use super::{
+    Failures, Kind, item_range, parse_item, parse_pointer, pointer_key, zone::ZoneState,
+    zone_item_range,
+};
 use crate::{Slice, slice::slice};
 
 /// A zone and its record; `None` where that cannot be read.
@@ -49,12 +52,7 @@ pub async fn pointers(
 ) -> Result<Slice<(i64, String)>, StoreError> {
     let (begin, end) = super::pointer_range(kind);
     let end = before_ms.map_or(end, |before| pointer_key(kind as u64, before, ""));
-    slice(tx, (begin, end), from, |row| {
-        let (_, _, _, due_ms, zone): (u64, u64, String, i64, String) = tuple::unpack(&row.key)
-            .map_err(|_| StoreError::damaged("zone pointer", "a key without its zone"))?;
-        Ok((due_ms, zone))
-    })
-    .await
+    slice(tx, (begin, end), from, |row| parse_pointer(&row.key)).await
 }
 
 /// An item without what it holds.
@@ -79,7 +77,7 @@ pub async fn items(
     from: Option<&[u8]>,
 ) -> Result<Slice<ItemRow>, StoreError> {
     let range = match zone {
-        Some(zone) => range_of(pack(&(Subspace::Work as u64, kind as u64, "i", zone))),
+        Some(zone) => zone_item_range(kind as u64, zone),
         None => item_range(kind),
     };
     slice(tx, range, from, |row| {
@@ -98,7 +96,7 @@ pub async fn next_zone_with_items(
     kind: Kind,
     after: Option<&str>,
 ) -> Result<Option<String>, StoreError> {
-    let from = after.map(|zone| range_of(pack(&(Subspace::Work as u64, kind as u64, "i", zone))).1);
+    let from = after.map(|zone| zone_item_range(kind as u64, zone).1);
     Ok(items(tx, kind, None, from.as_deref()).await?.rows.into_iter().next().map(|it| it.zone))
 }
 
@@ -136,19 +134,6 @@ pub async fn failing(
         Ok(FailingRow { zone, id: id.to_vec(), failures })
     })
     .await
-}
-
-/// How often one item has failed, and how; a count of 0 where it has not.
-///
-/// # Errors
-/// [`StoreError`].
-pub async fn failures_of(
-    tx: &Transaction,
-    kind: Kind,
-    zone: &str,
-    id: &[u8],
-) -> Result<Failures, StoreError> {
-    super::failures(tx, kind, zone, id).await
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! with conflict, so two workers never hold one zone.
 
 use env::Timestamp;
-use kv::{RangeQuery, Transaction, tuple};
+use kv::{RangeQuery, Transaction};
 use mail::StoreError;
 
 use super::{Kind, item_key, pointer_key, zone_key};
@@ -88,8 +88,7 @@ pub async fn due(
     let rows = tx.range(RangeQuery::new(begin, end).limit(limit).snapshot()).collect().await?;
     let mut zones = Vec::new();
     for row in rows {
-        let (_, _, _, due_ms, zone): (u64, u64, String, i64, String) = tuple::unpack(&row.key)
-            .map_err(|_| StoreError::damaged("zone pointer", "a key without its zone"))?;
+        let (due_ms, zone) = super::parse_pointer(&row.key)?;
         if due_ms > now.unix_ms() {
             return Ok((zones, Some(Timestamp::from_unix_ms(due_ms))));
         }
@@ -181,7 +180,8 @@ pub(super) async fn first_due(
     kind: u64,
     zone: &str,
 ) -> Result<Option<i64>, StoreError> {
-    let rows = tx.range(super::zone_items(kind, zone).limit(1)).collect().await?;
+    let (begin, end) = super::zone_item_range(kind, zone);
+    let rows = tx.range(RangeQuery::new(begin, end).limit(1)).collect().await?;
     rows.first().map(|row| Ok(super::parse_item(&row.key)?.due_ms)).transpose()
 }
 
@@ -209,7 +209,8 @@ pub async fn due_items(
     zone: &str,
     now: Timestamp,
 ) -> Result<Vec<Item>, StoreError> {
-    let query = super::zone_items(kind as u64, zone).limit(limits::ITEMS_PER_READ).snapshot();
+    let (begin, end) = super::zone_item_range(kind as u64, zone);
+    let query = RangeQuery::new(begin, end).limit(limits::ITEMS_PER_READ).snapshot();
     let mut items = Vec::new();
     for row in tx.range(query).collect().await? {
         let key = super::parse_item(&row.key)?;

@@ -336,3 +336,16 @@ fn finding(damage: &Damage) -> Finding {
 fn store(error: kv::Error) -> StoreError {
     error.into()
 }
+
+/// One transaction, and the rest that the check's speed asks for.
+async fn step<T, F, Fut>(parts: &Parts, speed: Speed, body: F) -> Result<T, FsckError>
+where
+    F: FnMut(Transaction) -> Fut + Send,
+    Fut: Future<Output = Result<T, StoreError>> + Send,
+{
+    let begun = parts.env.monotonic();
+    let done = parts.db.run(body).await?;
+    let took = parts.env.monotonic().saturating_since(begun);
+    parts.env.sleep(speed.rest_after(took)).await;
+    Ok(done)
+}

@@ -150,11 +150,7 @@ pub fn submission_key(id: &[u8; 16]) -> Vec<u8> {
 
 /// All of (Submission, …)
 pub fn submission_range() -> (Vec<u8>, Vec<u8>) {
-    let mut begin = pack(&(Subspace::Submission as u64,));
-    let mut end = begin.clone();
-    begin.push(0x00);
-    end.push(0xff);
-    (begin, end)
+    kv::tuple::range_of(pack(&(Subspace::Submission as u64,)))
 }
 
 /// The id of a [`submission_key`]; `None` for a key that is none.

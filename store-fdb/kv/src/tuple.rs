@@ -18,6 +18,15 @@ pub fn pack_with_versionstamp<T: TuplePack>(tuple: &T) -> Vec<u8> {
     foundationdb_tuple::pack_with_versionstamp(tuple)
 }
 
+/// The keys that begin with the packed tuple `prefix` and go on with a further element: what
+/// FoundationDB calls the tuple's range.
+pub fn range_of(prefix: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
+    let (mut begin, mut end) = (prefix.clone(), prefix);
+    begin.push(0x00);
+    end.push(0xff);
+    (begin, end)
+}
+
 /// The complete tuple versionstamp of a commit, with the user's own two bytes.
 pub fn complete(stamp: &crate::Versionstamp, user_version: u16) -> Versionstamp {
     Versionstamp::complete(*stamp.as_bytes(), user_version)

@@ -12,7 +12,7 @@ use env::Env;
 use futures_util::future::{join, join_all};
 use kv::{
     AtomicOp, Database, Error, LargeValues, RangeQuery, Versionstamp,
-    embedded::{BackupCounts, BackupError, Embedded, EmbeddedOptions, RestoreError},
+    embedded::{Backup, BackupCounts, BackupError, Embedded, EmbeddedOptions, RestoreError},
     limits::BACKUP_WRITES_BYTES_MAX,
 };
 
@@ -412,11 +412,25 @@ async fn a_backup_that_is_overtaken_says_so() {
     }
     let mut backup = embedded.backups().begin(kv::embedded::no_expansion()).await.unwrap();
     assert!(backup.next_chunk().await.unwrap().is_some());
+    write_beyond_the_bound(&large).await;
+    large.sync().await.unwrap();
+    is_overtaken(&mut backup).await;
+    assert!(backup.next_chunk().await.is_err(), "it stays so");
+    set(&db, b"a", b"the store goes on").await;
+    // One that is dropped lets go of the store.
+    drop(embedded.backups().begin(kv::embedded::no_expansion()).await.unwrap());
+    embedded.close().await.unwrap();
+}
+
+/// More than a backup keeps while it is under way.
+async fn write_beyond_the_bound(large: &LargeValues) {
     let body = Bytes::from(vec![0; 8 * 1024 * 1024]);
     for _ in 0..=BACKUP_WRITES_BYTES_MAX / body.len() as u64 {
         large.put(b"again", body.clone()).await.unwrap();
     }
-    large.sync().await.unwrap();
+}
+
+async fn is_overtaken(backup: &mut Backup) {
     let error = loop {
         match backup.next_chunk().await {
             Ok(chunk) => assert!(chunk.is_some(), "it cannot become complete"),
@@ -424,11 +438,6 @@ async fn a_backup_that_is_overtaken_says_so() {
         }
     };
     assert_eq!(error, BackupError::Overtaken);
-    assert!(backup.next_chunk().await.is_err(), "it stays so");
-    set(&db, b"a", b"the store goes on").await;
-    // One that is dropped lets go of the store.
-    drop(embedded.backups().begin(kv::embedded::no_expansion()).await.unwrap());
-    embedded.close().await.unwrap();
 }
 
 /// What is held in memory for a backup is bounded however slowly it is taken.
@@ -441,10 +450,7 @@ async fn a_taker_that_stands_still_ends_the_backup() {
         large.put(&[number], Bytes::from(vec![number; 100_000])).await.unwrap();
     }
     let mut backup = embedded.backups().begin(kv::embedded::no_expansion()).await.unwrap();
-    let body = Bytes::from(vec![0; 8 * 1024 * 1024]);
-    for _ in 0..=BACKUP_WRITES_BYTES_MAX / body.len() as u64 {
-        large.put(b"again", body.clone()).await.unwrap();
-    }
+    write_beyond_the_bound(&large).await;
     set(&db, b"a", b"the store goes on").await;
     embedded.close().await.unwrap();
     // A backup that goes on keeps the directory locked; this one lets go, though nobody takes it.
@@ -458,11 +464,5 @@ async fn a_taker_that_stands_still_ends_the_backup() {
         }
     };
     env.timeout(std::time::Duration::from_secs(60), freed).await.expect("it is let go of");
-    let error = loop {
-        match backup.next_chunk().await {
-            Ok(chunk) => assert!(chunk.is_some(), "it cannot become complete"),
-            Err(error) => break error,
-        }
-    };
-    assert_eq!(error, BackupError::Overtaken);
+    is_overtaken(&mut backup).await;
 }

@@ -14,6 +14,8 @@ pub mod operation;
 pub mod thread;
 pub mod view;
 
+pub(crate) use kv::tuple::range_of;
+
 use crate::StoreError;
 
 /// Decodes a record, naming its family where it is damaged.
@@ -22,16 +24,6 @@ pub(crate) fn decode<M: prost::Message + Default>(
     value: &[u8],
 ) -> Result<M, StoreError> {
     M::decode(value).map_err(|error| StoreError::damaged(family, error))
-}
-
-/// The keys that begin with the packed tuple `prefix` and go on with a further element: what
-/// FoundationDB calls the tuple's range.
-pub(crate) fn range_of(prefix: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
-    let mut end = prefix.clone();
-    let mut begin = prefix;
-    begin.push(0x00);
-    end.push(0xff);
-    (begin, end)
 }
 
 /// The integer that a packed tuple begins with, and what follows it. Whole tuples are unpacked with

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cluster::{
     Epoch, Slice,
     membership::{registry, roll},
-    work::{Kind, census, zone::ZoneState},
+    work::{self, Kind, census, zone::ZoneState},
 };
 use env::Timestamp;
 use kv::{Database, Transaction};
@@ -260,7 +260,7 @@ pub async fn items(
         found.rows.truncate(rows);
         let mut items = Vec::with_capacity(found.rows.len());
         for item in found.rows {
-            let failures = census::failures_of(&tx, kind, zone, &item.id).await?;
+            let failures = work::failures(&tx, kind, zone, &item.id).await?;
             let has_failed = failures.count > 0;
             items.push(ItemInfo {
                 id: hex(&item.id),

@@ -16,12 +16,12 @@ use ::cluster::{
 };
 use kv::Transaction;
 use mail::{
-    AccountId, ListenerId, StoreError,
+    AccountId, ListenerId,
     fsck::{FsckError, Mode, Options, Parts},
     interest::{self, Remaining},
 };
 
-use super::{Cure, Finding, Line, Summary, Teller};
+use super::{Cure, Finding, Line, Summary, Teller, step};
 use crate::limits::FSCK_CLUSTER_DAMAGES_MAX;
 
 /// Something wrong.
@@ -107,20 +107,6 @@ impl Walk<'_> {
         Ok(found)
     }
 
-    /// One transaction, and the rest that the check's speed asks for.
-    async fn step<T, F, Fut>(&self, body: F) -> Result<T, FsckError>
-    where
-        F: FnMut(Transaction) -> Fut + Send,
-        Fut: Future<Output = Result<T, StoreError>> + Send,
-    {
-        let env = &self.parts.env;
-        let begun = env.monotonic();
-        let done = self.parts.db.run(body).await?;
-        let took = env.monotonic().saturating_since(begun);
-        env.sleep(self.options.speed.rest_after(took)).await;
-        Ok(done)
-    }
-
     async fn listeners(&self, found: &mut Vec<Damage>) -> Result<(), FsckError> {
         let mut from = ListenerId(0);
         while found.len() < FSCK_CLUSTER_DAMAGES_MAX {
@@ -130,7 +116,10 @@ impl Walk<'_> {
                 };
                 Ok(Some((listener, registry::is_known(&tx, listener.into()).await?)))
             };
-            let Some((listener, is_known)) = self.step(look).await? else { break };
+            let Some((listener, is_known)) = step(self.parts, self.options.speed, look).await?
+            else {
+                break;
+            };
             if !is_known {
                 found.push(Damage::Listener(listener));
             }
@@ -145,7 +134,7 @@ impl Walk<'_> {
         while found.len() < FSCK_CLUSTER_DAMAGES_MAX {
             let begin = from.as_deref();
             let look = |tx: Transaction| async move { interest::halves(&tx, begin).await };
-            let (halves, next) = self.step(look).await?;
+            let (halves, next) = step(self.parts, self.options.speed, look).await?;
             found.extend(halves.into_iter().map(|(account, it)| Damage::HalfInterest(account, it)));
             match next {
                 Some(next) => from = Some(next),
@@ -169,7 +158,7 @@ impl Walk<'_> {
                 }
                 Ok((stray, next))
             };
-            let (stray, next) = self.step(look).await?;
+            let (stray, next) = step(self.parts, self.options.speed, look).await?;
             found.extend(stray.into_iter().map(Damage::Claim));
             match next {
                 Some(next) => from = Some(next),
@@ -196,7 +185,7 @@ impl Walk<'_> {
                 }
                 Ok((damages, next))
             };
-            let (damages, next) = self.step(look).await?;
+            let (damages, next) = step(self.parts, self.options.speed, look).await?;
             found.extend(damages.into_iter().filter(|damage| !is_of_queue(damage)));
             match next {
                 Some(next) => from = Some(next),
@@ -213,7 +202,9 @@ impl Walk<'_> {
                 let is_known = ::cluster::work::zone::state(&tx, kind, &zone).await?.is_some();
                 Ok(Some((zone, is_known)))
             };
-            let Some((zone, is_known)) = self.step(look).await? else { break };
+            let Some((zone, is_known)) = step(self.parts, self.options.speed, look).await? else {
+                break;
+            };
             if !is_known {
                 found.push(Damage::Zone(kind, zone.clone(), ZoneFault::NoPointer));
             }
@@ -236,7 +227,7 @@ impl Walk<'_> {
                 }
                 Ok((stray, next))
             };
-            let (stray, next) = self.step(look).await?;
+            let (stray, next) = step(self.parts, self.options.speed, look).await?;
             found.extend(stray);
             match next {
                 Some(next) => from = Some(next),
@@ -252,13 +243,13 @@ impl Walk<'_> {
             let begin = from.as_deref();
             let read =
                 |tx: Transaction| async move { census::failing(&tx, kind, None, begin).await };
-            let Slice { rows, next } = self.step(read).await?;
+            let Slice { rows, next } = step(self.parts, self.options.speed, read).await?;
             for row in rows {
                 let item = &row;
                 let look = |tx: Transaction| async move {
                     check::failures_stand(&tx, kind, &item.zone, &item.id).await
                 };
-                if self.step(look).await? == Some(false) {
+                if step(self.parts, self.options.speed, look).await? == Some(false) {
                     found.push(Damage::Failures(kind, row.zone, row.id));
                 }
             }
@@ -275,7 +266,7 @@ impl Walk<'_> {
         if let Damage::Listener(listener) = damage {
             return self.forget(*listener).await;
         }
-        self.step(|tx| async move {
+        step(self.parts, self.options.speed, |tx| async move {
             match damage {
                 Damage::HalfInterest(account, listener) => {
                     if registry::is_known(&tx, (*listener).into()).await? {
@@ -307,7 +298,7 @@ impl Walk<'_> {
                 false => interest::forget_interests(&tx, listener).await,
             }
         };
-        while self.step(interests).await? == Remaining::Some {}
+        while step(self.parts, self.options.speed, interests).await? == Remaining::Some {}
         // In later transactions: a commit that read an interest is over before it is gone.
         let inbox = |tx: Transaction| async move {
             match registry::is_known(&tx, epoch).await? {
@@ -315,7 +306,7 @@ impl Walk<'_> {
                 false => interest::forget_inbox(&tx, listener).await,
             }
         };
-        while self.step(inbox).await? == Remaining::Some {}
+        while step(self.parts, self.options.speed, inbox).await? == Remaining::Some {}
         Ok(())
     }
 }

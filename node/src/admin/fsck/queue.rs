@@ -17,7 +17,7 @@ use mail::{
 };
 use prost::Message;
 
-use super::{Cure, Finding, Line, Summary, Teller, store};
+use super::{Cure, Finding, Line, Summary, Teller, step, store};
 use crate::{
     deliver::outbound::{
         OutboundItem, SubmissionRecord, submission_key, submission_of, submission_range,
@@ -153,7 +153,13 @@ impl Walk<'_> {
         let (mut from, _) = submission_range();
         loop {
             let begin = &from;
-            let (rows, next) = self.step(|tx| async move { submissions(&tx, begin).await }).await?;
+            let (rows, next) =
+                step(
+                    self.parts,
+                    self.options.speed,
+                    |tx| async move { submissions(&tx, begin).await },
+                )
+                .await?;
             for row in rows {
                 if let Some(damage) = row.damage {
                     found.add(damage).await?;
@@ -174,7 +180,9 @@ impl Walk<'_> {
         let mut zone: Option<Zone> = None;
         loop {
             let begin = &from;
-            let (rows, next) = self.step(|tx| async move { items(&tx, begin).await }).await?;
+            let (rows, next) =
+                step(self.parts, self.options.speed, |tx| async move { items(&tx, begin).await })
+                    .await?;
             for row in rows {
                 item(row, &mut zone, &mut pass, found).await?;
             }
@@ -185,19 +193,6 @@ impl Walk<'_> {
         }
         pass.items.retain(|_, (expected, items)| expected != items);
         Ok(pass)
-    }
-
-    async fn step<T, F, Fut>(&self, body: F) -> Result<T, FsckError>
-    where
-        F: FnMut(Transaction) -> Fut + Send,
-        Fut: Future<Output = Result<T, StoreError>> + Send,
-    {
-        let env = &self.parts.env;
-        let begun = env.monotonic();
-        let done = self.parts.db.run(body).await?;
-        let took = env.monotonic().saturating_since(begun);
-        env.sleep(self.options.speed.rest_after(took)).await;
-        Ok(done)
     }
 
     /// Mends one. A zone's pointer follows from its items, a reference from the record.

@@ -7,7 +7,10 @@ use ::cluster::{
 use blob::BlobStore;
 use env::{Env, Timestamp};
 use kv::{Database, LargeValues, Subspace, tuple::pack};
-use mail::fsck::{Owners, Speed};
+use mail::{
+    StoreError,
+    fsck::{Owners, Speed},
+};
 use prost::Message;
 use tokio::sync::mpsc;
 
