@@ -21,7 +21,7 @@ use mail::{
     AccountId, AppendError, Appended, MailboxId, ModSeq, NewEmail, OperationId, StoreError,
 };
 
-pub use combine::Deliverer;
+pub use combine::{Combining, Deliverer};
 
 /// Something to be appended or sent on, all in one transaction.
 pub struct Request {

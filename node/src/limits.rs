@@ -9,6 +9,10 @@ pub const REQUESTS_PER_TRANSACTION_MAX: usize = 64;
 /// Appends in one delivery transaction; each writes about 13 keys and up to 90 kB of meta.
 pub const APPENDS_PER_TRANSACTION_MAX: usize = 100;
 
+/// Delivery transactions of many accounts at once, where accounts share them: while one waits for
+/// the store's disks the next is made ready. More of them would each have less to commit.
+pub const DELIVERY_LANES: usize = 2;
+
 /// Bytes of a socket read; one lies in memory a session while it is busy.
 pub const READ_BYTES: usize = 16 * 1024;
 

@@ -13,7 +13,7 @@ use crate::{
     announce::Announcer,
     auth::{AuthError, Authenticator},
     config::{Config, Limits},
-    deliver::Deliverer,
+    deliver::{Combining, Deliverer},
     hub::Hub,
     metrics::{AuthOutcome, Metrics, Sources},
     settings::Settings,
@@ -61,6 +61,13 @@ impl Services {
         let cache_bytes = usize::try_from(config.limits.view_cache_bytes).unwrap_or(usize::MAX);
         let views = ViewCache::new(db.clone(), env.clone(), cache_bytes);
         let announcer = Announcer::new(db.clone(), env.clone(), hub.clone(), views.clone());
+        let deliverer = Deliverer::new(
+            db.clone(),
+            blobs.clone(),
+            env.clone(),
+            announcer.clone(),
+            Combining::of(&db),
+        );
         let metrics = Metrics::new(env.clone());
         metrics.watch(Sources {
             db: db.clone(),
@@ -68,7 +75,7 @@ impl Services {
             views: Some(views.clone()),
         });
         let parts = Parts {
-            deliverer: Deliverer::new(db.clone(), blobs.clone(), env.clone(), announcer.clone()),
+            deliverer,
             auth: Authenticator::new(db.clone(), env.clone()),
             stopping,
             settings: watch::Sender::new(Arc::new(Settings::of(&config))),

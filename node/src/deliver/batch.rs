@@ -3,10 +3,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::Arc,
+    time::Duration,
 };
 
 use blob::BlobId;
-use kv::{AsKvError, Committed, Prefetch, Transaction};
+use kv::{AsKvError, Committed, Prefetch, RetryPolicy, Transaction};
 use mail::{
     AccountId, AccountUnit, Appended, Interested, KeywordSet, MailboxId, ModSeq, NewEmail,
     OperationId, StoreError,
@@ -24,7 +25,7 @@ use super::{
 const REPORT_ATTEMPTS_MAX: usize = 4;
 
 /// A report that goes out with its request.
-struct Report {
+pub(super) struct Report {
     about: Vec<Status>,
     email: Arc<NewEmail>,
     blob: BlobId,
@@ -67,51 +68,64 @@ type Results = Vec<Result<Appended, Refusal>>;
 /// What one run of the transaction did: for each request, and to whom it is to be announced.
 type Transacted = (Vec<Results>, BTreeMap<AccountId, Interested>);
 
-/// Runs a batch, announces what it changed and answers everybody in it.
-pub(super) async fn run(shared: &Shared, batch: Vec<Waiting>) {
-    let (requests, answers): (Vec<_>, Vec<_>) =
-        batch.into_iter().map(|waiting| (waiting.request, waiting.answer)).unzip();
-    // A report that was sent by a run whose commit nobody saw is the same in the next one.
-    let mut reports: Vec<Option<Report>> = requests.iter().map(|_| None).collect();
-    match run_together(shared, &requests, &mut reports).await {
+/// How often a batch is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tries {
+    /// Once; what did not commit is given back.
+    One,
+    /// Until there is an answer for everybody.
+    Many,
+}
+
+/// Runs a batch, announces what it changed and answers everybody in it but those whom it gives
+/// back.
+pub(super) async fn run(shared: &Shared, mut batch: Vec<Waiting>, tries: Tries) -> Vec<Waiting> {
+    match run_together(shared, &mut batch, tries).await {
         Ok(delivered) => {
-            for (answer, result) in answers.into_iter().zip(delivered) {
+            for (waiting, result) in batch.into_iter().zip(delivered) {
                 // Whoever does not listen any more has hung up; the message is delivered.
-                let _hung_up = answer.send(Ok(result));
+                let _hung_up = waiting.answer.send(Ok(result));
             }
+            Vec::new()
         }
-        Err(error) if requests.len() == 1 => {
-            tracing::warn!(%error, "delivery failed");
-            for answer in answers {
-                let _hung_up = answer.send(Err(error.clone()));
+        Err(_) if tries == Tries::One => batch,
+        Err(error) => {
+            if batch.len() == 1 {
+                answer_failure(batch.remove(0), error);
+                return Vec::new();
             }
-        }
-        // One request's trouble is not the others': each by itself.
-        Err(_) => {
-            for ((request, report), answer) in requests.into_iter().zip(&mut reports).zip(answers) {
-                let alone = std::slice::from_ref(&request);
-                let report = std::slice::from_mut(report);
-                let result = run_together(shared, alone, report).await;
-                if let Err(error) = &result {
-                    tracing::warn!(%error, "delivery failed");
+            // One request's trouble is not the others': each by itself.
+            for mut waiting in batch {
+                match run_together(shared, std::slice::from_mut(&mut waiting), tries).await {
+                    Ok(mut delivered) => {
+                        let _hung_up = waiting.answer.send(Ok(delivered.remove(0)));
+                    }
+                    Err(error) => answer_failure(waiting, error),
                 }
-                let _hung_up = answer.send(result.map(|mut results| results.remove(0)));
             }
+            Vec::new()
         }
     }
 }
 
+fn answer_failure(waiting: Waiting, error: DeliverError) {
+    tracing::warn!(%error, "delivery failed");
+    let _hung_up = waiting.answer.send(Err(error));
+}
+
 async fn run_together(
     shared: &Shared,
-    requests: &[Request],
-    reports: &mut [Option<Report>],
+    batch: &mut [Waiting],
+    tries: Tries,
 ) -> Result<Vec<Delivered>, DeliverError> {
     let now = shared.env.wall();
-    for _ in 0..REPORT_ATTEMPTS_MAX * requests.len() {
-        let reports_now = &*reports;
-        let run = shared
-            .db
-            .run_versioned(|tx| async move { transact(&tx, requests, reports_now, now).await });
+    let db = match tries {
+        Tries::One => shared.db.with_retry(RetryPolicy { time_max: Duration::ZERO }),
+        Tries::Many => shared.db.clone(),
+    };
+    for _ in 0..REPORT_ATTEMPTS_MAX * batch.len() {
+        let waiting = &*batch;
+        let run = db.run_versioned(|tx| async move { transact(&tx, waiting, now).await });
         match run.await {
             Ok(Committed { value, versionstamp, .. }) => {
                 let modseq = versionstamp.map(|stamp| ModSeq(stamp.version()));
@@ -125,11 +139,11 @@ async fn run_together(
                 return Ok(results.into_iter().map(delivered).collect());
             }
             Err(Abort::NeedsReport(index, about)) => {
-                let OnFailure::Report(Some(reporting)) = &requests[index].on_failure else {
+                let OnFailure::Report(Some(reporting)) = &batch[index].request.on_failure else {
                     unreachable!("only requests with a sender ask for a report");
                 };
                 let report = write_report(shared, reporting, about).await?;
-                reports[index] = Some(report);
+                batch[index].report = Some(report);
             }
             Err(Abort::Store(error)) => return Err(DeliverError::Store(Arc::new(error))),
         }
@@ -140,14 +154,13 @@ async fn run_together(
 
 async fn transact(
     tx: &Transaction,
-    requests: &[Request],
-    reports: &[Option<Report>],
+    batch: &[Waiting],
     now: env::Timestamp,
 ) -> Result<Transacted, Abort> {
     let mut writing = Writing { tx, now, units: BTreeMap::new(), inboxes: BTreeMap::new() };
-    writing.read_ahead(requests).await?;
-    let mut results = Vec::with_capacity(requests.len());
-    for (index, request) in requests.iter().enumerate() {
+    writing.read_ahead(batch).await?;
+    let mut results = Vec::with_capacity(batch.len());
+    for (index, Waiting { request, report, .. }) in batch.iter().enumerate() {
         let mut appends = Vec::with_capacity(request.appends.len());
         for append in &request.appends {
             appends.push(writing.append(append).await?);
@@ -157,7 +170,7 @@ async fn transact(
             && !about.is_empty()
             && somebody_is_served(request, &appends)
         {
-            match &reports[index] {
+            match report {
                 Some(report) if report.about == about => {
                     writing.send_report(report).await?;
                 }
@@ -187,8 +200,8 @@ struct Writing<'a> {
 impl Writing<'_> {
     /// Asks for what the appends will read in two round trips: the second is for the mailboxes,
     /// which the first finds.
-    async fn read_ahead(&mut self, requests: &[Request]) -> Result<(), Abort> {
-        let appends = || requests.iter().flat_map(|request| &request.appends);
+    async fn read_ahead(&mut self, batch: &[Waiting]) -> Result<(), Abort> {
+        let appends = || batch.iter().flat_map(|waiting| &waiting.request.appends);
         let now = self.now;
         let list = |ahead: &mut Prefetch| {
             for append in appends() {

@@ -16,7 +16,7 @@ use mail::{
 };
 
 use super::{
-    Append, Delivered, Deliverer, OnFailure, Refusal, Reporting, Request, Target,
+    Append, Combining, Delivered, Deliverer, OnFailure, Refusal, Reporting, Request, Target,
     outbound::{self, Body, RemoteRecipient, ReturnContent, Submission},
 };
 use crate::{Announcer, auth::new_credential, hub::Hub};
@@ -30,13 +30,22 @@ struct Node {
 
 impl Node {
     async fn new() -> Self {
+        Self::combining(Combining::AcrossAccounts).await
+    }
+
+    async fn of_each_combining() -> [Self; 2] {
+        [Self::combining(Combining::ByAccount).await, Self::new().await]
+    }
+
+    async fn combining(combining: Combining) -> Self {
         let env = Env::system();
         let db = Database::memory(env.clone());
         let blobs = BlobStore::embedded(LargeValues::memory(env.clone()), env.clone());
         let blobs = blobs.await.unwrap();
         let views = ViewCache::new(db.clone(), env.clone(), 1 << 20);
         let announcer = Announcer::new(db.clone(), env.clone(), Hub::default(), views);
-        let deliverer = Deliverer::new(db.clone(), blobs.clone(), env.clone(), announcer);
+        let deliverer =
+            Deliverer::new(db.clone(), blobs.clone(), env.clone(), announcer, combining);
         let now = env.wall();
         db.run(|tx| async move {
             mail::directory::add_domain(&tx, "example.org", now).await.unwrap();
@@ -129,56 +138,111 @@ fn report_to(sender: &str) -> OnFailure {
 
 #[tokio::test]
 async fn requests_that_wait_together_share_transactions() {
+    for node in Node::of_each_combining().await {
+        let account = node.account("hot@example.org", 0).await;
+        let email = node.email(100, 0).await;
+        let before = node.db.counts();
+        let submitted =
+            (0..64).map(|_| node.submit(vec![node.append(account, &email)], OnFailure::Tell));
+        let results = join_all(submitted).await;
+        let spent = node.db.counts() - before;
+        assert!(spent.transactions_committed <= 4, "{} transactions", spent.transactions_committed);
+        assert_eq!(spent.conflicts, 0);
+        let uids: BTreeSet<u32> =
+            results.iter().map(|d| d.appends[0].as_ref().unwrap().uid.number()).collect();
+        assert_eq!(uids, (1..=64).collect());
+        assert_eq!(node.counts(account).await.messages, 64);
+        node.deliverer.finished().await;
+    }
+}
+
+#[tokio::test]
+async fn requests_of_many_accounts_share_transactions_where_one_is_dear() {
     let node = Node::new().await;
-    let account = node.account("hot@example.org", 0).await;
+    let mut accounts = Vec::new();
+    for n in 0..64 {
+        accounts.push(node.account(&format!("user-{n}@example.org"), 0).await);
+    }
     let email = node.email(100, 0).await;
     let before = node.db.counts();
+    // The first of an account's two requests is in a transaction while the second waits for it.
+    let twice = accounts.iter().chain(&accounts);
     let submitted =
-        (0..64).map(|_| node.submit(vec![node.append(account, &email)], OnFailure::Tell));
-    let results = join_all(submitted).await;
+        twice.map(|account| node.submit(vec![node.append(*account, &email)], OnFailure::Tell));
+    join_all(submitted).await;
     let spent = node.db.counts() - before;
-    assert!(spent.transactions_committed <= 4, "{} transactions", spent.transactions_committed);
-    assert_eq!(spent.conflicts, 0);
-    let uids: BTreeSet<u32> =
-        results.iter().map(|d| d.appends[0].as_ref().unwrap().uid.number()).collect();
-    assert_eq!(uids, (1..=64).collect());
-    assert_eq!(node.counts(account).await.messages, 64);
+    assert!(spent.transactions_committed <= 8, "{} transactions", spent.transactions_committed);
+    assert_eq!(spent.conflicts, 0, "an account is in one transaction at a time");
+    for account in accounts {
+        assert_eq!(node.counts(account).await.messages, 2);
+    }
+}
+
+#[tokio::test]
+async fn what_a_shared_transaction_does_not_commit_goes_on_by_account() {
+    let node = Node::new().await;
+    let accounts = [node.account("a@example.org", 0).await, node.account("b@example.org", 0).await];
+    let email = node.email(100, 0).await;
+    let conflict = Probability::per_million(1_000_000);
+    node.db.faults().set(Faults { conflict, ..Faults::default() });
+    let before = node.db.counts();
+    let submitted = accounts.iter().map(|account| {
+        let append = node.append(*account, &email);
+        node.deliverer.submit(Request {
+            appends: vec![append],
+            outbound: None,
+            on_failure: OnFailure::Tell,
+        })
+    });
+    let clear = async {
+        // One shared try and one of each by itself.
+        while (node.db.counts() - before).conflicts < 3 {
+            tokio::task::yield_now().await;
+        }
+        node.db.faults().clear();
+    };
+    let (results, ()) = tokio::join!(join_all(submitted), clear);
+    assert!(results.into_iter().all(|delivered| delivered.unwrap().appends[0].is_ok()));
+    let spent = node.db.counts() - before;
+    assert_eq!(spent.transactions_committed, 2);
     node.deliverer.finished().await;
 }
 
 #[tokio::test]
 async fn one_bad_request_does_not_fail_the_others() {
-    let node = Node::new().await;
-    let account = node.account("a@example.org", 0).await;
-    let (good, bad) = (node.email(100, 0).await, node.email(100, 65).await);
-    let submitted = (0..20).map(|i| {
-        let email = if i == 7 { &bad } else { &good };
-        node.submit(vec![node.append(account, email)], OnFailure::Tell)
-    });
-    for (i, delivered) in join_all(submitted).await.into_iter().enumerate() {
-        match &delivered.appends[0] {
-            Err(refusal) => assert_eq!((i, refusal), (7, &Refusal::TooManyKeywords)),
-            Ok(_) => assert_ne!(i, 7),
+    for node in Node::of_each_combining().await {
+        let account = node.account("a@example.org", 0).await;
+        let (good, bad) = (node.email(100, 0).await, node.email(100, 65).await);
+        let submitted = (0..20).map(|i| {
+            let email = if i == 7 { &bad } else { &good };
+            node.submit(vec![node.append(account, email)], OnFailure::Tell)
+        });
+        for (i, delivered) in join_all(submitted).await.into_iter().enumerate() {
+            match &delivered.appends[0] {
+                Err(refusal) => assert_eq!((i, refusal), (7, &Refusal::TooManyKeywords)),
+                Ok(_) => assert_ne!(i, 7),
+            }
         }
+        assert_eq!(node.counts(account).await.messages, 19);
     }
-    assert_eq!(node.counts(account).await.messages, 19);
 }
 
 #[tokio::test]
 async fn the_quota_is_exact_within_a_batch() {
-    let node = Node::new().await;
-    let account = node.account("small@example.org", 1000).await;
-    let email = node.email(100, 0).await;
-    let submitted =
-        (0..15).map(|_| node.submit(vec![node.append(account, &email)], OnFailure::Tell));
-    let results = join_all(submitted).await;
-    let refused: Vec<_> = results.iter().filter_map(|d| d.appends[0].as_ref().err()).collect();
-    assert_eq!(refused, [&Refusal::OverQuota; 5]);
-    let counts = node.counts(account).await;
-    assert_eq!((counts.messages, counts.bytes), (10, 1000));
-    let large = node.email(1001, 0).await;
-    let delivered = node.submit(vec![node.append(account, &large)], OnFailure::Tell).await;
-    assert_eq!(delivered.appends[0].as_ref().err(), Some(&Refusal::LargerThanQuota));
+    for node in Node::of_each_combining().await {
+        let account = node.account("small@example.org", 1000).await;
+        let email = node.email(100, 0).await;
+        let submitted =
+            (0..15).map(|_| node.submit(vec![node.append(account, &email)], OnFailure::Tell));
+        let results = join_all(submitted).await;
+        let refused: Vec<_> = results.iter().filter_map(|d| d.appends[0].as_ref().err()).collect();
+        assert_eq!(refused, [&Refusal::OverQuota; 5]);
+        let counts = node.counts(account).await;
+        assert_eq!((counts.messages, counts.bytes), (10, 1000));
+        let large = node.email(1001, 0).await;
+        let delivered = node.submit(vec![node.append(account, &large)], OnFailure::Tell).await;
+        assert_eq!(delivered.appends[0].as_ref().err(), Some(&Refusal::LargerThanQuota));
+    }
 }
 
 #[tokio::test]
@@ -213,27 +277,28 @@ async fn a_partial_failure_is_reported_in_the_same_transaction() {
 
 #[tokio::test]
 async fn a_result_that_is_lost_delivers_once() {
-    let node = Node::new().await;
-    let (account, full) =
-        (node.account("a@example.org", 0).await, node.account("full@example.org", 50).await);
-    let sender = node.account("sender@example.org", 0).await;
-    let email = node.email(100, 0).await;
-    node.db.faults().set(Faults {
-        commit_unknown: Probability::per_million(400_000),
-        conflict: Probability::per_million(200_000),
-        ..Faults::default()
-    });
-    let submitted = (0..30).map(|_| {
-        let appends = vec![node.append(account, &email), node.append(full, &email)];
-        node.submit(appends, report_to("sender@example.org"))
-    });
-    let results = join_all(submitted).await;
-    node.db.faults().clear();
-    let uids: BTreeSet<u32> =
-        results.iter().map(|d| d.appends[0].as_ref().unwrap().uid.number()).collect();
-    assert_eq!(uids.len(), 30);
-    assert_eq!(node.counts(account).await.messages, 30);
-    assert_eq!(node.counts(sender).await.messages, 30, "one report each");
+    for node in Node::of_each_combining().await {
+        let (account, full) =
+            (node.account("a@example.org", 0).await, node.account("full@example.org", 50).await);
+        let sender = node.account("sender@example.org", 0).await;
+        let email = node.email(100, 0).await;
+        node.db.faults().set(Faults {
+            commit_unknown: Probability::per_million(400_000),
+            conflict: Probability::per_million(200_000),
+            ..Faults::default()
+        });
+        let submitted = (0..30).map(|_| {
+            let appends = vec![node.append(account, &email), node.append(full, &email)];
+            node.submit(appends, report_to("sender@example.org"))
+        });
+        let results = join_all(submitted).await;
+        node.db.faults().clear();
+        let uids: BTreeSet<u32> =
+            results.iter().map(|d| d.appends[0].as_ref().unwrap().uid.number()).collect();
+        assert_eq!(uids.len(), 30);
+        assert_eq!(node.counts(account).await.messages, 30);
+        assert_eq!(node.counts(sender).await.messages, 30, "one report each");
+    }
 }
 
 #[tokio::test]
@@ -269,19 +334,20 @@ async fn mail_for_elsewhere_alone_is_queued() {
 
 #[tokio::test]
 async fn a_delivery_goes_on_where_nobody_waits_and_is_waited_for_at_the_end() {
-    let node = Node::new().await;
-    let account = node.account("a@example.org", 0).await;
-    let email = node.email(100, 0).await;
-    let request = Request {
-        appends: vec![node.append(account, &email)],
-        outbound: None,
-        on_failure: OnFailure::Tell,
-    };
-    let mut submitting = Box::pin(node.deliverer.submit(request));
-    // One poll hands it over; then its session is gone.
-    let once = |cx: &mut Context<'_>| Poll::Ready(submitting.as_mut().poll(cx).is_pending());
-    assert!(std::future::poll_fn(once).await);
-    drop(submitting);
-    node.deliverer.finished().await;
-    assert_eq!(node.counts(account).await.messages, 1);
+    for node in Node::of_each_combining().await {
+        let account = node.account("a@example.org", 0).await;
+        let email = node.email(100, 0).await;
+        let request = Request {
+            appends: vec![node.append(account, &email)],
+            outbound: None,
+            on_failure: OnFailure::Tell,
+        };
+        let mut submitting = Box::pin(node.deliverer.submit(request));
+        // One poll hands it over; then its session is gone.
+        let once = |cx: &mut Context<'_>| Poll::Ready(submitting.as_mut().poll(cx).is_pending());
+        assert!(std::future::poll_fn(once).await);
+        drop(submitting);
+        node.deliverer.finished().await;
+        assert_eq!(node.counts(account).await.messages, 1);
+    }
 }

@@ -53,6 +53,15 @@ pub struct Database {
     faults: Arc<Injector>,
 }
 
+/// Where a store's engine is, which decides what a transaction costs beside what is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Locality {
+    /// In this process: function calls, and a disk that all who wait share.
+    Process,
+    /// Behind a network: each transaction is several messages between processes.
+    Network,
+}
+
 #[derive(Clone)]
 enum Engine {
     Local(Arc<dyn Store>),
@@ -114,6 +123,15 @@ impl Database {
     /// The same handle, whose transactions give way to others or do not.
     pub fn with_priority(&self, priority: Priority) -> Self {
         Self { priority, ..self.clone() }
+    }
+
+    /// Where the engine is. The memory engine stands in for a cluster, and says so.
+    pub fn locality(&self) -> Locality {
+        match &self.engine {
+            Engine::Local(store) => store.locality(),
+            #[cfg(feature = "fdb")]
+            Engine::Fdb(_) => Locality::Network,
+        }
     }
 
     /// Changes the faults of this handle and its clones. The fdb engine injects none.

@@ -20,7 +20,7 @@ use super::{
     warmth::Warmth,
 };
 use crate::{
-    Error, Result, Versionstamp,
+    Error, Locality, Result, Versionstamp,
     limits::{QUEUED_BYTES_MAX, VERSIONS_RESERVED},
     local::{
         clock::VersionClock,
@@ -350,6 +350,10 @@ impl Queue {
 }
 
 impl Store for Arc<Queue> {
+    fn locality(&self) -> Locality {
+        Locality::Process
+    }
+
     fn view(&self) -> Result<View> {
         let now = self.core.now();
         let mut published = self.core.published();

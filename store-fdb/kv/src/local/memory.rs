@@ -20,7 +20,7 @@ use super::{
     store::{BoxFuture, CommitRequest, PageLimits, Rows, Source, Store, View},
 };
 use crate::{
-    Direction, Error, KeyValue, Result, Versionstamp,
+    Direction, Error, KeyValue, Locality, Result, Versionstamp,
     limits::{BATCH_TRANSACTIONS_MAX, TRANSACTION_LIFE_VERSIONS},
     watch::Registry,
 };
@@ -204,6 +204,10 @@ fn page(rows: impl Iterator<Item = KeyValue>, limits: PageLimits) -> Rows {
 }
 
 impl Store for Arc<Memory> {
+    fn locality(&self) -> Locality {
+        Locality::Network
+    }
+
     fn view(&self) -> Result<View> {
         let mut data = self.shared.lock();
         // Time passes without commits too, and a view's age is told by its version.

@@ -5,7 +5,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use bytes::Bytes;
 
 use super::resolver::Span;
-use crate::{AtomicOp, Direction, KeyValue, Result, Versionstamp, watch::Registry};
+use crate::{AtomicOp, Direction, KeyValue, Locality, Result, Versionstamp, watch::Registry};
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -74,4 +74,6 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Commits. A future that is dropped leaves the commit's result open.
     fn commit(&self, request: CommitRequest) -> BoxFuture<Result<Versionstamp>>;
     fn watches(&self) -> &Arc<Registry>;
+    /// What [`crate::Database::locality`] says.
+    fn locality(&self) -> Locality;
 }
