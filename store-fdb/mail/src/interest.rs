@@ -80,8 +80,12 @@ pub(crate) fn tell_ahead(ahead: &mut Prefetch, account: AccountId) {
     ahead.range(of_account(account));
 }
 
-/// Writes to the inboxes of all who listen to `account` that it changes.
-pub(crate) async fn tell(tx: &Transaction, account: AccountId) -> Result<Interested, StoreError> {
+/// Writes to the inboxes of all who listen to `account` that it changes. Part of
+/// [`crate::AccountUnit::finish`].
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn tell(tx: &Transaction, account: AccountId) -> Result<Interested, StoreError> {
     let rows = tx.range(of_account(account)).collect().await?;
     let mut listeners = Vec::with_capacity(rows.len());
     for row in rows {
