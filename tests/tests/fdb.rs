@@ -3,6 +3,7 @@
 #![cfg(feature = "fdb")]
 
 use blackbox::{
+    imap::number_after,
     message, program, report,
     server::{ALICE, BOB, Server},
     shared::SharedStores,
@@ -82,4 +83,30 @@ fn another_cluster_does_not_get_the_bucket() {
     // Several nodes of the right one do.
     report(&server.cli(&["fsck", "--repair"]));
     assert_eq!(stores.bucket().marks().len(), 1);
+}
+
+/// After `fdbrestore` UIDs are given out again: mail programs must see other mailboxes.
+#[test]
+fn mailboxes_of_a_restored_fdb_store_get_new_uidvalidities() {
+    let Some(stores) = SharedStores::start() else { return };
+    let mut server = Server::start_shared(&stores.config());
+    let uid_validity = |server: &Server| {
+        let status = server.imap(ALICE).ok("STATUS INBOX (UIDVALIDITY MESSAGES)");
+        let line = status.find("UIDVALIDITY").expect("it was asked for").text.clone();
+        (number_after(&line, "UIDVALIDITY"), number_after(&line, "MESSAGES"))
+    };
+    Smtp::exchange(&server).deliver(BOB, ALICE, message(BOB, ALICE, "kept", "").as_bytes());
+    let before = uid_validity(&server);
+    let renew = ["renew-uid-validity", "--days", "2"];
+    let refused = program::run(&mut server.cli_command(&renew), b"");
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{told}");
+    assert!(told.contains("run on the store"), "{told}");
+    server.kill();
+    server.reap();
+    report(&server.cli(&renew));
+    server.restart();
+    let after = uid_validity(&server);
+    assert!(after.0 > before.0 && after.1 == before.1, "{before:?}, {after:?}");
+    report(&server.cli(&["fsck", "--speed", "100"]));
 }

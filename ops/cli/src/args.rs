@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Backup(BackupArgs),
     /// Make a store of a backup
     Restore(RestoreArgs),
+    /// Give every mailbox a new UIDVALIDITY, after fdbrestore and before the first node starts
+    RenewUidValidity(RenewArgs),
     /// The configuration file
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -170,6 +172,19 @@ pub(crate) struct RestoreArgs {
     /// The data folder that gets the store; it must have none yet
     #[arg(long, value_name = "DIR")]
     pub(crate) data: PathBuf,
+    /// Show how far it is, even where standard error is no terminal
+    #[arg(long)]
+    pub(crate) progress: bool,
+}
+
+/// Whose mailboxes are to get new UIDVALIDITYs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RenewArgs {
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// Days since the snapshot was made, rounded up
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub(crate) days: u16,
     /// Show how far it is, even where standard error is no terminal
     #[arg(long)]
     pub(crate) progress: bool,

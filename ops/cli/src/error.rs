@@ -76,6 +76,9 @@ pub(crate) enum CliError {
     /// The restored mailboxes did not get new UIDVALIDITYs.
     #[error(transparent)]
     Renew(#[from] mail::uid_validity::RenewError),
+    /// Mailboxes of a restored store did not get new UIDVALIDITYs.
+    #[error(transparent)]
+    Restored(#[from] node::admin::restored::RestoredError),
     /// The check found what is not right, or could not be mended.
     #[error("{0} of what was found is not mended")]
     Damaged(u64),
@@ -134,6 +137,7 @@ impl CliError {
             | Self::Backup(_)
             | Self::Restore(_)
             | Self::Renew(_)
+            | Self::Restored(_)
             | Self::Damaged(_)
             | Self::Unwell(_)
             | Self::Incomplete(_)

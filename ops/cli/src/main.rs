@@ -62,6 +62,7 @@ fn run(args: Args) -> Result<(), CliError> {
         Command::Fsck(fsck) => commands::fsck::run(&fsck),
         Command::Backup(backup) => commands::backup::backup(&backup),
         Command::Restore(restore) => commands::backup::restore(&restore),
+        Command::RenewUidValidity(renew) => commands::backup::renew_uid_validity(&renew),
         Command::Config(ConfigCommand::Check { file }) => {
             node::config::Config::load(&file)?;
             Output::human().line(format_args!("{}: good", file.display()))

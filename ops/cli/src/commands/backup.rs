@@ -1,4 +1,4 @@
-//! `rookery backup` and `rookery restore`
+//! `rookery backup`, `rookery restore`, and what a store needs that others have restored.
 //!
 //! A backup is written under a name of its own beside its file, synced, and renamed when it is
 //! complete: a file that has the backup's name is a backup.
@@ -8,18 +8,19 @@ use std::{
     io::{self, BufReader, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use env::Env;
 use kv::embedded::{Embedded, Restored};
 use mail::uid_validity::{self, Renewed};
 use node::{
-    admin::AdminError,
+    admin::{AdminError, restored},
     config::{BLOB_FOLDER, STORE_FOLDER},
 };
 
 use crate::{
-    args::{BackupArgs, RestoreArgs},
+    args::{BackupArgs, RenewArgs, RestoreArgs},
     backend::{Backend, Direct, create_data_folder},
     error::CliError,
     output::Output,
@@ -104,6 +105,28 @@ fn renew(built: &Restored, env: &Env, progress: &mut Progress) -> Result<Renewed
     let renewed = renewed?;
     closed.map_err(CliError::Close)?;
     Ok(renewed)
+}
+
+pub(crate) fn renew_uid_validity(args: &RenewArgs) -> Result<(), CliError> {
+    let backend = Backend::open(&args.target)?;
+    let mut progress = Progress::new(args.progress);
+    let renewed = match &backend {
+        Backend::Direct(direct) => direct.wait(async {
+            let age = Duration::from_hours(24 * u64::from(args.days));
+            let shown = |renewed: Renewed| progress.show_mailboxes(renewed.mailboxes);
+            Ok(restored::renew_uid_validities(&direct.admin, age, shown).await?)
+        }),
+        Backend::Remote(_) => {
+            Err(CliError::Usage("a server has the store open: end it first".to_owned()))
+        }
+    };
+    progress.line.end();
+    let closed = backend.close();
+    let renewed = renewed?;
+    closed?;
+    let Renewed { mailboxes, accounts } = renewed;
+    Output::human()
+        .line(format_args!("{mailboxes} mailboxes of {accounts} accounts have a new UIDVALIDITY"))
 }
 
 /// A backup's file while it is written. Dropped unfinished, it is removed.
