@@ -6,6 +6,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    process::Command,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -21,7 +23,7 @@ use blackbox::{
     Deadline, Stopwatch,
     cluster::{Cluster, DevCluster, Door},
     imap::{Imap, number_after},
-    message, report,
+    message, program, report,
     server::{ALICE, BOB, PASSWORD},
     smtp::{Smtp, stuffed},
 };
@@ -335,6 +337,45 @@ fn idle_on_fdb_learns_of_deliveries_on_every_other_node() {
 }
 
 /// Clients at work while every node is drained and started again, one after the other.
+/// A name that leads to all nodes, in another order each time, as DNS round robin does.
+fn resolve(name: &str, nodes: &[Door], first: usize, port: impl Fn(&Door) -> SocketAddr) -> String {
+    let all = (0..nodes.len()).map(|turn| port(&nodes[(first + turn) % nodes.len()]).ip());
+    let addresses: Vec<String> = all.map(|ip| ip.to_string()).collect();
+    format!("{name}:{}:{}", port(&nodes[0]).port(), addresses.join(","))
+}
+
+/// A client that knows one name, and is no code of ours, works through the death of any node: it
+/// takes the next address where one refuses.
+#[test]
+fn curl_finds_a_node_by_one_name_whichever_dies() {
+    const NAME: &str = "localhost";
+    let Some(curl) = program::find("curl") else { return };
+    let mut cluster = together();
+    let doors = cluster.doors();
+    let command = |first: usize, port: fn(&Door) -> SocketAddr| {
+        let mut command = Command::new(&curl);
+        command.args(["--silent", "--show-error", "--max-time", "60", "--insecure"]);
+        command.args(["--resolve", &resolve(NAME, &doors, first, port)]);
+        command
+    };
+    for (turn, victim) in (1..=NODES).chain(1..=NODES).enumerate() {
+        cluster.kill(victim);
+        // The name gives the dead node's address first.
+        let id = format!("t{turn}");
+        let mut send = command(victim - 1, |door| door.smtp);
+        send.args(["--mail-from", BOB, "--mail-rcpt", ALICE, "--upload-file", "-"]);
+        send.arg(format!("smtp://{NAME}:{}", doors[0].smtp.port()));
+        program::succeed(&mut send, message(BOB, ALICE, &id, "by name").as_bytes());
+        let mut read = command(victim - 1, |door| door.imaps);
+        read.args(["--user", &format!("{ALICE}:{PASSWORD}")]);
+        read.arg(format!("imaps://{NAME}:{}/INBOX;MAILINDEX={}", doors[0].imaps.port(), turn + 1));
+        let shown = program::succeed(&mut read, b"");
+        assert!(shown.contains(&id), "{shown}");
+        cluster.start(victim);
+    }
+    report(&cluster.fsck(1));
+}
+
 fn check_rolling_restart(mut cluster: Cluster) {
     let doors = Mutex::new(cluster.doors());
     let stop = AtomicBool::new(false);

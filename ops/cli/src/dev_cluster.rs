@@ -166,20 +166,33 @@ impl Cluster {
         Ok(())
     }
 
-    /// Starts a node whose ports a killed one may still hold: its tasks end at their next step.
-    async fn start_again(&mut self, number: u8) -> Result<Started, CliError> {
+    /// Waits until a killed node lets nobody in any more: its tasks end at their next step.
+    async fn until_ports_are_free(&self, number: u8) -> Result<(), String> {
         let env = Env::system();
-        let patience = env.monotonic() + PORTS_FREE_WITHIN;
-        loop {
-            match self.start(number).await {
-                Err(CliError::Start(error))
-                    if error.is_address_in_use() && env.monotonic() < patience =>
-                {
+        let listen = self.config(number).listen;
+        let lists = [
+            listen.smtp,
+            listen.submission,
+            listen.submissions,
+            listen.lmtp,
+            listen.imap,
+            listen.imaps,
+            listen.http,
+        ];
+        let free = async {
+            for address in lists.concat() {
+                while env.listen(address).await.is_err() {
                     env.sleep(PORTS_PAUSE).await;
                 }
-                started => return started,
             }
-        }
+            for address in listen.mesh {
+                while env.datagrams(address).await.is_err() {
+                    env.sleep(PORTS_PAUSE).await;
+                }
+            }
+        };
+        let freed = env.timeout(PORTS_FREE_WITHIN, free).await;
+        freed.map_err(|_| format!("node {number} is killed and holds its ports"))
     }
 
     async fn act(&mut self, order: Order) -> Result<String, String> {
@@ -199,7 +212,7 @@ impl Cluster {
                 self.nodes.insert(number, node);
                 Err(format!("node {number} runs"))
             }
-            (Action::Start, None) => match self.start_again(number).await {
+            (Action::Start, None) => match self.start(number).await {
                 Ok(Started::Serving) => Ok(format!("started {number}")),
                 Ok(Started::Aside) => Ok(format!("aside {number}")),
                 Err(error) => Err(error.to_string()),
@@ -207,6 +220,7 @@ impl Cluster {
             (Action::Kill | Action::Drain, None) => Err(format!("node {number} does not run")),
             (Action::Kill, Some(node)) => {
                 drop(node);
+                self.until_ports_are_free(number).await?;
                 Ok(format!("killed {number}"))
             }
             (Action::Drain, Some(node)) => {
