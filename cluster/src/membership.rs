@@ -366,7 +366,7 @@ impl Pulse {
         let begun = env.monotonic();
         // A try that has outlived the trust it would renew is not worth going on with.
         let time_max = shared.registration.time_to_live / limits::BEATS_PER_LIFE;
-        let db = shared.db.with_retry(RetryPolicy { time_max });
+        let db = shared.db.with_retry(RetryPolicy { time_max, ..RetryPolicy::default() });
         let look = db.run(move |tx| async move {
             let own = registry::beat(&tx, epoch, name, beat).await?;
             let nodes = registry::registered(&tx).await?.into_iter().collect();
