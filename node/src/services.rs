@@ -5,7 +5,7 @@ use std::sync::Arc;
 use blob::BlobStore;
 use cluster::wake::Ears;
 use env::Env;
-use kv::Database;
+use kv::{Database, RetryPolicy};
 use mail::view::ViewCache;
 use tokio::sync::watch;
 
@@ -15,6 +15,7 @@ use crate::{
     config::{Config, Limits},
     deliver::Deliverer,
     hub::Hub,
+    limits,
     metrics::{AuthOutcome, Metrics, Sources},
     settings::Settings,
     stop::Stopping,
@@ -32,6 +33,8 @@ pub(crate) struct Parts {
     pub(crate) env: Env,
     pub(crate) config: Config,
     pub(crate) db: Database,
+    /// The same store, for whoever waits for mail to be taken ([`limits::STORE_PATIENCE`]).
+    pub(crate) db_in_time: Database,
     pub(crate) blobs: BlobStore,
     pub(crate) views: ViewCache,
     pub(crate) hub: Hub,
@@ -67,8 +70,14 @@ impl Services {
             blobs: Some(blobs.clone()),
             views: Some(views.clone()),
         });
+        let db_in_time = db.with_retry(RetryPolicy::within(limits::STORE_PATIENCE));
         let parts = Parts {
-            deliverer: Deliverer::new(db.clone(), blobs.clone(), env.clone(), announcer.clone()),
+            deliverer: Deliverer::new(
+                db_in_time.clone(),
+                blobs.clone(),
+                env.clone(),
+                announcer.clone(),
+            ),
             auth: Authenticator::new(db.clone(), env.clone()),
             stopping,
             settings: watch::Sender::new(Arc::new(Settings::of(&config))),
@@ -81,6 +90,7 @@ impl Services {
             metrics,
             tls,
             db,
+            db_in_time,
             env,
         };
         Self { parts: Arc::new(parts) }

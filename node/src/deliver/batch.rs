@@ -19,6 +19,7 @@ use super::{
     outbound::{self, Body, RemoteRecipient, ReturnContent, Submission},
     report::{self, Reporting, Status},
 };
+use crate::patience::blob_step;
 
 /// How often a request may change what it must report before it is put off.
 const REPORT_ATTEMPTS_MAX: usize = 4;
@@ -80,7 +81,8 @@ pub(super) async fn run(shared: &Shared, batch: Vec<Waiting>) {
                 let _hung_up = answer.send(Ok(result));
             }
         }
-        Err(error) if requests.len() == 1 => {
+        // Nobody fares better alone where the store is away, and each would wait in turn.
+        Err(error) if requests.len() == 1 || error.is_store_away() => {
             tracing::warn!(%error, "delivery failed");
             for answer in answers {
                 let _hung_up = answer.send(Err(error.clone()));
@@ -296,7 +298,8 @@ async fn write_report(
     let now = shared.env.wall();
     let unique = u128::from_le_bytes(shared.env.random_array());
     let bytes = report::build(reporting, &about, now, unique);
-    let blob = shared.blobs.put(&bytes).await.map_err(|e| DeliverError::Blob(Arc::new(e)))?;
+    let blob = blob_step(&shared.env, shared.blobs.put(&bytes)).await;
+    let blob = blob.map_err(|error| DeliverError::Blob(Arc::new(error)))?;
     let mut scanner = message::Scanner::new(message::Limits::default());
     scanner.push(&bytes);
     let scanned = scanner.finish();
