@@ -18,7 +18,7 @@ use blackbox::{
     cluster::{Cluster, DevCluster, Door},
     imap::Imap,
     message, program,
-    server::{ALICE, BOB, PASSWORD},
+    server::{ALICE, BOB, PASSWORD, Server},
     smtp::Smtp,
     wire::Wire,
 };
@@ -199,6 +199,64 @@ fn certificates_that_are_no_good_are_refused_in_words() {
     refused(&with(&file("hollow", hollow), &good.key), &[], 1, "cannot be read");
     refused(&good, &["--name", "../x"], 1, "a certificate's name has");
     assert_eq!(cluster.exits(1, &["cluster", "certificate", "list", "--json"], 0), "");
+}
+
+#[test]
+fn a_node_without_certificate_files_shows_the_stores() {
+    let mut server = Server::start_configured();
+    server.terminate();
+    assert!(server.wait().success());
+    let folder = TempDir::new().expect("the temporary folder is writable");
+    // Its configuration, without the files.
+    let given = server.command().get_args().last().map(PathBuf::from).expect("a file");
+    let given = std::fs::read_to_string(given).expect("it was written");
+    let is_other =
+        |line: &&str| !["[tls]", "certificate", "key"].iter().any(|k| line.starts_with(k));
+    let config = folder.path().join("rookery.toml");
+    let lines: Vec<&str> = given.lines().filter(is_other).collect();
+    std::fs::write(&config, lines.join("\n")).expect("the folder is writable");
+    let command = |arguments: &[&str]| {
+        let mut command = Command::new(program::rookery());
+        command.args(arguments).arg("--config").arg(&config);
+        command
+    };
+    let refused = program::run(&mut command(&["serve"]), b"");
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{told}");
+    assert!(told.contains("there is no certificate") && told.contains("certificate add"), "{told}");
+
+    let mx = made(folder.path(), "mx", &["mx.blackbox.test"], 2400);
+    let later = made(folder.path(), "later", &["imap.blackbox.test"], 2500);
+    for made in [&mx, &later] {
+        program::succeed(&mut command(&adding(made, &[])), b"");
+    }
+    let mut child = command(&["serve"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program runs");
+    let printed = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    let ready = printed.map_while(Result::ok).find(|line| line.starts_with("ready"));
+    assert!(ready.is_some(), "it does not get ready");
+    let shows = |host: &str, file: &Path| {
+        let wire = Wire::connect(server.ports.imaps).expect("the node accepts");
+        wire.try_start_tls_as(host, file).is_ok()
+    };
+    assert!(shows("mx.blackbox.test", &mx.certificate));
+    assert!(shows("imap.blackbox.test", &later.certificate));
+    let kill = |name: &str| {
+        let kill = format!("kill -{name} {}", child.id());
+        program::succeed(Command::new("sh").args(["-c", &kill]), b"");
+    };
+    // There is nothing to read again, and nothing to fail at.
+    kill("HUP");
+    // The last certificate goes, and connections are not refused.
+    for name in ["imap.blackbox.test", "mx.blackbox.test"] {
+        program::succeed(&mut command(&["cluster", "certificate", "remove", name]), b"");
+    }
+    assert!(shows("mx.blackbox.test", &mx.certificate));
+    kill("TERM");
+    assert!(child.wait().expect("it is our child").success());
 }
 
 /// `rookery cluster log`, as it goes on.
