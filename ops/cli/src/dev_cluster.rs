@@ -149,7 +149,7 @@ impl Cluster {
         let config = self.config(number);
         create_data_folder(&config.data)?;
         // Its lines of the log, which all share, are told apart by it.
-        let span = tracing::info_span!("node", name = config.cluster.node);
+        let span = tracing::info_span!("node", id = config.cluster.node);
         let env = Env::system_within(span.clone());
         // One token opens all of them.
         AdminToken::load_or_create(&self.data, &env)?.save(&config.data)?;

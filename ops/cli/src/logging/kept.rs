@@ -68,7 +68,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Kept {
         let spans = context.event_scope(event).into_iter().flatten();
         for span in spans {
             if span.name() == NODE {
-                node = of(&span, |_, name| name.to_owned()).pop();
+                node = of(&span, |_, id| id.to_owned()).pop();
                 continue;
             }
             let named =
@@ -155,7 +155,7 @@ mod tests {
         let subscriber = tracing_subscriber::registry().with(kept);
         tracing::subscriber::with_default(subscriber, || {
             tracing::warn!(count = 3, name = "x", "alone");
-            let node = tracing::info_span!("node", name = "n1");
+            let node = tracing::info_span!("node", id = "n1");
             let _node = node.enter();
             let session = tracing::info_span!("session", id = %"0a", protocol = "imap");
             let _session = session.enter();
