@@ -3,9 +3,11 @@
 //! Every node is the same program; what they agree on is in the store, in transactions. A message
 //! between nodes makes things fast, and decides nothing.
 
+pub mod certificates;
 pub mod limits;
 pub mod membership;
 pub mod mesh;
+pub mod salt;
 pub mod settings;
 pub mod tickets;
 pub mod wake;

@@ -65,6 +65,12 @@ pub const STORE_PAUSE: Duration = Duration::from_millis(500);
 /// Changes of settings that are remembered: years of them, at some hundred bytes each.
 pub const SETTING_CHANGES_MAX: u64 = 1_000;
 
+/// Certificates in the store: each node holds all of them, at about 10 kB each.
+pub const CERTIFICATES_MAX: usize = 1_000;
+
+/// Bytes of a chain and its key together: they are one value of the store, which may have 100,000.
+pub const CERTIFICATE_RECORD_BYTES_MAX: usize = 90_000;
+
 // ---- The mesh ----------------------------------------------------------------------------------
 
 /// Peers that a node connects to; further ones (the newest) are left to the store's slow path. Each

@@ -31,15 +31,18 @@ use std::{
     time::Duration,
 };
 
-use env::{Env, Monotonic, Task};
+use env::{Env, Monotonic, Task, Timestamp};
 use kv::{Database, RetryPolicy, Transaction};
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    try_join,
+};
 
 use self::{
     observer::Observer,
     registry::{Activity, Beat, End, Ended, NameRecord, NodeRecord, Registered, Wish},
 };
-use crate::{ClusterError, Epoch, NodeName, limits, settings};
+use crate::{ClusterError, Epoch, NodeName, certificates, limits, settings};
 
 /// The nodes that are registered.
 pub type Roster = BTreeMap<Epoch, Registered>;
@@ -92,6 +95,7 @@ struct Shared {
     roster: watch::Sender<Arc<Roster>>,
     wish: watch::Sender<Wish>,
     settings: watch::Sender<Arc<settings::Record>>,
+    certificates: watch::Sender<u64>,
     shown: Mutex<Shown>,
     /// Asks for a heartbeat now.
     hurry: Notify,
@@ -103,6 +107,7 @@ struct Shown {
     activity: Activity,
     sessions: u64,
     claims: u64,
+    certificate_until_ms: i64,
 }
 
 /// One epoch, and until when the node may rely on it.
@@ -188,7 +193,13 @@ impl Membership {
             roster: watch::Sender::new(Arc::default()),
             wish: watch::Sender::new(Wish::Serve),
             settings: watch::Sender::default(),
-            shown: Mutex::new(Shown { activity: Activity::Starting, sessions: 0, claims: 0 }),
+            certificates: watch::Sender::new(0),
+            shown: Mutex::new(Shown {
+                activity: Activity::Starting,
+                sessions: 0,
+                claims: 0,
+                certificate_until_ms: 0,
+            }),
             hurry: Notify::new(),
         });
         shared.register().await?;
@@ -229,6 +240,11 @@ impl Membership {
         self.shared.settings.subscribe()
     }
 
+    /// The number of the last change of the certificates in the store, as of the last look.
+    pub fn certificates(&self) -> watch::Receiver<u64> {
+        self.shared.certificates.subscribe()
+    }
+
     /// Says what the node does, from the next heartbeat on, which comes at once.
     pub fn show_activity(&self, activity: Activity) {
         self.shared.shown().activity = activity;
@@ -239,6 +255,12 @@ impl Membership {
     pub fn show_load(&self, sessions: u64, claims: u64) {
         let mut shown = self.shared.shown();
         (shown.sessions, shown.claims) = (sessions, claims);
+    }
+
+    /// Says until when the certificate in the node's own files is good, from the next heartbeat on;
+    /// `None` where there are no such files.
+    pub fn show_certificate(&self, until: Option<Timestamp>) {
+        self.shared.shown().certificate_until_ms = until.map_or(0, Timestamp::unix_ms);
     }
 
     /// Brings the next heartbeat, and with it the next look at the store, forward to now.
@@ -281,6 +303,7 @@ impl Shared {
             sessions: shown.sessions,
             claims: shown.claims,
             wall_ms: self.env.wall().unix_ms(),
+            certificate_until_ms: shown.certificate_until_ms,
         }
     }
 
@@ -317,6 +340,7 @@ struct Look {
     nodes: Roster,
     ended: Vec<Epoch>,
     settings: settings::Record,
+    certificates: u64,
 }
 
 /// The loop of heartbeats and looks.
@@ -366,13 +390,14 @@ impl Pulse {
         let begun = env.monotonic();
         // A try that has outlived the trust it would renew is not worth going on with.
         let time_max = shared.registration.time_to_live / limits::BEATS_PER_LIFE;
-        let db = shared.db.with_retry(RetryPolicy { time_max });
+        let db = shared.db.with_retry(RetryPolicy { time_max, ..RetryPolicy::default() });
         let look = db.run(move |tx| async move {
             let own = registry::beat(&tx, epoch, name, beat).await?;
             let nodes = registry::registered(&tx).await?.into_iter().collect();
             let ended = registry::ended(&tx).await?.into_iter().map(|(epoch, _)| epoch).collect();
-            let settings = settings::current(&tx).await?;
-            Ok::<_, ClusterError>(Look { own, nodes, ended, settings })
+            let (settings, certificates) =
+                try_join!(settings::current(&tx), certificates::version(&tx))?;
+            Ok::<_, ClusterError>(Look { own, nodes, ended, settings, certificates })
         });
         let whole = shared.registration.time_to_live;
         let look = env.timeout(whole, look).await.map_err(|_| kv::Error::Unavailable)??;
@@ -386,6 +411,8 @@ impl Pulse {
             }
             changed
         });
+        let version = look.certificates;
+        shared.certificates.send_if_modified(|held| std::mem::replace(held, version) != version);
         let overdue = self.observer.look(begun, env.monotonic(), &look.nodes, epoch);
         shared.roster.send_replace(Arc::new(look.nodes));
         let mut ended = look.ended;

@@ -137,6 +137,24 @@ pub enum AdminError {
     /// There is no such setting, or the value does not fit.
     #[error(transparent)]
     Setting(crate::settings::SettingError),
+    /// The certificate is no good.
+    #[error(transparent)]
+    Certificate(#[from] crate::tls::CertificateError),
+    /// The name of a certificate does not fit.
+    #[error(
+        "a certificate's name has 1 to {max} letters, digits, `-`, `_`, `.` and `*`",
+        max = crate::limits::CERTIFICATE_NAME_BYTES_MAX
+    )]
+    CertificateName,
+    /// There is no such certificate.
+    #[error("there is no certificate {0}")]
+    NoCertificate(String),
+    /// The store has as many as it may.
+    #[error(
+        "the store has {max} certificates already; remove one first",
+        max = ::cluster::limits::CERTIFICATES_MAX
+    )]
+    ManyCertificates,
     /// Another check runs.
     #[error("another check of this server's store is running")]
     Checking,

@@ -34,7 +34,11 @@ mod tests;
 mod throttle;
 mod verdicts;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use env::Env;
 use kv::Database;
@@ -122,12 +126,8 @@ struct Shared {
     verdicts: Verdicts,
     verifications: Arc<Semaphore>,
     proofs: Arc<Semaphore>,
-    /// Makes the salts of names that do not exist.
-    ///
-    /// Random per process: a name's made-up salt changes with a restart and differs between
-    /// nodes, so somebody who compares nodes can tell that a name does not exist. Delivering
-    /// mail to it tells as much.
-    salt_key: Zeroizing<[u8; 32]>,
+    /// Makes the salts of names that do not exist; drawn at random where nobody has given one.
+    salt_key: OnceLock<Zeroizing<[u8; 32]>>,
 }
 
 impl std::fmt::Debug for Authenticator {
@@ -143,11 +143,23 @@ impl Authenticator {
             verdicts: Verdicts::new(&env),
             verifications: Arc::new(Semaphore::new(limits::VERIFICATIONS_MAX)),
             proofs: Arc::new(Semaphore::new(limits::PROOFS_MAX)),
-            salt_key: Zeroizing::new(env.random_array()),
+            salt_key: OnceLock::new(),
             db,
             env,
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Makes the salts of names that do not exist from this, as all nodes do: what a name's salt is
+    /// must not depend on whom a client asks. To be called before anybody logs in.
+    pub fn share_salt_key(&self, key: Zeroizing<[u8; 32]>) {
+        // Later it would change what was answered.
+        let _late = self.shared.salt_key.set(key);
+    }
+
+    fn salt_key(&self) -> &[u8; 32] {
+        let env = &self.shared.env;
+        self.shared.salt_key.get_or_init(|| Zeroizing::new(env.random_array()))
     }
 
     /// Checks a name and a password, as LOGIN, PLAIN and HTTP basic authentication bring them.

@@ -49,9 +49,11 @@ pub struct Config {
     /// Where to listen.
     #[serde(default)]
     pub listen: Listen,
-    /// The certificate. Required in a file; [`Config::dev`] leaves it out, and the node signs
-    /// one itself.
+    /// The node's own certificate; what is shown beside those of the store.
     pub tls: Option<Tls>,
+    /// What a node without one does.
+    #[serde(skip)]
+    pub without_tls: WithoutTls,
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
@@ -101,6 +103,16 @@ pub struct Tls {
     pub certificate: PathBuf,
     /// PEM file with the private key.
     pub key: PathBuf,
+}
+
+/// What a node without a certificate of its own shows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum WithoutTls {
+    /// Those of the store, of which there has to be one.
+    #[default]
+    Store,
+    /// One that it signs itself, for development.
+    SelfSigned,
 }
 
 /// Bounds of what clients may use. Ranges are in [`NUMBERS`].
@@ -381,10 +393,6 @@ impl Config {
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let config: Self =
             toml::from_str(text).map_err(|error| ConfigError::from_toml(path, text, &error))?;
-        if config.tls.is_none() {
-            let reason = "missing: a node needs a certificate and a key".to_owned();
-            return Err(ConfigError::at(path, text, 0, Some("tls".to_owned()), reason));
-        }
         match check::check(&config) {
             Ok(()) => Ok(config),
             Err(problem) => Err(ConfigError::from_check(path, text, &problem)),
@@ -427,6 +435,7 @@ impl Config {
             data,
             listen,
             tls: None,
+            without_tls: WithoutTls::SelfSigned,
             limits: Limits::default(),
             log: Log::default(),
             store: Store::default(),
@@ -482,6 +491,13 @@ mod tests {
     }
 
     #[test]
+    fn a_node_may_rely_on_the_stores_certificates() {
+        let text = "hostname = \"mx.example.org\"\ndata = \"/srv/mail\"\n";
+        let config = Config::parse(text, Path::new("r.toml")).unwrap();
+        assert_eq!((config.tls, config.without_tls), (None, WithoutTls::Store));
+    }
+
+    #[test]
     fn an_empty_list_switches_a_protocol_off() {
         let config = Config::parse(&file("[listen]\nimap = []\n"), Path::new("r.toml")).unwrap();
         assert!(config.listen.imap.is_empty());
@@ -503,7 +519,6 @@ mod tests {
     #[test]
     fn missing_and_mistyped_keys_are_named() {
         check("hostname = \"a\"\n", "r.toml:1:1: missing field `data`");
-        check("hostname = \"a\"\ndata = \"b\"\n", "r.toml:1:1: tls: missing");
         check(
             "hostname = \"a\"\ndata = \"b\"\n[tls]\nkey = \"k\"\n",
             "r.toml:3:1: tls: missing field `certificate`",

@@ -17,8 +17,17 @@ pub fn rfc5322(at: Timestamp) -> String {
     format!("{weekday}, {day} {month} {year:04} {hour:02}:{minute:02}:{second:02} +0000")
 }
 
+/// RFC 3339 §5.6 `date-time` in UTC, with milliseconds.
+pub fn rfc3339(at: Timestamp) -> String {
+    let (seconds, ms) = (at.unix_ms().div_euclid(1_000), at.unix_ms().rem_euclid(1_000));
+    let (days, of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+}
+
 /// Year, month (1 to 12) and day of a day counted from 1970-01-01 (proleptic Gregorian).
-fn civil(days: i64) -> (i64, usize, i64) {
+pub(crate) fn civil(days: i64) -> (i64, usize, i64) {
     // Years begin in March, so that the leap day is a year's last.
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);

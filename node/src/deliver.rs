@@ -17,6 +17,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use kv::AsKvError;
 use mail::{
     AccountId, AppendError, Appended, MailboxId, ModSeq, NewEmail, OperationId, StoreError,
 };
@@ -108,6 +109,15 @@ pub enum DeliverError {
     /// The node is stopping.
     #[error("the node is stopping")]
     Stopping,
+}
+
+impl DeliverError {
+    fn is_store_away(&self) -> bool {
+        match self {
+            Self::Store(error) => error.as_kv_error().is_some_and(kv::Error::is_store_away),
+            Self::Blob(_) | Self::Stopping => false,
+        }
+    }
 }
 
 impl Refusal {

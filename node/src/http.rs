@@ -3,7 +3,7 @@
 //! | path | answer |
 //! |---|---|
 //! | `/healthz/live` | 200 while the process can answer |
-//! | `/healthz/ready` | 200 when ready; 503 while starting, while draining and while it stands aside |
+//! | `/healthz/ready` | 200 when ready; 503 while starting, while draining, while it stands aside and while its store is away |
 //! | `/metrics` | OpenMetrics text |
 //! | `/admin/v1/…` | the admin API (`http/api.rs` lists its paths), with a bearer token (RFC 6750 §2.1) |
 //!
@@ -21,6 +21,7 @@ mod cluster;
 mod connection;
 mod error;
 mod fsck;
+mod logs;
 mod timer;
 
 use std::sync::Arc;
@@ -120,7 +121,7 @@ impl Readiness {
 pub fn router(parts: HttpParts) -> Router {
     let env = parts.env.clone();
     Router::new()
-        .route("/healthz/live", get(async || Json(json!({"status": "live"}))))
+        .route("/healthz/live", get(live))
         .route("/healthz/ready", get(ready))
         .route("/metrics", get(metrics))
         .nest("/admin/v1", api::router(&parts))
@@ -128,6 +129,22 @@ pub fn router(parts: HttpParts) -> Router {
         .method_not_allowed_fallback(async || ApiError::from(Refusal::Method))
         .layer(middleware::from_fn_with_state(env, bounded))
         .with_state(parts)
+}
+
+/// The service of a node whose store is away: live and not ready.
+pub(crate) fn waiting_router(env: Env) -> Router {
+    let away = async || {
+        let status = json!({"status": "waiting for the store"});
+        (StatusCode::SERVICE_UNAVAILABLE, Json(status))
+    };
+    Router::new()
+        .route("/healthz/live", get(live))
+        .fallback(away)
+        .layer(middleware::from_fn_with_state(env, bounded))
+}
+
+async fn live() -> Json<serde_json::Value> {
+    Json(json!({"status": "live"}))
 }
 
 async fn ready(State(parts): State<HttpParts>) -> Response {

@@ -247,3 +247,57 @@ pub const DOCTOR_LISTENERS_MAX: usize = 1_000;
 /// Damages of the nodes' records that a check holds at once, about 100 bytes each; beyond, it says
 /// that there may be more.
 pub const FSCK_CLUSTER_DAMAGES_MAX: usize = 10_000;
+
+/// Between two tries to reach a store that is away when the node starts; each try takes ten seconds.
+pub const STORE_WAIT_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often a node that waits for its store says so again.
+pub const STORE_WAIT_TOLD: Duration = Duration::from_mins(5);
+
+/// How long somebody who waits for an answer waits for the store at most: whoever sends mail is told
+/// to come again while it still listens, and a connection that waits holds memory. A recovery of
+/// FoundationDB takes less.
+pub const STORE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long one step of writing a message's bytes may take: a piece on its way to the blob store, or
+/// the end. A sender waits three minutes for a piece to be taken (RFC 5321 §4.5.3.2.5) and ten for
+/// the answer to the final dot (§4.5.3.2.6); a service that sheds load is well again sooner.
+pub const BLOB_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A certificate that expires sooner is worth a word: authorities that issue for 90 days want it
+/// renewed a month before, so something has failed for two weeks.
+pub const CERTIFICATE_EXPIRES_SOON: Duration = Duration::from_hours(14 * 24);
+
+/// Bytes of a certificate's name: those of the longest host's.
+pub const CERTIFICATE_NAME_BYTES_MAX: usize = 253;
+
+/// Lines of the log that are kept in memory: a quarter of an hour of a busy node.
+pub const LOG_RING_LINES_MAX: usize = 10_000;
+
+/// Bytes of the lines that are kept: those above at their usual length.
+pub const LOG_RING_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Bytes of one line; what a client can put into one is less.
+pub const LOG_LINE_BYTES_MAX: usize = 4 * 1024;
+
+/// About the bytes of lines that are sent together: with one line more, and every character of them
+/// escaped, they fit a frame of the mesh.
+pub const LOG_BATCH_BYTES: usize = 12 * 1024;
+
+/// Readers of one process's log: administrators and their tools. Each is a stream of the mesh, of
+/// which a peer may open 32.
+pub const LOG_READERS_MAX: usize = 8;
+
+/// How long lines are gathered before they are sent on to a reader who has read all: sending may
+/// make lines itself.
+pub const LOG_GATHER: Duration = Duration::from_millis(50);
+
+/// How often whoever follows logs looks for nodes that have come.
+pub const LOG_ROSTER_PERIOD: Duration = Duration::from_secs(1);
+
+/// How often a log that says nothing is shown to be followed all the same: its client would hang
+/// up after a minute.
+pub const LOG_PULSE: Duration = Duration::from_secs(15);
+
+/// Batches of lines that wait for a client to read them.
+pub const LOG_BATCHES_MAX: usize = 16;

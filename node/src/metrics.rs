@@ -26,7 +26,9 @@ pub use labels::{AuthOutcome, Outcome, Protocol, RefusedReason};
 use labels::{CommandLabels, OutcomeLabels, ProtocolLabels, RefusedLabels};
 pub(crate) use sources::ClusterSource;
 pub use sources::Sources;
-use sources::SweepSource;
+use sources::{CertificateSource, SweepSource};
+
+use crate::tls::Tls;
 
 /// Seconds: from a cached read to a client's patience.
 const SECONDS_BUCKETS: [f64; 14] =
@@ -129,6 +131,11 @@ impl Metrics {
     /// Adds what this node is among the others.
     pub(crate) fn watch_cluster(&self, source: ClusterSource) {
         self.registry().register_collector(Box::new(source));
+    }
+
+    /// Adds until when certificates are good.
+    pub(crate) fn watch_certificates(&self, tls: Tls) {
+        self.registry().register_collector(Box::new(CertificateSource(tls)));
     }
 
     /// A session begins.

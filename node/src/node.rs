@@ -1,12 +1,17 @@
 //! A node's life: start, serve, drain.
 
-use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+mod aside;
+mod error;
 
-use blob::{
-    BlobError,
-    binding::BindError,
-    sweep::{SweepSettings, Sweeper},
+use std::{
+    future::{self, Future},
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
 };
+
+use blob::sweep::{SweepSettings, Sweeper};
 use cluster::{
     ClusterError, Membership, Standing,
     membership::registry::{Activity, Wish},
@@ -21,13 +26,13 @@ use crate::{
         cluster::{Fleet, OwnNode, Wired},
         endpoint,
         fsck::Checker,
-        token::{AdminToken, TokenError},
+        token::AdminToken,
     },
-    config::Config,
+    config::{Config, WithoutTls},
     http::{self, HttpParts, Phase, Readiness},
     hub::Hub,
     limits,
-    metrics::{ClusterSource, Metrics, Protocol},
+    metrics::{ClusterSource, Protocol},
     peers::{JoinError, OverMesh, Peers},
     server,
     services::Services,
@@ -35,9 +40,11 @@ use crate::{
     settings::{self, Settings},
     stop::Stop,
     stores::{OpenStores, Stores},
-    tls::{Tls, TlsError},
+    tls::{self, Tls, TlsError},
     upkeep,
 };
+use aside::Aside;
+pub use error::StartError;
 
 /// A running node. Dropping it ends every session at once; [`Node::drain`] is the gentle way.
 pub struct Node {
@@ -51,6 +58,7 @@ pub struct Node {
     http_loops: Vec<Task<()>>,
     _housekeeping: Task<()>,
     _tickets: Task<()>,
+    _certificates: Task<()>,
     _settings: Task<()>,
     _load: Task<()>,
     peers: Peers,
@@ -60,75 +68,12 @@ pub struct Node {
     open: Option<OpenStores>,
 }
 
-/// Why a node does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The data folder cannot be made or written.
-    #[error("{}: {source}", path.display())]
-    Data {
-        /// The folder or file.
-        path: PathBuf,
-        /// What the operating system says.
-        source: io::Error,
-    },
-    /// The store does not open.
-    #[error(transparent)]
-    Store(#[from] kv::OpenError),
-    /// The store belongs to a newer release.
-    #[error(transparent)]
-    Schema(#[from] mail::schema::SchemaError),
-    /// The program was built without what the configuration names.
-    #[error("this rookery was built without engine {engine}: build it with --features {feature}")]
-    NotBuilt {
-        /// As in the configuration.
-        engine: &'static str,
-        /// Cargo's.
-        feature: &'static str,
-    },
-    /// FoundationDB holds no message bytes.
-    #[error("blobs.engine must be \"s3\" where the store is \"fdb\"")]
-    BlobsElsewhere,
-    /// There is no access key to the blobs.
-    #[cfg(feature = "s3")]
-    #[error(transparent)]
-    Credentials(#[from] blob::s3::CredentialsError),
-    /// The blobs do not open.
-    #[error(transparent)]
-    Blobs(#[from] BlobError),
-    /// The bucket is not this store's.
-    #[error(transparent)]
-    Bucket(#[from] BindError),
-    /// The certificate or the key is no good.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// The admin token is no good.
-    #[error(transparent)]
-    Token(#[from] TokenError),
-    /// The node cannot be one of those that share the store.
-    #[error("cannot join the others: {0}")]
-    Join(#[from] JoinError),
-    /// A port cannot be listened on.
-    #[error("cannot listen on {address} for {}: {source}", protocol.as_str())]
-    Listen {
-        /// Where.
-        address: SocketAddr,
-        /// For what.
-        protocol: Protocol,
-        /// What the operating system says.
-        source: io::Error,
-    },
-}
-
-impl StartError {
-    /// Whether another socket has an address that the node wants.
-    pub fn is_address_in_use(&self) -> bool {
-        match self {
-            Self::Listen { source, .. } | Self::Join(JoinError::Mesh { source, .. }) => {
-                source.kind() == io::ErrorKind::AddrInUse
-            }
-            _ => false,
-        }
-    }
+/// What came of a start.
+pub enum Started {
+    /// Every port accepts.
+    Serving(Box<Node>),
+    /// The node was told to end before that, and has left.
+    Ended,
 }
 
 /// Why a node is to end though nobody has told its process.
@@ -142,15 +87,42 @@ pub enum Ending {
 
 impl Node {
     /// Starts a node on the stores that its configuration names. When this returns, every port
-    /// accepts.
+    /// accepts. Where FoundationDB cannot be reached it waits: health checks are told so meanwhile.
     ///
     /// # Errors
     /// [`StartError`].
     pub async fn start(config: Config, env: Env) -> Result<Self, StartError> {
-        let open = OpenStores::open(&config.data, &config.store, &config.blobs, &env).await?;
-        let mut node = Self::start_on(open.stores().clone(), config, env).await?;
-        node.open = Some(open);
-        Ok(node)
+        match Self::start_unless(config, env, future::pending()).await? {
+            Started::Serving(node) => Ok(*node),
+            Started::Ended => unreachable!("what is pending does not end"),
+        }
+    }
+
+    /// The same, unless `end` completes while the node waits for its store, or until administrators
+    /// want it to serve: then it leaves.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start_unless(
+        config: Config,
+        env: Env,
+        end: impl Future<Output = ()>,
+    ) -> Result<Started, StartError> {
+        let mut end = pin!(end);
+        let Some(open) = aside::open(&config, &env, end.as_mut()).await? else {
+            return Ok(Started::Ended);
+        };
+        let stores = open.stores().clone();
+        match Box::pin(Self::start_on_unless(stores, config, env, end)).await {
+            Ok(Started::Serving(mut node)) => {
+                node.open = Some(open);
+                Ok(Started::Serving(node))
+            }
+            ended => {
+                close(open).await;
+                ended
+            }
+        }
     }
 
     /// Starts a node on the given stores.
@@ -158,24 +130,52 @@ impl Node {
     /// # Errors
     /// [`StartError`].
     pub async fn start_on(stores: Stores, config: Config, env: Env) -> Result<Self, StartError> {
-        let tls = match &config.tls {
-            Some(files) => Tls::from_files(&env, &files.certificate, &files.key)?,
-            None => {
-                let names =
-                    [config.hostname.clone(), "localhost".to_owned(), "127.0.0.1".to_owned()];
-                let mut names: Vec<String> = names.to_vec();
-                names.dedup();
-                Tls::self_signed(&env, &config.data, &names)?
-            }
-        };
+        match Box::pin(Self::start_on_unless(stores, config, env, future::pending())).await? {
+            Started::Serving(node) => Ok(*node),
+            Started::Ended => unreachable!("what is pending does not end"),
+        }
+    }
+
+    /// The same, unless `end` completes while administrators want the node to stand aside: then it
+    /// leaves.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start_on_unless(
+        stores: Stores,
+        config: Config,
+        env: Env,
+        end: impl Future<Output = ()>,
+    ) -> Result<Started, StartError> {
+        let tls = shown(&stores, &config, &env).await?;
         let token = AdminToken::load_or_create(&config.data, &env)?;
-        let stop = Stop::new();
-        let backup = stores.backup.clone();
         let hub = Hub::default();
         let peers = Peers::join(&stores.db.counted_apart(), &env, &config, &hub).await?;
         if peers.is_to_stand_aside() {
-            stand_aside(&peers, &stores, &config, &env, &token).await?;
+            match aside::stand_aside(&peers, &stores, &config, &env, &token, end).await? {
+                Aside::Wanted => {}
+                Aside::Ended => {
+                    leave(&env, None, peers).await;
+                    withdraw(&config);
+                    return Ok(Started::Ended);
+                }
+            }
         }
+        let node = Self::serve(stores, config, env, tls, token, (hub, peers)).await?;
+        Ok(Started::Serving(Box::new(node)))
+    }
+
+    /// Serves, as one of those that are registered.
+    async fn serve(
+        stores: Stores,
+        config: Config,
+        env: Env,
+        tls: Tls,
+        token: AdminToken,
+        (hub, peers): (Hub, Peers),
+    ) -> Result<Self, StartError> {
+        let stop = Stop::new();
+        let backup = stores.backup.clone();
         let heard = (hub, peers.ears.clone());
         let services = Services::new(stores, config, env.clone(), tls, stop.listen(), heard);
         if let Some(mesh) = &peers.mesh {
@@ -188,7 +188,7 @@ impl Node {
         let sweeper = Sweeper::new(env.clone(), db, blobs, SweepSettings::default());
         services.metrics.watch_sweeper(sweeper.counts());
         let sessions = Sessions::new(services.settings.subscribe());
-        let own = OwnNode::new(sessions.clone(), peers.membership.clone());
+        let own = OwnNode::new(&env, sessions.clone(), peers.membership.clone());
         peers.answering.begin(&own);
         let fleet: Arc<dyn Fleet> = match &peers.mesh {
             Some(mesh) => Wired::new(env.clone(), own, Arc::clone(mesh)),
@@ -207,6 +207,9 @@ impl Node {
         upkeep::seed(&own_db, &env)
             .await
             .map_err(|error| JoinError::from(ClusterError::from(error)))?;
+        let salt_key = cluster::salt::salt_key(&own_db, &env).await;
+        let salt_key = salt_key.map_err(|error| JoinError::from(ClusterError::from(error)))?;
+        services.auth.share_salt_key(salt_key);
         let runner = peers.work(&own_db, &env, upkeep::workers(&services, sweeper));
         let lags = runner.lags();
         services.metrics.watch_cluster(ClusterSource {
@@ -214,7 +217,14 @@ impl Node {
             ears: peers.ears.clone(),
             lags: lags.clone(),
         });
-        let load = show_load(env.clone(), peers.membership.clone(), sessions.clone(), lags);
+        services.metrics.watch_certificates(services.tls.clone());
+        let certificates = tls::follow(
+            env.clone(),
+            own_db.clone(),
+            services.tls.clone(),
+            peers.membership.certificates(),
+        );
+        let load = show_load(services.clone(), peers.membership.clone(), sessions.clone(), lags);
         let follow = settings::follow(
             services.config.clone(),
             peers.membership.settings(),
@@ -224,6 +234,7 @@ impl Node {
             _housekeeping: env.spawn("housekeeping", housekeeping(services.clone())),
             _settings: env.spawn("settings", follow),
             _tickets: env.spawn("tickets", share_tickets(services.clone())),
+            _certificates: env.spawn("certificates", certificates),
             _load: env.spawn("load", load),
             runner,
             peers,
@@ -351,63 +362,31 @@ impl Node {
         if ended.await.is_err() {
             tracing::warn!("sessions were cut off at the end of the shutdown time");
         }
-        if env.timeout(limits::LEAVE_RESERVE, leave(self.runner, self.peers)).await.is_err() {
-            tracing::warn!("left without a word: others will find this node dead");
+        leave(&env, Some(self.runner), self.peers).await;
+        if !self.http_addresses.is_empty() {
+            withdraw(&self.services.config);
         }
-        if !self.http_addresses.is_empty()
-            && let Err(error) = endpoint::withdraw(&self.services.config.data)
-        {
-            tracing::warn!(%error, "cannot withdraw the admin address");
-        }
-        if let Some(open) = self.open.take()
-            && let Err(error) = open.close().await
-        {
-            // Whatever was acknowledged is in the journal already.
-            tracing::error!(%error, "the store did not close cleanly");
+        if let Some(open) = self.open.take() {
+            close(open).await;
         }
     }
 }
 
-/// Waits while administrators want the node to stand aside. Meanwhile it can be administered and
-/// asked, and nothing else.
-async fn stand_aside(
-    peers: &Peers,
-    stores: &Stores,
-    config: &Config,
-    env: &Env,
-    token: &AdminToken,
-) -> Result<(), StartError> {
-    let readiness = Readiness::new();
-    readiness.enter(Phase::Drained);
-    let settings = watch::Sender::new(Arc::new(Settings::of(config)));
-    let parts = HttpParts {
-        env: env.clone(),
-        metrics: Metrics::new(env.clone()),
-        readiness,
-        admin: Admin { db: stores.db.clone(), env: env.clone() },
-        checker: Checker::new(stores.blobs.clone()),
-        backup: stores.backup.clone(),
-        fleet: OwnNode::new(Sessions::new(settings.subscribe()), peers.membership.clone()),
-        token: token.clone(),
-    };
-    let stop = Stop::new();
-    let mut serving = Vec::new();
-    for (index, address) in config.listen.http.iter().enumerate() {
-        let listener = bind(env, Protocol::Http, *address).await?;
-        if let Some(address) = listener.local_address().ok().filter(|_| index == 0) {
-            publish(&config.data, address)?;
+/// The certificates that the node shows: its own, and the store's.
+async fn shown(stores: &Stores, config: &Config, env: &Env) -> Result<Tls, StartError> {
+    let tls = match (&config.tls, config.without_tls) {
+        (Some(files), _) => Tls::from_files(env, &files.certificate, &files.key)?,
+        (None, WithoutTls::SelfSigned) => {
+            let mut names = vec![config.hostname.clone()];
+            names.extend(["localhost", "127.0.0.1"].map(str::to_owned));
+            names.dedup();
+            Tls::self_signed(env, &config.data, &names)?
         }
-        let mut stopping = stop.listen();
-        let stop = async move { stopping.requested().await };
-        let router = http::router(parts.clone());
-        serving.push(env.spawn("http", http::serve(env.clone(), listener, router, stop)));
-    }
-    peers.until_wanted().await;
-    stop.stop();
-    // What was asked for is answered, so that whoever undrained the node hears of it.
-    let patience = Duration::from_secs(config.limits.shutdown_seconds);
-    let _cut_off = env.timeout(patience, join(serving)).await;
-    Ok(())
+        (None, WithoutTls::Store) => Tls::without_files(env, &config.hostname),
+    };
+    let stored = cluster::certificates::all(&stores.db.counted_apart()).await;
+    tls.share(&stored.map_err(|error| JoinError::from(ClusterError::from(error)))?);
+    if tls.is_empty() { Err(StartError::NoCertificate) } else { Ok(tls) }
 }
 
 fn publish(data: &std::path::Path, address: SocketAddr) -> Result<(), StartError> {
@@ -415,14 +394,34 @@ fn publish(data: &std::path::Path, address: SocketAddr) -> Result<(), StartError
         .map_err(|source| StartError::Data { path: data.to_owned(), source })
 }
 
-/// Gives back what the node has claimed, and ends its epoch.
-async fn leave(runner: Runner, peers: Peers) {
-    runner.stop().await;
-    if let Some(mesh) = &peers.mesh {
-        mesh.close().await;
+fn withdraw(config: &Config) {
+    if let Err(error) = endpoint::withdraw(&config.data) {
+        tracing::warn!(%error, "cannot withdraw the admin address");
     }
-    if let Err(error) = peers.membership.leave().await {
-        tracing::warn!(%error, "this node's end is not noted");
+}
+
+async fn close(open: OpenStores) {
+    if let Err(error) = open.close().await {
+        // Whatever was acknowledged is in the journal already.
+        tracing::error!(%error, "the store did not close cleanly");
+    }
+}
+
+/// Gives back what the node has claimed, and ends its epoch.
+async fn leave(env: &Env, runner: Option<Runner>, peers: Peers) {
+    let leaving = async {
+        if let Some(runner) = runner {
+            runner.stop().await;
+        }
+        if let Some(mesh) = &peers.mesh {
+            mesh.close().await;
+        }
+        if let Err(error) = peers.membership.leave().await {
+            tracing::warn!(%error, "this node's end is not noted");
+        }
+    };
+    if env.timeout(limits::LEAVE_RESERVE, leaving).await.is_err() {
+        tracing::warn!("left without a word: others will find this node dead");
     }
 }
 
@@ -460,10 +459,11 @@ async fn housekeeping(services: Services) {
     }
 }
 
-/// Has heartbeats tell how much the node does.
-async fn show_load(env: Env, membership: Membership, sessions: Sessions, lags: Lags) {
+/// Has heartbeats tell how much the node does, and how long its own certificate is good.
+async fn show_load(services: Services, membership: Membership, sessions: Sessions, lags: Lags) {
     loop {
         membership.show_load(sessions.count(), lags.claimed());
-        env.sleep(limits::LOAD_PERIOD).await;
+        membership.show_certificate(services.tls.own_until());
+        services.env.sleep(limits::LOAD_PERIOD).await;
     }
 }

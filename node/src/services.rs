@@ -5,7 +5,7 @@ use std::sync::Arc;
 use blob::BlobStore;
 use cluster::wake::Ears;
 use env::Env;
-use kv::Database;
+use kv::{Database, RetryPolicy};
 use mail::view::ViewCache;
 use tokio::sync::watch;
 
@@ -15,6 +15,7 @@ use crate::{
     config::{Config, Limits},
     deliver::{Combining, Deliverer},
     hub::Hub,
+    limits,
     metrics::{AuthOutcome, Metrics, Sources},
     settings::Settings,
     stop::Stopping,
@@ -32,6 +33,8 @@ pub(crate) struct Parts {
     pub(crate) env: Env,
     pub(crate) config: Config,
     pub(crate) db: Database,
+    /// The same store, for whoever waits for mail to be taken ([`limits::STORE_PATIENCE`]).
+    pub(crate) db_in_time: Database,
     pub(crate) blobs: BlobStore,
     pub(crate) views: ViewCache,
     pub(crate) hub: Hub,
@@ -61,8 +64,9 @@ impl Services {
         let cache_bytes = usize::try_from(config.limits.view_cache_bytes).unwrap_or(usize::MAX);
         let views = ViewCache::new(db.clone(), env.clone(), cache_bytes);
         let announcer = Announcer::new(db.clone(), env.clone(), hub.clone(), views.clone());
+        let db_in_time = db.with_retry(RetryPolicy::within(limits::STORE_PATIENCE));
         let deliverer = Deliverer::new(
-            db.clone(),
+            db_in_time.clone(),
             blobs.clone(),
             env.clone(),
             announcer.clone(),
@@ -88,6 +92,7 @@ impl Services {
             metrics,
             tls,
             db,
+            db_in_time,
             env,
         };
         Self { parts: Arc::new(parts) }

@@ -1,6 +1,6 @@
 //! Where a node keeps things, opened as the configuration says.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use blob::BlobStore;
 use env::Env;
@@ -61,7 +61,11 @@ impl OpenStores {
             }
             Engine::Fdb => (open_fdb(store, env)?, None),
         };
-        mail::schema::open(&db).await?;
+        let begun = env.monotonic();
+        mail::schema::open(&db).await.map_err(|error| {
+            let waited = env.monotonic().saturating_since(begun);
+            unanswered(store, waited, error)
+        })?;
         let engine = blobs.engine;
         let blobs = match (engine, &embedded) {
             (BlobEngine::Embedded, Some(embedded)) => {
@@ -95,6 +99,25 @@ impl OpenStores {
             None => Ok(()),
         }
     }
+}
+
+/// What to say where the first look at a store fails.
+fn unanswered(
+    store: &config::Store,
+    waited: Duration,
+    error: mail::schema::SchemaError,
+) -> StartError {
+    #[cfg(feature = "fdb")]
+    if store.engine == Engine::Fdb
+        && kv::AsKvError::as_kv_error(&error).is_some_and(kv::Error::is_store_away)
+        && let Ok(coordinators) = kv::fdb::coordinators(&store.cluster_file)
+    {
+        let cluster_file = store.cluster_file.clone();
+        return StartError::Unanswered { cluster_file, coordinators, waited };
+    }
+    #[cfg(not(feature = "fdb"))]
+    let _a_cluster_alone = (store, waited);
+    error.into()
 }
 
 #[cfg(feature = "fdb")]

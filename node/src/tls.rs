@@ -1,7 +1,9 @@
 //! TLS for every listener: certificates, session tickets, the server's handshake.
 //!
-//! [`Tls`] holds the configuration in force. [`Tls::reload`] reads the files again and swaps it in
-//! one step: handshakes under way end with the old one, and a failed reload changes nothing.
+//! [`Tls`] holds the certificates in force: that of the node's own files, where it has any, and those
+//! of the store ([`cluster::certificates`]); `tls/shelf.rs` says which one a client is shown. Each has
+//! a configuration of its own. [`Tls::reload`] reads the files again and swaps it in one step:
+//! handshakes under way end with the old one, and a failed reload changes nothing.
 //!
 //! Standards: RFC 8446 (TLS 1.3), RFC 5246 (TLS 1.2; nothing older is spoken, RFC 8996), RFC 5077
 //! and RFC 8446 §4.6.1 (tickets), RFC 9266 and RFC 5929 §4 (channel bindings).
@@ -17,33 +19,45 @@
 //! its own randomness, so a handshake is the one thing here that [`env::Env`] does not make
 //! repeatable.
 //!
-//! Deliberately absent: ACME, client certificates, OCSP stapling, several certificates by SNI.
+//! Deliberately absent: ACME, client certificates, OCSP stapling, two kinds of keys for one name.
 
 mod binding;
+mod der;
+mod examine;
+mod facts;
 mod handshake;
 mod material;
+mod shared;
+mod shelf;
 #[cfg(test)]
 mod tests;
 mod tickets;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
-use env::Env;
+use env::{Env, Timestamp};
 use rustls::{
     ServerConfig,
-    crypto::ring,
+    crypto::{CryptoProvider, ring},
     version::{TLS12, TLS13},
 };
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+pub use examine::{CertificateError, Examined, HOSTS_MAX, examine};
+pub use facts::Facts;
 pub use handshake::{AcceptError, TlsInfo, TlsStream};
+pub(crate) use shared::follow;
+pub(crate) use shelf::chosen;
 
 use cluster::tickets::TicketKey;
 use material::Material;
+use shelf::{Served, Shelf};
 use tickets::{TicketKeys, Ticketer};
 
 /// A client that has not ended the handshake by now has no use for the connection, and holds a
@@ -108,9 +122,6 @@ pub enum TlsError {
         /// The TLS library's own words.
         reason: String,
     },
-    /// The TLS library could not be set up.
-    #[error("cannot set TLS up: {0}")]
-    Setup(rustls::Error),
     /// No self-signed certificate could be made for these names.
     #[error("cannot make a self-signed certificate: {0}")]
     SelfSigned(String),
@@ -124,35 +135,60 @@ pub enum TlsError {
     },
 }
 
-/// Where the certificate comes from.
+/// Where the node's own certificate comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Source {
-    Files { certificate: PathBuf, key: PathBuf },
-    SelfSigned { directory: PathBuf, names: Vec<String> },
+    Files {
+        certificate: PathBuf,
+        key: PathBuf,
+    },
+    SelfSigned {
+        directory: PathBuf,
+        names: Vec<String>,
+    },
+    /// It has none: there are those of the store.
+    Nowhere {
+        hostname: String,
+    },
 }
 
 impl Source {
-    fn load(&self) -> Result<Material, TlsError> {
+    fn load(&self, making: &Making) -> Result<Option<Arc<Served>>, TlsError> {
+        let material = match self {
+            Self::Files { certificate, key } => Material::read(certificate, key)?,
+            Self::SelfSigned { directory, names } => Material::self_signed(directory, names)?,
+            Self::Nowhere { .. } => return Ok(None),
+        };
+        let Material { chain, key, certificate_path, key_path } = material;
+        let served = making.serve(chain, key);
+        let served =
+            served.map_err(|error| material::refused(error, certificate_path, key_path))?;
+        Ok(Some(Arc::new(served)))
+    }
+
+    /// Whose certificate is shown to whoever names nobody, where there is no own one.
+    fn hostname(&self) -> &str {
         match self {
-            Self::Files { certificate, key } => Material::read(certificate, key),
-            Self::SelfSigned { directory, names } => Material::self_signed(directory, names),
+            Self::Nowhere { hostname } => hostname,
+            Self::Files { .. } | Self::SelfSigned { .. } => "",
         }
     }
 }
 
-/// TLS as a server. Clones share the configuration.
+/// TLS as a server. Clones share the certificates.
 #[derive(Clone)]
 pub struct Tls {
     env: Env,
     source: Arc<Source>,
-    current: Arc<RwLock<Arc<Current>>>,
-    ticket_keys: TicketKeys,
+    shelf: Arc<RwLock<Arc<Shelf>>>,
+    making: Making,
 }
 
-/// A configuration, and what is derived from its certificate.
-struct Current {
-    config: Arc<ServerConfig>,
-    end_point: Option<Vec<u8>>,
+/// What makes a configuration of a certificate.
+#[derive(Clone)]
+struct Making {
+    provider: Arc<CryptoProvider>,
+    ticket_keys: TicketKeys,
 }
 
 impl fmt::Debug for Tls {
@@ -181,50 +217,95 @@ impl Tls {
         Self::new(env, Source::SelfSigned { directory: directory.into(), names: names.to_vec() })
     }
 
-    fn new(env: &Env, source: Source) -> Result<Self, TlsError> {
-        let ticket_keys = TicketKeys::own(env);
-        let current = configure(source.load()?, &ticket_keys)?;
-        Ok(Self {
-            ticket_keys,
-            env: env.clone(),
-            source: Arc::new(source),
-            current: Arc::new(RwLock::new(Arc::new(current))),
-        })
+    /// Without a certificate of its own, with those that [`Tls::share`] brings. To clients that
+    /// ask for no name it shows the one for `hostname`.
+    pub fn without_files(env: &Env, hostname: &str) -> Self {
+        let source = Source::Nowhere { hostname: hostname.to_owned() };
+        Self::with(env, source, Making::new(env), None)
     }
 
-    /// Reads the files again; new handshakes use what is in them. Reads small files, so a signal
-    /// handler's task may call it.
+    fn new(env: &Env, source: Source) -> Result<Self, TlsError> {
+        let making = Making::new(env);
+        let own = source.load(&making)?;
+        Ok(Self::with(env, source, making, own))
+    }
+
+    fn with(env: &Env, source: Source, making: Making, own: Option<Arc<Served>>) -> Self {
+        let shelf = Shelf::new(own, BTreeMap::new(), source.hostname());
+        let (env, source) = (env.clone(), Arc::new(source));
+        Self { env, source, shelf: Arc::new(RwLock::new(Arc::new(shelf))), making }
+    }
+
+    /// Reads the files again, where there are any; new handshakes use what is in them. Reads small
+    /// files, so a signal handler's task may call it.
     ///
     /// # Errors
     /// [`TlsError`]; what was in force stays in force.
     pub fn reload(&self) -> Result<(), TlsError> {
-        let new = Arc::new(configure(self.source.load()?, &self.ticket_keys)?);
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
+        let own = self.source.load(&self.making)?;
+        self.replace(|held| Shelf::new(own, held.stored.clone(), self.source.hostname()));
         Ok(())
+    }
+
+    /// Whether there is no certificate at all.
+    pub fn is_empty(&self) -> bool {
+        self.shelf().is_empty()
+    }
+
+    /// Until when the certificate of the node's own files is good.
+    pub(crate) fn own_until(&self) -> Option<Timestamp> {
+        self.shelf().own.as_ref().map(|own| own.facts.not_after)
+    }
+
+    /// When the first of the store's certificates that are in use expires.
+    pub(crate) fn stored_until(&self) -> Option<Timestamp> {
+        self.shelf().stored_until()
     }
 
     /// Seals and opens tickets with the keys that all nodes share.
     pub(crate) fn share_tickets(&self, keys: Vec<TicketKey>) {
-        self.ticket_keys.set(keys);
+        self.making.ticket_keys.set(keys);
     }
 
-    fn current(&self) -> Arc<Current> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    fn shelf(&self) -> Arc<Shelf> {
+        Arc::clone(&self.shelf.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another shelf up; one after the other where several want to.
+    fn replace(&self, with: impl FnOnce(&Shelf) -> Shelf) {
+        let mut shelf = self.shelf.write().unwrap_or_else(PoisonError::into_inner);
+        let new = with(&shelf);
+        *shelf = Arc::new(new);
     }
 }
 
-fn configure(material: Material, ticket_keys: &TicketKeys) -> Result<Current, TlsError> {
-    let end_point = material.chain.first().and_then(|leaf| binding::server_end_point(leaf));
-    let leaf = material.chain.first().map(|leaf| leaf.to_vec()).unwrap_or_default();
-    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_protocol_versions(&[&TLS13, &TLS12])
-        .map_err(TlsError::Setup)?
-        .with_no_client_auth()
-        .with_single_cert(material.chain, material.key)
-        .map_err(|error| material::refused(error, material.certificate_path, material.key_path))?;
-    config.ticketer = Arc::new(Ticketer::new(ticket_keys.clone(), &leaf));
-    // SMTP and IMAP say by their port what they are: no ALPN. `session_storage` stays the
-    // builder's: none, so that tickets are the only way to resume.
-    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-    Ok(Current { config: Arc::new(config), end_point })
+/// What a certificate (DER) says of itself.
+pub(crate) fn facts(certificate: &[u8]) -> Option<Facts> {
+    Facts::read(certificate)
+}
+
+impl Making {
+    fn new(env: &Env) -> Self {
+        Self { provider: Arc::new(ring::default_provider()), ticket_keys: TicketKeys::own(env) }
+    }
+
+    fn serve(
+        &self,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Served, rustls::Error> {
+        let unreadable = rustls::Error::InvalidCertificate(rustls::CertificateError::BadEncoding);
+        let leaf = chain.first().map(|leaf| leaf.to_vec()).unwrap_or_default();
+        let facts = Facts::read(&leaf).ok_or(unreadable)?;
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(&[&TLS13, &TLS12])?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)?;
+        config.ticketer = Arc::new(Ticketer::new(self.ticket_keys.clone(), &leaf));
+        // SMTP and IMAP say by their port what they are: no ALPN. `session_storage` stays the
+        // builder's: none, so that tickets are the only way to resume.
+        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        let end_point = binding::server_end_point(&leaf);
+        Ok(Served { config: Arc::new(config), end_point, facts })
+    }
 }

@@ -177,7 +177,30 @@ impl DevCluster {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    fn door(&self, node: usize) -> Door {
+    /// The lowest port is somewhat above this, and the same at each node's address.
+    pub fn base(&self) -> u16 {
+        self.base
+    }
+
+    /// Runs `rookery ARGUMENTS` against one of the nodes, which has to exit with `code`; what it
+    /// prints, errors too.
+    ///
+    /// # Panics
+    /// Where it exits otherwise.
+    #[track_caller]
+    pub fn exits(&self, node: usize, arguments: &[&str], code: i32) -> String {
+        let output = program::run(&mut self.cli_command(node, arguments), b"");
+        let (stdout, stderr) = (output.stdout, output.stderr);
+        let printed = String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {printed}");
+        printed
+    }
+
+    /// Where clients find a node.
+    ///
+    /// # Panics
+    /// Where there is no such node.
+    pub fn door(&self, node: usize) -> Door {
         assert!((1..=self.nodes).contains(&node), "there is no node {node}");
         let ip = Ipv4Addr::new(127, 0, 0, u8::try_from(node).expect("there are few"));
         Door {
@@ -207,7 +230,11 @@ impl DevCluster {
         command
     }
 
-    fn order(&mut self, order: &str, answer: &str) {
+    /// Gives an order on its standard input, and waits for the answer.
+    ///
+    /// # Panics
+    /// Where it refuses.
+    pub fn order(&mut self, order: &str, answer: &str) {
         writeln!(self.orders, "{order}").expect("the cluster takes orders");
         let said = self.wait_for(answer);
         assert!(said.starts_with(answer), "{order}: {said}");

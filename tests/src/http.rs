@@ -28,6 +28,14 @@ impl Http {
         Self { wire: Wire::connect(server.ports.http).expect("the server accepts") }
     }
 
+    /// The same where the server may not be there.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub fn try_connect(server: &Server) -> io::Result<Self> {
+        Ok(Self { wire: Wire::connect(server.ports.http)? })
+    }
+
     /// Asks for a path and reads the response.
     ///
     /// # Errors

@@ -206,14 +206,23 @@ impl Imap {
     /// Where it is refused.
     #[track_caller]
     pub fn append(&mut self, mailbox: &str, flags: &str, message: &[u8]) -> Answer {
+        let answer = self.try_append(mailbox, flags, message);
+        assert!(answer.status.starts_with("OK"), "{answer:?}");
+        answer
+    }
+
+    /// Appends a message, or is told why not.
+    ///
+    /// # Panics
+    /// Where the server does not want to read it.
+    #[track_caller]
+    pub fn try_append(&mut self, mailbox: &str, flags: &str, message: &[u8]) -> Answer {
         let tag = self.send(&format!("APPEND {mailbox} ({flags}) {{{}}}", message.len()));
         let more = self.response().text;
         assert!(more.starts_with('+'), "{more}");
         self.wire.send(message);
         self.wire.send(b"\r\n");
-        let answer = self.answer(&tag);
-        assert!(answer.status.starts_with("OK"), "{answer:?}");
-        answer
+        self.answer(&tag)
     }
 
     /// The bytes of one whole message of the selected mailbox.

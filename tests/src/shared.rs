@@ -8,9 +8,14 @@ use std::{
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
 };
 
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
 
@@ -38,6 +43,7 @@ const MARK: &str = "rookery-store-";
 pub struct Bucket {
     folder: TempDir,
     endpoint: String,
+    hangs: Arc<AtomicBool>,
 }
 
 impl Bucket {
@@ -47,10 +53,21 @@ impl Bucket {
     /// Where it does not start.
     pub fn start() -> Self {
         let folder = TempDir::new().expect("the temporary folder is writable");
-        let endpoint = serve_s3(&folder.path().join("objects"));
+        let hangs = Arc::default();
+        let endpoint = serve_s3(&folder.path().join("objects"), &hangs);
         let credentials = format!("{ACCESS_KEY}\n{SECRET_KEY}\n");
         std::fs::write(folder.path().join("credentials"), credentials).expect("it is writable");
-        Self { folder, endpoint }
+        Self { folder, endpoint, hangs }
+    }
+
+    /// From now on the service takes requests and never answers.
+    pub fn hang(&self) {
+        self.hangs.store(true, Ordering::Relaxed);
+    }
+
+    /// It answers requests that come from now on.
+    pub fn go_on(&self) {
+        self.hangs.store(false, Ordering::Relaxed);
     }
 
     /// The section of a configuration file that names it.
@@ -197,7 +214,7 @@ fn find(name: &str) -> Option<PathBuf> {
 }
 
 /// Serves the folder as S3, on a thread that lives as long as the process; tells where.
-fn serve_s3(folder: &Path) -> String {
+fn serve_s3(folder: &Path, hangs: &Arc<AtomicBool>) -> String {
     std::fs::create_dir_all(folder.join(BUCKET)).expect("the folder is writable");
     let files = s3s_fs::FileSystem::new(folder).expect("the folder is there");
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
@@ -207,6 +224,7 @@ fn serve_s3(folder: &Path) -> String {
         .enable_all()
         .build()
         .expect("a runtime starts");
+    let hangs = Arc::clone(hangs);
     thread::spawn(move || {
         let mut builder = s3s::service::S3ServiceBuilder::new(files);
         builder.set_auth(s3s::auth::SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
@@ -215,7 +233,17 @@ fn serve_s3(folder: &Path) -> String {
             let listener = tokio::net::TcpListener::from_std(listener).expect("it is bound");
             while let Ok((stream, _)) = listener.accept().await {
                 let http = hyper::server::conn::http1::Builder::new();
-                let served = http.serve_connection(TokioIo::new(stream), service.clone());
+                let (service, hangs) = (service.clone(), Arc::clone(&hangs));
+                let answer = service_fn(move |request| {
+                    let (service, hangs) = (service.clone(), Arc::clone(&hangs));
+                    async move {
+                        if hangs.load(Ordering::Relaxed) {
+                            std::future::pending::<()>().await;
+                        }
+                        Service::call(&service, request).await
+                    }
+                });
+                let served = http.serve_connection(TokioIo::new(stream), answer);
                 tokio::spawn(async move {
                     let _cut = served.await;
                 });

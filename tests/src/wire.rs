@@ -72,6 +72,17 @@ impl Wire {
     /// # Panics
     /// Where TLS is in use, or input waits from before it.
     pub fn try_start_tls(self, certificate: &Path) -> io::Result<Self> {
+        self.try_start_tls_as("localhost", certificate)
+    }
+
+    /// The same, asking for a host (SNI).
+    ///
+    /// # Errors
+    /// Where the handshake fails, or another certificate is shown.
+    ///
+    /// # Panics
+    /// Where TLS is in use, or input waits from before it.
+    pub fn try_start_tls_as(self, host: &str, certificate: &Path) -> io::Result<Self> {
         assert_eq!(self.taken, self.read.len(), "the server spoke before the handshake");
         let Stream::Plain(mut stream) = self.stream else { panic!("TLS within TLS") };
         let mut roots = RootCertStore::empty();
@@ -83,7 +94,7 @@ impl Wire {
             .expect("ring has them")
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let name = ServerName::try_from("localhost").expect("it is a name");
+        let name = ServerName::try_from(host.to_owned()).expect("it is a name");
         let mut tls = ClientConnection::new(Arc::new(config), name).expect("it is well configured");
         while tls.is_handshaking() {
             tls.complete_io(&mut stream)?;

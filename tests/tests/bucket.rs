@@ -1,13 +1,17 @@
 //! A node whose messages' bytes are in a bucket, as its users see it.
 
-use std::path::Path;
+use std::{path::Path, thread, time::Duration};
 
 use blackbox::{
-    message, program,
+    Stopwatch, message, program, report,
     server::{ALICE, BOB, Server},
     shared::Bucket,
     smtp::Smtp,
 };
+
+/// How long a sender may be kept waiting by a service that hangs: a minute, and a busy machine's
+/// share.
+const TOLD_WITHIN: Duration = Duration::from_secs(85);
 
 /// A server on the bucket with a message of each size.
 fn server_with_mail(bucket: &Bucket, sizes: &[usize]) -> Server {
@@ -36,6 +40,46 @@ fn refusal(server: &Server) -> String {
 
 fn name(path: &Path) -> String {
     path.file_name().expect("it is a file").to_string_lossy().into_owned()
+}
+
+/// A service that takes requests and says nothing: whoever sends mail is told to come again long
+/// before it gives up (RFC 5321 §4.5.3.2.6: ten minutes), and so is whoever appends.
+#[test]
+fn a_bucket_that_hangs_is_told_within_the_senders_patience() {
+    let bucket = Bucket::start();
+    let server = server_with_mail(&bucket, &[100]);
+    let mut imap = server.imap(ALICE);
+    let mut senders = [(0, Smtp::exchange(&server)), (6_000_000, Smtp::exchange(&server))];
+    for (_, smtp) in &mut senders {
+        smtp.envelope(BOB, &[ALICE]);
+    }
+    bucket.hang();
+    let watch = Stopwatch::start();
+    thread::scope(|threads| {
+        for (size, smtp) in &mut senders {
+            threads.spawn(move || {
+                let body = "0123456789abcd\r\n".repeat(*size / 16);
+                let reply = smtp.data(message(BOB, ALICE, "late", &body).as_bytes());
+                assert_eq!(reply.code, 451, "{size}: {reply}");
+                assert!(reply.lines[0].starts_with("4.3.0"), "{size}: {reply}");
+            });
+        }
+        threads.spawn(|| {
+            let answer = imap.try_append("INBOX", "", message(BOB, ALICE, "copy", "").as_bytes());
+            assert!(answer.status.starts_with("NO [UNAVAILABLE]"), "{}", answer.status);
+        });
+    });
+    let took = watch.elapsed();
+    assert!(took < TOLD_WITHIN, "{took:?}");
+    report(&format!("an S3 service that hangs is told after {took:?}"));
+    bucket.go_on();
+    // The same sessions go on.
+    for (_, smtp) in &mut senders {
+        smtp.deliver(BOB, ALICE, message(BOB, ALICE, "again", "").as_bytes());
+    }
+    imap.append("INBOX", "", message(BOB, ALICE, "copy", "").as_bytes());
+    imap.ok("SELECT INBOX");
+    assert_eq!(imap.ok("UID SEARCH ALL").search().len(), 4);
 }
 
 #[test]

@@ -70,6 +70,10 @@ pub struct Beat {
     /// nothing else. 0 of a release that did not say.
     #[prost(int64, tag = "6")]
     pub wall_ms: i64,
+    /// Until when the certificate in the node's own files is good, milliseconds since 1970; 0 where
+    /// it has none, or does not say.
+    #[prost(int64, tag = "7")]
+    pub certificate_until_ms: i64,
 }
 
 /// What a node does.

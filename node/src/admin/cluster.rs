@@ -9,9 +9,11 @@
 //! - Looking never conflicts with the work, nor wakes anybody.
 //! - Wall clocks are compared for people alone; nothing is decided by them.
 
+mod certificates;
 mod doctor;
 mod fleet;
 mod health;
+mod logs;
 mod sessions;
 mod settings;
 mod work;
@@ -30,10 +32,15 @@ use env::Timestamp;
 use kv::Transaction;
 use serde::{Deserialize, Serialize};
 
+pub use certificates::{
+    AddedCertificate, CertificateInfo, CertificateState, NewCertificate, add_certificate,
+    certificates, remove_certificate,
+};
 pub use cluster::membership::registry::Wish;
 pub use doctor::{Finding, Report, Severity, doctor};
 pub(crate) use fleet::{Answering, Wired};
 pub use health::{Health, Probe};
+pub use logs::{Following, LogEvent, LogFeed, LogRequest, OwnFeed, next_event};
 pub use sessions::{
     EndedSession, Fleet, NotReached, Nowhere, OwnNode, SessionFilter, SessionInfo, SessionPage,
     SessionQuery, Unanswered, end_session, list_sessions,

@@ -166,7 +166,7 @@ impl Exchange {
         let auth = &self.authenticator;
         let attempt = auth.look_up(&name, Network::of(self.peer)).await?;
         // Made up in any case: the work is the same for a name that exists.
-        let made_up = scram::made_up_keys(&auth.shared.salt_key, name.as_str());
+        let made_up = scram::made_up_keys(auth.salt_key(), name.as_str());
         let keys = attempt.scram().cloned().unwrap_or(made_up);
         let nonce = auth.shared.env.random_array::<{ limits::SERVER_NONCE_BYTES }>();
         let challenge = Challenge::new(&first, binding_input, &STANDARD.encode(nonce), keys);

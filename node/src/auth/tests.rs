@@ -392,7 +392,7 @@ async fn a_failure_that_cannot_be_counted_is_not_told() {
     let env = Env::new(world.clock.clone());
     // Reads pass, and every write is refused.
     let faults = kv::Faults { conflict: kv::Probability::ALWAYS, ..kv::Faults::default() };
-    let retry = kv::RetryPolicy { time_max: Duration::ZERO };
+    let retry = kv::RetryPolicy { time_max: Duration::ZERO, ..Default::default() };
     let db = world.db.handle_with_faults(env.clone(), faults).with_retry(retry);
     let auth = Authenticator::new(db, env);
     let result = auth.check_password(NAME, b"pencil", HOME).await;

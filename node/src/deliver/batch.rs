@@ -3,11 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::Arc,
-    time::Duration,
 };
 
 use blob::BlobId;
-use kv::{AsKvError, Committed, Prefetch, RetryPolicy, Transaction};
+use kv::{AsKvError, Committed, Prefetch, Transaction};
 use mail::{
     AccountId, AccountUnit, Appended, Interested, KeywordSet, MailboxId, ModSeq, NewEmail,
     OperationId, StoreError,
@@ -20,6 +19,7 @@ use super::{
     outbound::{self, Body, RemoteRecipient, ReturnContent, Submission},
     report::{self, Reporting, Status},
 };
+use crate::patience::blob_step;
 
 /// How often a request may change what it must report before it is put off.
 const REPORT_ATTEMPTS_MAX: usize = 4;
@@ -38,6 +38,8 @@ pub(super) struct Report {
 enum Abort {
     /// This request needs this report.
     NeedsReport(usize, Vec<Status>),
+    /// It was to be tried once, and that was not enough.
+    NotAtOnce,
     Store(StoreError),
 }
 
@@ -57,7 +59,7 @@ impl AsKvError for Abort {
     fn as_kv_error(&self) -> Option<&kv::Error> {
         match self {
             Self::Store(error) => error.as_kv_error(),
-            Self::NeedsReport(..) => None,
+            Self::NeedsReport(..) | Self::NotAtOnce => None,
         }
     }
 }
@@ -85,6 +87,13 @@ pub(super) async fn run(shared: &Shared, mut batch: Vec<Waiting>, tries: Tries) 
             for (waiting, result) in batch.into_iter().zip(delivered) {
                 // Whoever does not listen any more has hung up; the message is delivered.
                 let _hung_up = waiting.answer.send(Ok(result));
+            }
+            Vec::new()
+        }
+        // Nobody fares better alone where the store is away, and each would wait in turn.
+        Err(error) if error.is_store_away() => {
+            for waiting in batch {
+                answer_failure(waiting, error.clone());
             }
             Vec::new()
         }
@@ -119,13 +128,19 @@ async fn run_together(
     tries: Tries,
 ) -> Result<Vec<Delivered>, DeliverError> {
     let now = shared.env.wall();
-    let db = match tries {
-        Tries::One => shared.db.with_retry(RetryPolicy { time_max: Duration::ZERO }),
-        Tries::Many => shared.db.clone(),
-    };
+    let busy = || DeliverError::Store(Arc::new(StoreError::Kv(kv::Error::Conflict)));
     for _ in 0..REPORT_ATTEMPTS_MAX * batch.len() {
         let waiting = &*batch;
-        let run = db.run_versioned(|tx| async move { transact(&tx, waiting, now).await });
+        let mut is_first = true;
+        let run = shared.db.run_versioned(|tx| {
+            let may_run = std::mem::take(&mut is_first) || tries == Tries::Many;
+            async move {
+                if !may_run {
+                    return Err(Abort::NotAtOnce);
+                }
+                transact(&tx, waiting, now).await
+            }
+        });
         match run.await {
             Ok(Committed { value, versionstamp, .. }) => {
                 let modseq = versionstamp.map(|stamp| ModSeq(stamp.version()));
@@ -145,11 +160,11 @@ async fn run_together(
                 let report = write_report(shared, reporting, about).await?;
                 batch[index].report = Some(report);
             }
+            Err(Abort::NotAtOnce) => return Err(busy()),
             Err(Abort::Store(error)) => return Err(DeliverError::Store(Arc::new(error))),
         }
     }
-    let busy = StoreError::Kv(kv::Error::Conflict);
-    Err(DeliverError::Store(Arc::new(busy)))
+    Err(busy())
 }
 
 async fn transact(
@@ -309,7 +324,8 @@ async fn write_report(
     let now = shared.env.wall();
     let unique = u128::from_le_bytes(shared.env.random_array());
     let bytes = report::build(reporting, &about, now, unique);
-    let blob = shared.blobs.put(&bytes).await.map_err(|e| DeliverError::Blob(Arc::new(e)))?;
+    let blob = blob_step(&shared.env, shared.blobs.put(&bytes)).await;
+    let blob = blob.map_err(|error| DeliverError::Blob(Arc::new(error)))?;
     let mut scanner = message::Scanner::new(message::Limits::default());
     scanner.push(&bytes);
     let scanned = scanner.finish();

@@ -44,7 +44,7 @@ use crate::{
 };
 
 pub(super) type Answer<T> = Result<Json<T>, ApiError>;
-type Added<T> = Result<(StatusCode, Json<T>), ApiError>;
+pub(super) type Added<T> = Result<(StatusCode, Json<T>), ApiError>;
 pub(super) type Removed = Result<StatusCode, ApiError>;
 
 pub(super) fn router(parts: &HttpParts) -> Router<HttpParts> {
@@ -219,7 +219,7 @@ pub(super) fn answer<T>(result: Result<T, crate::admin::AdminError>) -> Answer<T
     Ok(Json(result?))
 }
 
-fn added<T>(result: Result<T, crate::admin::AdminError>) -> Added<T> {
+pub(super) fn added<T>(result: Result<T, crate::admin::AdminError>) -> Added<T> {
     Ok((StatusCode::CREATED, Json(result?)))
 }
 

@@ -13,6 +13,10 @@
 //! | GET `/settings` | lists settings |
 //! | PUT `/settings/NAME` | sets `{value}`, a text, or null for what each node's file says |
 //! | GET `/settings/history` | lists changes, the newest first |
+//! | GET `/certificates` | lists certificates, never a key |
+//! | POST `/certificates` | adds a [`NewCertificate`], or puts it in the place of its name's |
+//! | DELETE `/certificates/NAME` | removes one |
+//! | POST `/log` | tells lines of nodes' logs ([`LogRequest`](cluster::LogRequest)); answers [`LogEvent`](cluster::LogEvent)s as they come |
 //! | GET `/doctor` | tells what is wrong; takes a few seconds |
 
 use axum::{
@@ -24,13 +28,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ApiError, HttpParts,
-    api::{Answer, At, Body, In, Removed, Store, answer, removed},
+    api::{Added, Answer, At, Body, In, Removed, Store, added, answer, removed},
 };
 use crate::admin::{
     Page, PageQuery,
     cluster::{
-        self, EndedSession, ItemInfo, NodeInfo, Report, SessionPage, SessionQuery, SettingChange,
-        SettingInfo, Status, Wish, WorkInfo, ZoneInfo,
+        self, AddedCertificate, CertificateInfo, EndedSession, ItemInfo, NewCertificate, NodeInfo,
+        Report, SessionPage, SessionQuery, SettingChange, SettingInfo, Status, Wish, WorkInfo,
+        ZoneInfo,
     },
 };
 use crate::limits::ADMIN_PAGE_ROWS_MAX;
@@ -60,6 +65,9 @@ pub(super) fn router() -> Router<HttpParts> {
         .route("/settings", get(settings))
         .route("/settings/history", get(setting_history))
         .route("/settings/{name}", put(change_setting))
+        .route("/certificates", get(certificates).post(add_certificate))
+        .route("/certificates/{name}", axum::routing::delete(remove_certificate))
+        .route("/log", axum::routing::post(super::logs::follow))
         .route("/doctor", get(doctor))
 }
 
@@ -157,6 +165,21 @@ async fn change_setting(
     Body(body): Body<NewSetting>,
 ) -> Answer<SettingInfo> {
     answer(cluster::change_setting(&admin, &name, body.value.as_deref(), "admin API").await)
+}
+
+async fn certificates(Store(admin): Store) -> Answer<Vec<CertificateInfo>> {
+    answer(cluster::certificates(&admin).await)
+}
+
+async fn add_certificate(
+    Store(admin): Store,
+    Body(new): Body<NewCertificate>,
+) -> Added<AddedCertificate> {
+    added(cluster::add_certificate(&admin, &new).await)
+}
+
+async fn remove_certificate(Store(admin): Store, At(name): At<String>) -> Removed {
+    removed(cluster::remove_certificate(&admin, &name).await)
 }
 
 async fn doctor(State(parts): State<HttpParts>) -> Answer<Report> {

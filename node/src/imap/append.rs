@@ -9,7 +9,10 @@ use mail::{MailboxId, NewEmail, OperationId, view::Flags};
 use message::Scanner;
 
 use super::{Connection, Disconnect, errors, flags, list};
-use crate::deliver::{self, OnFailure, Request, Target};
+use crate::{
+    deliver::{self, OnFailure, Request, Target},
+    patience::blob_step,
+};
 
 /// A message on its way in.
 pub(super) struct Upload {
@@ -62,7 +65,7 @@ impl Connection {
             return self.done(Completion::bad("No message is being appended")).await;
         };
         upload.scanner.push(bytes);
-        match upload.writer.write(bytes).await {
+        match blob_step(&self.services.env, upload.writer.write(bytes)).await {
             Ok(()) => self.reply(Reply::AppendReady).await,
             Err(error) => {
                 self.upload = None;
@@ -83,7 +86,8 @@ impl Connection {
 
     async fn finish_upload(&self, upload: Upload) -> Result<Completion, Completion> {
         let Upload { mailbox, flags, received_at, writer, scanner } = upload;
-        let blob = writer.finish().await.map_err(|error| errors::blob(&error))?;
+        let blob = blob_step(&self.services.env, writer.finish()).await;
+        let blob = blob.map_err(|error| errors::blob(&error))?;
         let scanned = scanner.finish();
         let mut email = NewEmail::from_scan(blob, &scanned, received_at, flags.keywords);
         email.deleted = flags.deleted;

@@ -17,6 +17,8 @@ use prometheus_client::{
     registry::Unit,
 };
 
+use crate::tls::Tls;
+
 /// The parts of a node that count for themselves.
 pub struct Sources {
     /// The store.
@@ -115,6 +117,32 @@ impl Collector for ClusterSource {
             gauge(&mut encoder, name, help, None, value)?;
         }
         self.work(&mut encoder)
+    }
+}
+
+/// Until when the certificates in use are good.
+pub(super) struct CertificateSource(pub(super) Tls);
+
+impl fmt::Debug for CertificateSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CertificateSource")
+    }
+}
+
+impl Collector for CertificateSource {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        const HELP: &str = "When the first of the certificates in use expires, seconds since 1970";
+        let expiry = [("file", self.0.own_until()), ("store", self.0.stored_until())];
+        let unit = Some(&Unit::Seconds);
+        let mut family =
+            encoder.encode_descriptor("tls_certificate_expiry", HELP, unit, MetricType::Gauge)?;
+        for (source, until) in expiry {
+            if let Some(until) = until {
+                let labels = [("source", source)];
+                ConstGauge::new(until.unix_seconds()).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
     }
 }
 

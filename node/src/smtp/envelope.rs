@@ -72,7 +72,7 @@ impl Envelope {
         let user = user.map(|identity| identity.account);
         if let (Some(account), Some(sender)) = (user, &sender) {
             let owned = services
-                .db
+                .db_in_time
                 .run(|tx| async move { directory::owns(&tx, account, sender).await })
                 .await
                 .map_err(|error| errors::store(&error))?;
@@ -101,7 +101,8 @@ impl Envelope {
             Canonical::Unusable => return Err(Refusal::UnknownRecipient),
         };
         let (wanted, host) = (&address, hostname.as_str());
-        let found = services.db.run(|tx| async move { look_up(&tx, wanted, host).await }).await;
+        let look_up = |tx| async move { look_up(&tx, wanted, host).await };
+        let found = services.db_in_time.run(look_up).await;
         let found = match found {
             Ok(found) => found,
             Err(ResolveError::NotLocal(_)) if self.user.is_some() => Found {

@@ -8,7 +8,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use blob::{BlobId, BlobWriter};
-use env::Timestamp;
+use env::{Env, Timestamp};
 use mail::{KeywordSet, NewEmail};
 use message::Scanner;
 use smtp::{HeloName, QueueId, Refusal, Role, TraceInfo};
@@ -19,7 +19,7 @@ use super::{
     errors,
     header::{Additions, Gate, Opening},
 };
-use crate::{date, limits, services::Services};
+use crate::{date, limits, patience::blob_step, services::Services};
 
 /// How a message arrives.
 pub(super) struct Arrival<'a> {
@@ -46,6 +46,7 @@ impl MessageName {
 
 /// A message being received.
 pub(super) struct Incoming {
+    env: Env,
     name: MessageName,
     writer: BlobWriter,
     scanner: Scanner,
@@ -93,6 +94,7 @@ impl Incoming {
             date: &date,
         });
         Self {
+            env: services.env.clone(),
             name,
             writer: services.blobs.writer(),
             scanner: Scanner::new(message::Limits::default()),
@@ -119,7 +121,8 @@ impl Incoming {
             let opening = gate.finish(&self.additions).map_err(errors::header)?;
             self.open(&opening).await?;
         }
-        let blob = self.writer.finish().await.map_err(|error| errors::blob(&error))?;
+        let blob = blob_step(&self.env, self.writer.finish()).await;
+        let blob = blob.map_err(|error| errors::blob(&error))?;
         let scanned = self.scanner.finish();
         let email = NewEmail::from_scan(blob, &scanned, now, KeywordSet::default());
         Ok(Finished {
@@ -143,7 +146,8 @@ impl Incoming {
 
     async fn store(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         self.scanner.push(bytes);
-        self.writer.write(bytes).await.map_err(|error| errors::blob(&error))
+        let written = blob_step(&self.env, self.writer.write(bytes)).await;
+        written.map_err(|error| errors::blob(&error))
     }
 }
 

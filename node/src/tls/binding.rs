@@ -5,6 +5,8 @@
 
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
 
+use super::der::{CONTEXT_0, OBJECT_IDENTIFIER, SEQUENCE, element};
+
 /// The hash of a DER certificate. RFC 5929 §4.1: with the hash of its signature algorithm, with
 /// SHA-256 in place of MD5 and SHA-1; undefined (`None`) where that has no single hash, as
 /// Ed25519 has not.
@@ -24,11 +26,6 @@ enum Hash {
     Sha384,
     Sha512,
 }
-
-/// Tags of DER (X.690 §8): SEQUENCE, OBJECT IDENTIFIER, and the context's own number 0.
-const SEQUENCE: u8 = 0x30;
-const OBJECT_IDENTIFIER: u8 = 0x06;
-const CONTEXT_0: u8 = 0xa0;
 
 /// 1.2.840.113549.1.1: PKCS #1.
 const PKCS1: [u8; 8] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
@@ -77,23 +74,6 @@ fn pss_hash(parameters: &[u8]) -> Option<Hash> {
         Some([0x04]) => Some(Hash::Sha224),
         Some(_) => None,
     }
-}
-
-/// The content of the DER element at the beginning, where it has this tag, and what follows it.
-fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    let (&found, rest) = der.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (length, rest) = match first {
-        0..=0x7f => (usize::from(first), rest),
-        // X.690 §8.1.3.5: so many octets of length follow. Four are 4 GiB.
-        0x81..=0x84 => {
-            let (octets, rest) = rest.split_at_checked(usize::from(first - 0x80))?;
-            (octets.iter().fold(0, |length, octet| length << 8 | usize::from(*octet)), rest)
-        }
-        _ => return None,
-    };
-    (found == tag).then_some(())?;
-    rest.split_at_checked(length)
 }
 
 #[cfg(test)]

@@ -3,10 +3,10 @@
 use std::{fmt, io, sync::Arc};
 
 use env::Stream;
-use rustls::{ProtocolVersion, ServerConnection};
-use tokio_rustls::TlsAcceptor;
+use rustls::{ProtocolVersion, ServerConnection, server::Acceptor};
+use tokio_rustls::LazyConfigAcceptor;
 
-use super::{HANDSHAKE_TIME_MAX, Tls};
+use super::{HANDSHAKE_TIME_MAX, Tls, shelf::Served};
 use crate::auth::ChannelBinding;
 
 /// An encrypted byte stream.
@@ -63,14 +63,25 @@ impl Tls {
     /// # Errors
     /// [`AcceptError`]; the connection is closed.
     pub async fn accept(&self, stream: Stream) -> Result<(TlsStream, TlsInfo), AcceptError> {
-        let current = self.current();
-        let accept = TlsAcceptor::from(Arc::clone(&current.config)).accept(stream);
-        let stream = match self.env.timeout(HANDSHAKE_TIME_MAX, accept).await {
+        // Boxed: it is large, and over before the session begins.
+        let accept = Box::pin(self.shake_hands(stream));
+        let (stream, served) = match self.env.timeout(HANDSHAKE_TIME_MAX, accept).await {
             Ok(accepted) => accepted.map_err(AcceptError::Handshake)?,
             Err(env::Elapsed) => return Err(AcceptError::TimedOut),
         };
-        let info = describe(stream.get_ref().1, current.end_point.clone());
+        let info = describe(stream.get_ref().1, served.end_point.clone());
         Ok((stream, info))
+    }
+
+    async fn shake_hands(&self, stream: Stream) -> io::Result<(TlsStream, Arc<Served>)> {
+        let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let served = {
+            let hello = start.client_hello();
+            self.shelf().choose(hello.server_name(), self.env.wall())
+        };
+        let served = served.ok_or_else(|| io::Error::other("there is no certificate"))?;
+        let stream = start.into_stream(Arc::clone(&served.config)).await?;
+        Ok((stream, served))
     }
 }
 

@@ -26,15 +26,13 @@ pub(super) struct Material {
 impl Material {
     /// Reads a chain and a key.
     pub(super) fn read(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(certificate)?)
-            .collect::<Result<_, _>>()
-            .map_err(|error| not_pem(certificate, &error))?;
-        if chain.is_empty() {
-            return Err(TlsError::NoCertificate { path: certificate.into() });
-        }
-        let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| match error {
-            PemError::NoItemsFound => TlsError::NoKey { path: key.into() },
-            error => not_pem(key, &error),
+        let chain = chain(&read(certificate)?).map_err(|flaw| match flaw {
+            Flaw::Nothing => TlsError::NoCertificate { path: certificate.into() },
+            Flaw::NotPem(reason) => not_pem(certificate, reason),
+        })?;
+        let private = private_key(&read(key)?).map_err(|flaw| match flaw {
+            Flaw::Nothing => TlsError::NoKey { path: key.into() },
+            Flaw::NotPem(reason) => not_pem(key, reason),
         })?;
         let (certificate_path, key_path) = (certificate.into(), key.into());
         Ok(Self { chain, key: private, certificate_path, key_path })
@@ -65,6 +63,29 @@ impl Material {
     }
 }
 
+/// What is wrong with a PEM text.
+pub(super) enum Flaw {
+    /// It has no section of the kind.
+    Nothing,
+    /// It is no PEM.
+    NotPem(&'static str),
+}
+
+/// The certificates of a PEM text: at least one.
+pub(super) fn chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Flaw> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let chain = chain.map_err(|error| Flaw::NotPem(reason(&error)))?;
+    if chain.is_empty() { Err(Flaw::Nothing) } else { Ok(chain) }
+}
+
+/// The first private key of a PEM text.
+pub(super) fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, Flaw> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
+        PemError::NoItemsFound => Flaw::Nothing,
+        error => Flaw::NotPem(reason(&error)),
+    })
+}
+
 /// What the TLS library says against a certificate with a key.
 pub(super) fn refused(error: RustlsError, certificate: PathBuf, key: PathBuf) -> TlsError {
     match error {
@@ -90,15 +111,18 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
     Ok(bytes)
 }
 
-fn not_pem(path: &Path, error: &PemError) -> TlsError {
-    // The library's words can quote the section's text; for a key that would be the key.
-    let reason = match error {
+fn not_pem(path: &Path, reason: &str) -> TlsError {
+    TlsError::NotPem { path: path.into(), reason: reason.to_owned() }
+}
+
+/// The library's words can quote the section's text; for a key that would be the key.
+fn reason(error: &PemError) -> &'static str {
+    match error {
         PemError::MissingSectionEnd { .. } => "a section does not end",
         PemError::IllegalSectionStart { .. } => "a section does not begin properly",
         PemError::Base64Decode(_) => "a section is not base64",
         _ => "it cannot be read as sections",
-    };
-    TlsError::NotPem { path: path.into(), reason: reason.to_owned() }
+    }
 }
 
 fn is_file(path: &Path) -> Result<bool, TlsError> {

@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path, sync::Arc};
 
+use cluster::certificates::{Certificate, Certificates};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use sha2::{Digest, Sha256};
@@ -244,4 +245,78 @@ async fn who_speaks_no_tls_or_nothing_is_let_go() {
     let late = impatient.accept(Box::new(stream)).await;
     assert!(matches!(late, Err(AcceptError::TimedOut)));
     drop(client);
+}
+
+/// A certificate as the store has it, for these hosts, and the file with it.
+fn stored(directory: &Path, name: &str, hosts: &[&str]) -> Certificate {
+    let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+    let made = rcgen::generate_simple_self_signed(hosts).unwrap();
+    fs::write(directory.join(name), made.cert.pem()).unwrap();
+    Certificate {
+        name: name.to_owned(),
+        chain: vec![made.cert.der().to_vec()],
+        key: made.signing_key.serialize_der().into(),
+        added: Timestamp::from_unix_ms(0),
+        version: 1,
+    }
+}
+
+#[tokio::test]
+async fn the_stores_certificates_are_shown_and_damaged_ones_passed_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let tls = server(directory.path());
+    let own = Arc::new(client(&path("dev-cert.pem"), &TLS13));
+    let good = stored(directory.path(), "good", &["localhost"]);
+    let damaged = [
+        Certificate { name: "key".to_owned(), key: vec![0x30, 1].into(), ..good.clone() },
+        Certificate { name: "chain".to_owned(), chain: vec![vec![0x30]], ..good.clone() },
+        Certificate { name: "none".to_owned(), chain: Vec::new(), ..good.clone() },
+        Certificate {
+            name: "mismatch".to_owned(),
+            key: stored(directory.path(), "x", &["x"]).key,
+            ..good.clone()
+        },
+    ];
+    let all = |all: Vec<Certificate>| Certificates { version: 1, all };
+    tls.share(&all(damaged.to_vec()));
+    assert!(connect(&tls, &own).await.is_ok(), "nothing usable came");
+    tls.share(&all([&damaged[..], std::slice::from_ref(&good)].concat()));
+    let trusting = Arc::new(client(&path("good"), &TLS13));
+    for config in [&trusting, &Arc::new(client(&path("good"), &TLS12))] {
+        let (_, _, info) = connect(&tls, config).await.unwrap();
+        assert_eq!(info.end_point.as_deref(), Some(&Sha256::digest(&good.chain[0])[..]));
+    }
+    // Its sessions resume as any.
+    assert!(!is_resumed(&tls, &trusting).await);
+    assert!(is_resumed(&tls, &trusting).await);
+    tls.reload().unwrap();
+    assert!(is_resumed(&tls, &trusting).await, "reading the files again changes nothing of it");
+    tls.share(&all(Vec::new()));
+    assert!(connect(&tls, &own).await.is_ok(), "back to the own one");
+
+    // Without files the last one stays until the node ends.
+    let without = Tls::without_files(&Env::system(), "localhost");
+    assert!(without.is_empty());
+    without.share(&all(vec![good]));
+    assert!(!without.is_empty());
+    without.share(&all(Vec::new()));
+    assert!(connect(&without, &trusting).await.is_ok());
+    assert!(without.reload().is_ok());
+}
+
+#[tokio::test]
+async fn a_server_without_any_certificate_refuses_the_handshake() {
+    let directory = tempfile::tempdir().unwrap();
+    server(directory.path());
+    let empty = Tls::without_files(&Env::system(), "localhost");
+    let (mut client_side, server_side) = tokio::io::duplex(1 << 16);
+    let hello = async {
+        let config = client(&directory.path().join("dev-cert.pem"), &TLS13);
+        let connector = TlsConnector::from(Arc::new(config));
+        let name = ServerName::try_from("localhost").unwrap();
+        connector.connect(name, &mut client_side).await.is_err()
+    };
+    let (refused, failed) = tokio::join!(empty.accept(Box::new(server_side)), hello);
+    assert!(matches!(refused, Err(AcceptError::Handshake(_))) && failed);
 }

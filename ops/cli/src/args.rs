@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::size::Quota;
 
-pub(crate) use cluster::{ClusterCommand, SettingsCommand};
+pub(crate) use cluster::{CertificateCommand, ClusterCommand, LogArgs, SettingsCommand};
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused or failed; 2 wrong usage or configuration.";
 

@@ -117,6 +117,18 @@ impl Backend {
         }
     }
 
+    /// A server that runs, for what is in no store.
+    pub(crate) fn server(args: &TargetArgs) -> Result<Remote, CliError> {
+        let folder = match target(args, |name| std::env::var(name).ok())? {
+            Target::Server { url, token } => return Ok(Remote::new(&url, token)),
+            Target::Data(data) => data.folder,
+        };
+        let url =
+            endpoint::find(&folder).map_err(|_| CliError::NoServer { data: folder.clone() })?;
+        let token = AdminToken::load(&folder)?;
+        Ok(Remote::new(&url, token.reveal().to_owned()))
+    }
+
     fn open_data(data: &Data) -> Result<Self, CliError> {
         let folder = &data.folder;
         let file = |source| CliError::File { path: folder.clone(), source };

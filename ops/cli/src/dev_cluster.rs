@@ -20,11 +20,13 @@ use env::Env;
 use futures_util::future::LocalBoxFuture;
 use kv::Faults;
 use node::{
-    Node, StartError,
+    Node, StartError, Started as NodeStarted,
     admin::{self, Admin, AdminError, endpoint, token::AdminToken},
     config::{BlobEngine, Blobs, Config, Engine, PortBase, Store, Wakeups},
     stores::{OpenStores, Stores},
 };
+use tokio::sync::oneshot;
+use tracing::Instrument;
 
 use crate::{
     args::DevClusterArgs,
@@ -119,7 +121,22 @@ struct Cluster {
     aside: BTreeMap<u8, Starting>,
 }
 
-type Starting = LocalBoxFuture<'static, Result<Node, StartError>>;
+/// A node that stands aside.
+struct Starting {
+    end: oneshot::Sender<()>,
+    started: LocalBoxFuture<'static, Result<NodeStarted, StartError>>,
+}
+
+impl Starting {
+    /// Lets it leave.
+    async fn end(self) {
+        // It may have come to its end already.
+        let _ended = self.end.send(());
+        if let Err(error) = self.started.await {
+            tracing::warn!(%error, "a node that stood aside did not start");
+        }
+    }
+}
 
 impl Cluster {
     fn config(&self, number: u8) -> Config {
@@ -131,7 +148,9 @@ impl Cluster {
     async fn start(&mut self, number: u8) -> Result<Started, CliError> {
         let config = self.config(number);
         create_data_folder(&config.data)?;
-        let env = Env::system();
+        // Its lines of the log, which all share, are told apart by it.
+        let span = tracing::info_span!("node", id = config.cluster.node);
+        let env = Env::system_within(span.clone());
         // One token opens all of them.
         AdminToken::load_or_create(&self.data, &env)?.save(&config.data)?;
         let db = self.stores.db.handle_with_faults(env.clone(), Faults::default());
@@ -147,13 +166,22 @@ impl Cluster {
             endpoint::publish(&self.data, *address)
                 .map_err(|source| CliError::File { path: self.data.clone(), source })?;
         }
-        let starting: Starting = Box::pin(Node::start_on(stores, config, env));
-        if is_drained {
-            self.aside.insert(number, starting);
-            return Ok(Started::Aside);
+        if !is_drained {
+            let starting = Node::start_on(stores, config, env).instrument(span);
+            self.nodes.insert(number, Box::pin(starting).await?);
+            return Ok(Started::Serving);
         }
-        self.nodes.insert(number, starting.await?);
-        Ok(Started::Serving)
+        let (end, ended) = oneshot::channel();
+        let ended = async {
+            if ended.await.is_err() {
+                // A node that is killed does not leave.
+                std::future::pending().await
+            }
+        };
+        let started = Node::start_on_unless(stores, config, env, ended).instrument(span);
+        let started = Box::pin(started);
+        self.aside.insert(number, Starting { end, started });
+        Ok(Started::Aside)
     }
 
     /// Ends a node that was asked to, and starts it again.
@@ -205,6 +233,9 @@ impl Cluster {
                 self.aside.insert(number, starting);
                 return Err(format!("node {number} stands aside: undrain it"));
             }
+            if action == Action::Drain {
+                starting.end().await;
+            }
             return Ok(format!("{} {number}", action.done()));
         }
         match (action, self.nodes.remove(&number)) {
@@ -231,10 +262,11 @@ impl Cluster {
     }
 
     async fn drain(&mut self) {
-        self.aside.clear();
-        let nodes = std::mem::take(&mut self.nodes);
-        let drains: Vec<_> = nodes.into_values().map(|node| Box::pin(node.drain())).collect();
-        futures_util::future::join_all(drains).await;
+        let aside = std::mem::take(&mut self.aside).into_values();
+        let ends = futures_util::future::join_all(aside.map(Starting::end));
+        let nodes = std::mem::take(&mut self.nodes).into_values();
+        let drains = futures_util::future::join_all(nodes.map(|node| Box::pin(node.drain())));
+        futures_util::future::join(ends, drains).await;
     }
 }
 
@@ -258,16 +290,20 @@ async fn asked_to_end(nodes: &BTreeMap<u8, Node>) -> u8 {
 /// Goes on with starting the nodes that stand aside; completes when one serves or fails.
 async fn serve_again(aside: &mut BTreeMap<u8, Starting>) -> Result<(u8, Node), StartError> {
     let (number, started) = std::future::poll_fn(|cx| {
-        let ready =
-            aside.iter_mut().find_map(|(number, starting)| match starting.as_mut().poll(cx) {
+        let ready = aside.iter_mut().find_map(|(number, starting)| {
+            match starting.started.as_mut().poll(cx) {
                 Poll::Ready(started) => Some((*number, started)),
                 Poll::Pending => None,
-            });
+            }
+        });
         ready.map_or(Poll::Pending, Poll::Ready)
     })
     .await;
     aside.remove(&number);
-    Ok((number, started?))
+    match started? {
+        NodeStarted::Serving(node) => Ok((number, *node)),
+        NodeStarted::Ended => unreachable!("it ends only once it is taken out of here"),
+    }
 }
 
 /// What happens next to a cluster that serves.

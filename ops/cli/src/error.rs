@@ -56,6 +56,14 @@ pub(crate) enum CliError {
         /// The data folder.
         data: PathBuf,
     },
+    /// Nothing that could be asked runs on the data folder.
+    #[error(
+        "no server runs on {} that could be asked: name one with --url", data.display()
+    )]
+    NoServer {
+        /// The data folder.
+        data: PathBuf,
+    },
     /// The process lacks what it needs to run at all.
     #[error("cannot start {what}: {reason}")]
     Process {
@@ -94,6 +102,12 @@ pub(crate) enum CliError {
     /// Not every node has told its sessions.
     #[error("the sessions of these nodes are missing: {0}")]
     Incomplete(String),
+    /// Not every node has told its log.
+    #[error("the lines of these nodes are missing: {0}")]
+    LogIncomplete(String),
+    /// Nothing more of the log comes.
+    #[error("the log is followed no longer: {0}")]
+    LogEnded(String),
     /// A node was told to drain, and has not come to its end in time.
     #[error("node {node} is told to drain, and is {state}")]
     NotDrained {
@@ -141,6 +155,9 @@ impl CliError {
             | Self::Damaged(_)
             | Self::Unwell(_)
             | Self::Incomplete(_)
+            | Self::LogIncomplete(_)
+            | Self::LogEnded(_)
+            | Self::NoServer { .. }
             | Self::NotDrained { .. }
             | Self::Interrupted => 1,
         }

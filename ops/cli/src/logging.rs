@@ -1,4 +1,6 @@
-//! Logs: to standard error, for people on a terminal, as JSON otherwise.
+//! Logs: to standard error, for people on a terminal, as JSON otherwise; and the last lines in memory.
+
+mod kept;
 
 use std::io::{self, IsTerminal};
 
@@ -34,7 +36,7 @@ pub(crate) fn start(log: &Log) -> Result<LogControl, CliError> {
     let (filter, handle) = reload::Layer::new(filter);
     let control = LogControl { set: Box::new(move |filter| handle.reload(filter)) };
     let lines = fmt::layer().with_writer(io::stderr);
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter).with(kept::Kept::default());
     let started = match log.format {
         LogFormat::Auto if terminal => registry.with(lines.with_ansi(true)).try_init(),
         LogFormat::Human => registry.with(lines.with_ansi(terminal)).try_init(),

@@ -6,7 +6,9 @@ mod world;
 
 use std::{net::Ipv4Addr, time::Duration};
 
+use blob::BlobFaults;
 use env::Monotonic;
+use kv::Reach;
 use simulation::{Event, Latency, Seed, Simulation};
 
 use client::{Client, Greeting};
@@ -74,6 +76,51 @@ fn silent_clients_are_timed_out_in_virtual_time() {
         assert!(env.monotonic() >= Monotonic::from_start(Duration::from_secs(86_700)));
         Client::open(&env, SMTP, Greeting::Ehlo).await.expect("QUIT", 221).await;
         assert_eq!(world.messages().await, []);
+        world.take_node().drain().await;
+    });
+}
+
+#[test]
+fn blobs_that_hang_cost_a_sender_a_minute() {
+    play(51, async |simulation, mut world| {
+        let env = simulation.machine(Ipv4Addr::new(198, 51, 100, 5).into());
+        world.blobs.faults().set(BlobFaults { stalled: BlobFaults::ALWAYS, ..Default::default() });
+        let mut client = Client::open(&env, SMTP, Greeting::Ehlo).await;
+        client.expect("MAIL FROM:<a@remote.test>", 250).await;
+        client.expect("RCPT TO:<alice@example.org>", 250).await;
+        client.expect("DATA", 354).await;
+        let begun = env.monotonic();
+        let reply = client.command("Subject: slow\r\n\r\nbody\r\n.").await;
+        assert_eq!(reply.code, 451, "{}", reply.text);
+        assert!(reply.text.contains("4.3.0"), "{}", reply.text);
+        // RFC 5321 §4.5.3.2.6: the sender waits ten minutes.
+        let waited = (env.monotonic() - begun).as_secs_f64();
+        assert!((59.0..62.0).contains(&waited), "{waited}");
+        world.blobs.faults().set(BlobFaults::default());
+        client.expect("MAIL FROM:<a@remote.test>", 250).await;
+        client.expect("RCPT TO:<alice@example.org>", 250).await;
+        client.expect("DATA", 354).await;
+        client.expect("Subject: well\r\n\r\nbody\r\n.", 250).await;
+        assert_eq!(world.messages().await.len(), 1);
+        world.take_node().drain().await;
+    });
+}
+
+#[test]
+fn a_store_that_is_away_costs_a_sender_seconds() {
+    play(61, async |simulation, mut world| {
+        let env = simulation.machine(Ipv4Addr::new(198, 51, 100, 6).into());
+        let mut client = Client::open(&env, SMTP, Greeting::Ehlo).await;
+        client.expect("MAIL FROM:<a@remote.test>", 250).await;
+        client.expect("RCPT TO:<alice@example.org>", 250).await;
+        client.expect("DATA", 354).await;
+        world.db.faults().update(|faults| faults.reach = Reach::CutOff);
+        let begun = env.monotonic();
+        let reply = client.command("Subject: slow\r\n\r\nbody\r\n.").await;
+        assert_eq!(reply.code, 451, "{}", reply.text);
+        let waited = (env.monotonic() - begun).as_secs_f64();
+        assert!((4.0..11.0).contains(&waited), "{waited}");
+        world.db.faults().clear();
         world.take_node().drain().await;
     });
 }

@@ -27,7 +27,7 @@ pub(crate) struct World {
     pub(crate) env: Env,
     node: Option<Node>,
     pub(crate) db: Database,
-    blobs: BlobStore,
+    pub(crate) blobs: BlobStore,
     accounts: Vec<AccountId>,
     _data: tempfile::TempDir,
 }

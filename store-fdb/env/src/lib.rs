@@ -63,7 +63,12 @@ impl std::fmt::Debug for Env {
 impl Env {
     /// The real machine. Tasks and sockets need a running Tokio runtime.
     pub fn system() -> Self {
-        Self::new(system::System::new())
+        Self::system_within(tracing::Span::none())
+    }
+
+    /// The same, whose tasks begin within a span: so the log tells the nodes of one process apart.
+    pub fn system_within(span: tracing::Span) -> Self {
+        Self::new(system::System::new(span))
     }
 
     /// An environment over another backend.

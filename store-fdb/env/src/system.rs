@@ -16,6 +16,7 @@ use tokio::{
     io::ReadBuf,
     net::{TcpListener, TcpStream, UdpSocket},
 };
+use tracing::{Instrument, Span};
 
 use crate::{
     Backend, BoxFuture, Connection, Datagrams, Listener, Monotonic, Stream, Timestamp,
@@ -25,11 +26,12 @@ use crate::{
 
 pub(crate) struct System {
     start: Instant,
+    span: Span,
 }
 
 impl System {
-    pub(crate) fn new() -> Self {
-        Self { start: Instant::now() }
+    pub(crate) fn new(span: Span) -> Self {
+        Self { start: Instant::now(), span }
     }
 }
 
@@ -53,7 +55,10 @@ impl Backend for System {
     }
 
     fn spawn(&self, _name: &'static str, future: BoxFuture<'static, ()>) -> RawTask {
-        let handle = tokio::spawn(future).abort_handle();
+        let handle = match self.span.is_none() {
+            true => tokio::spawn(future).abort_handle(),
+            false => tokio::spawn(future.instrument(self.span.clone())).abort_handle(),
+        };
         RawTask::new(move || handle.abort())
     }
 

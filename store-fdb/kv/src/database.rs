@@ -23,11 +23,30 @@ use crate::{
 pub struct RetryPolicy {
     /// Time from the first run after which no further one begins.
     pub time_max: Duration,
+    /// Whether a run that is under way when that time is over goes on to its own end.
+    pub at_end: AtEnd,
+}
+
+/// What becomes of a run that is under way at the end of [`RetryPolicy::time_max`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AtEnd {
+    /// It goes on: a commit that a busy store takes long over counts.
+    #[default]
+    Finish,
+    /// It fails with [`Error::TimedOut`], where the store is a cluster that may never answer.
+    GiveUp,
 }
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { time_max: RETRY_TIME_MAX }
+        Self { time_max: RETRY_TIME_MAX, at_end: AtEnd::default() }
+    }
+}
+
+impl RetryPolicy {
+    /// For whoever has no more time than this.
+    pub const fn within(time_max: Duration) -> Self {
+        Self { time_max, at_end: AtEnd::GiveUp }
     }
 }
 
@@ -147,6 +166,13 @@ impl Database {
     /// Begins a transaction. For what the retry loop is not made for; nearly everything else
     /// goes through [`Database::run`].
     pub fn begin(&self) -> Transaction {
+        self.begin_within(self.retry.time_max)
+    }
+
+    /// The same with so much of the retry policy's time left.
+    fn begin_within(&self, left: Duration) -> Transaction {
+        #[cfg(not(feature = "fdb"))]
+        let _for_clusters_alone = left;
         match &self.engine {
             Engine::Local(store) => Transaction::local(LocalTransaction::new(
                 Arc::clone(store),
@@ -155,7 +181,9 @@ impl Database {
             )),
             #[cfg(feature = "fdb")]
             Engine::Fdb(database) => {
-                Transaction::fdb(database.begin(Arc::clone(&self.counters), self.priority))
+                let time_max = (self.retry.at_end == AtEnd::GiveUp).then_some(left);
+                let counters = Arc::clone(&self.counters);
+                Transaction::fdb(database.begin(counters, self.priority, time_max))
             }
         }
     }
@@ -191,7 +219,8 @@ impl Database {
         let begun = self.env.monotonic();
         let mut delay_max = RETRY_DELAY_MIN;
         loop {
-            let transaction = self.begin();
+            let elapsed = self.env.monotonic().saturating_since(begun);
+            let transaction = self.begin_within(self.retry.time_max.saturating_sub(elapsed));
             let error = match body(transaction.clone()).await {
                 Ok(value) => match transaction.commit().await {
                     Ok(committed) => return Ok(committed.map(|()| value)),

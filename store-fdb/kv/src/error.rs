@@ -123,6 +123,11 @@ impl Error {
         self.class() != Class::Fatal
     }
 
+    /// Whether the store is away, or does not answer: whoever else asks it now will hear the same.
+    pub fn is_store_away(&self) -> bool {
+        matches!(self, Self::TimedOut | Self::Unavailable | Self::EngineFailed { .. })
+    }
+
     /// Whether the transaction may have committed.
     pub fn is_commit_unknown(&self) -> bool {
         self.class() == Class::CommitUnknown
@@ -179,6 +184,29 @@ pub enum OpenError {
         path: PathBuf,
         /// What it said.
         source: std::io::Error,
+    },
+    /// FoundationDB's cluster file is none.
+    #[error(
+        "{} is no cluster file of FoundationDB: {reason}. It has one line, \
+         DESCRIPTION:ID@ADDRESS:PORT,…: copy it from a machine of the cluster",
+        path.display()
+    )]
+    ClusterFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// FoundationDB's client library is of another release.
+    #[error(
+        "the FoundationDB client library here (libfdb_c) does not speak API version {wanted}: \
+         {reason}. Install the library of FoundationDB 7.3 or newer"
+    )]
+    Library {
+        /// The API version that we speak.
+        wanted: i32,
+        /// The client's own words.
+        reason: String,
     },
     /// FoundationDB's client refused.
     #[error("FoundationDB client error {code}: {reason}")]

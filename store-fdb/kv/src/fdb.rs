@@ -6,12 +6,14 @@
 //! Invariant: the client's network thread is started once per process, and [`stop`] ends it
 //! before the process exits.
 
+mod cluster_file;
 mod remembered;
 mod transaction;
 
 use std::{
     path::Path,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use env::Env;
@@ -27,6 +29,7 @@ use crate::{
     limits::{FDB_TIMEOUT, WATCHES_MAX},
 };
 
+pub use cluster_file::coordinators;
 pub(crate) use transaction::{FdbPages, FdbTransaction};
 
 /// The API version that we were written for. Every client library since 7.3 speaks it.
@@ -53,11 +56,22 @@ pub(crate) struct FdbDatabase {
 }
 
 impl FdbDatabase {
-    pub(crate) fn begin(&self, counters: Arc<Counters>, priority: Priority) -> FdbTransaction {
+    /// A transaction that fails after `time_max`, where that is less than [`FDB_TIMEOUT`].
+    pub(crate) fn begin(
+        &self,
+        counters: Arc<Counters>,
+        priority: Priority,
+        time_max: Option<Duration>,
+    ) -> FdbTransaction {
         let begun = self.database.create_trx().and_then(|transaction| {
             if priority == Priority::Background {
                 transaction.set_option(TransactionOption::PriorityBatch)?;
                 transaction.set_option(TransactionOption::Tag(BACKGROUND_TAG.to_owned()))?;
+            }
+            if let Some(time_max) = time_max.filter(|time_max| *time_max < FDB_TIMEOUT) {
+                // 0 would be none.
+                let ms = i32::try_from(time_max.as_millis()).unwrap_or(i32::MAX).max(1);
+                transaction.set_option(TransactionOption::Timeout(ms))?;
             }
             Ok(transaction)
         });
@@ -69,8 +83,9 @@ impl FdbDatabase {
 /// wait for the cluster: one that cannot be reached shows in the first transaction.
 ///
 /// # Errors
-/// [`OpenError::Io`] where the cluster file cannot be read; [`OpenError::Fdb`] as the client
-/// reports it: a malformed file, no such API version, or the network was stopped before.
+/// [`OpenError::Io`] where the cluster file cannot be read, [`OpenError::ClusterFile`] where it is
+/// none, [`OpenError::Library`] where the client library is of another release, and
+/// [`OpenError::Fdb`] as the client reports it: the network was stopped before.
 pub fn open(cluster_file: Option<&Path>, env: Env) -> Result<Database, OpenError> {
     open_traced(cluster_file, None, env)
 }
@@ -87,7 +102,7 @@ pub fn open_traced(
 ) -> Result<Database, OpenError> {
     if let Some(path) = cluster_file {
         // The client would only say that something with a file is wrong.
-        std::fs::read(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+        coordinators(path)?;
     }
     start_network(trace_folder)?;
     let file = match cluster_file {
@@ -97,7 +112,11 @@ pub fn open_traced(
         })?),
         None => None,
     };
-    let database = foundationdb::Database::new(file).map_err(open_error)?;
+    let database = foundationdb::Database::new(file).map_err(|error| match cluster_file {
+        // 2104: the client does not take what the file says.
+        Some(path) if error.code() == 2104 => cluster_file::not_one(path, error.message()),
+        _ => open_error(error),
+    })?;
     let timeout_ms = i32::try_from(FDB_TIMEOUT.as_millis()).expect("it is a few seconds");
     let watches = i32::try_from(WATCHES_MAX).expect("it is some thousands");
     for option in
@@ -149,6 +168,10 @@ fn start_network(trace_folder: Option<&Path>) -> Result<(), OpenError> {
 }
 
 fn open_error(error: FdbError) -> OpenError {
+    // 2203: no such API version; 2204: there is no library of it.
+    if matches!(error.code(), 2203 | 2204) {
+        return OpenError::Library { wanted: API_VERSION, reason: error.message().to_owned() };
+    }
     OpenError::Fdb { code: error.code(), reason: error.message().to_owned() }
 }
 

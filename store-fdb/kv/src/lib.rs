@@ -42,7 +42,7 @@ mod watch;
 
 pub use atomic::AtomicOp;
 pub use counts::Counts;
-pub use database::{Database, Locality, Priority, RetryPolicy};
+pub use database::{AtEnd, Database, Locality, Priority, RetryPolicy};
 pub use error::{AsKvError, Class, Error, OpenError};
 pub use faults::{FaultHandle, Faults, Probability, Reach};
 pub use large_values::LargeValues;

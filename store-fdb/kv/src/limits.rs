@@ -118,6 +118,10 @@ pub(crate) const RESTORE_VERSION_MAX: u64 = 1 << 62;
 #[cfg(feature = "fdb")]
 pub(crate) const FDB_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Bytes of a cluster file: hundreds of coordinators, of which a cluster has nine.
+#[cfg(feature = "fdb")]
+pub(crate) const CLUSTER_FILE_BYTES_MAX: u64 = 64 * 1024;
+
 /// Bytes of what it has read that a transaction on a FoundationDB cluster keeps, beside the
 /// client's own copy: many times what a batch of deliveries reads.
 #[cfg(feature = "fdb")]

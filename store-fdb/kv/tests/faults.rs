@@ -69,7 +69,7 @@ async fn an_operation_id_makes_a_run_count_once() {
 #[tokio::test]
 async fn the_retry_loop_gives_up_in_time() {
     let db = memory(Faults { conflict: Probability::ALWAYS, ..Faults::default() })
-        .with_retry(RetryPolicy { time_max: Duration::from_millis(100) });
+        .with_retry(RetryPolicy { time_max: Duration::from_millis(100), ..Default::default() });
     let write = |tx: kv::Transaction| async move {
         tx.set(b"a", b"");
         Ok::<_, Error>(())

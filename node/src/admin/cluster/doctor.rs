@@ -19,12 +19,13 @@ use mail::{ListenerId, StoreError, interest};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Admin, AdminError, Health, NodeInfo, NodeState,
+    Admin, AdminError, CertificateState, Health, NodeInfo, NodeState, certificates,
     health::{self, Care},
     nodes, work,
 };
 use crate::{
     admin::PageQuery,
+    date,
     limits::{
         BLOBS_SLOW, CLOCKS_APART, DOCTOR_BEATS, DOCTOR_LISTENERS_MAX, DOCTOR_PAUSE_MAX,
         SETTLED_WITHIN, STATUS_NODES_MAX, STORE_COMMIT_SLOW, STORE_READ_SLOW, WORK_COUNT_MAX,
@@ -96,6 +97,7 @@ pub async fn doctor(admin: &Admin, blobs: Option<&BlobStore>) -> Result<Report, 
         findings.extend(of_nodes(&second));
         findings.extend(of_beats(&first, &second));
         findings.extend(of_ended(&first, &second));
+        findings.extend(of_certificates(admin, &second).await?);
         findings.extend(of_work(admin).await?);
         findings.extend(of_listeners(admin).await?);
     }
@@ -269,6 +271,40 @@ fn of_ended(first: &Look, second: &Look) -> Vec<Finding> {
             finding(Severity::Error, "unsettled", sentence, advice)
         })
         .collect()
+}
+
+/// Certificates that are in use and expire soon, or have.
+async fn of_certificates(admin: &Admin, look: &Look) -> Result<Vec<Finding>, AdminError> {
+    const RENEW: &str = "renew it, and add it under the same name: rookery cluster certificate add";
+    const RENEW_FILE: &str = "renew the files that its configuration names (tls.certificate and \
+                              tls.key), and send the node SIGHUP";
+    let mut findings = Vec::new();
+    let mut tell = |subject: String, state, until: Timestamp, advice: &str| {
+        let at = date::rfc5322(until);
+        let (severity, code, sentence) = match state {
+            CertificateState::Used | CertificateState::Unused => return,
+            CertificateState::Expiring => {
+                (Severity::Warning, "certificate_expires", format!("{subject} expires: {at}"))
+            }
+            CertificateState::Expired => {
+                (Severity::Error, "certificate_expired", format!("{subject} has expired: {at}"))
+            }
+            CertificateState::Damaged => {
+                (Severity::Error, "certificate_damaged", format!("{subject} cannot be read"))
+            }
+        };
+        findings.push(finding(severity, code, sentence, advice));
+    };
+    for info in certificates::certificates(admin).await? {
+        let subject = format!("certificate {} for {}", info.name, info.hosts.join(", "));
+        tell(subject, info.state, Timestamp::from_unix_ms(info.not_after_ms), RENEW);
+    }
+    for node in look.registered.values().filter(|node| node.beat.certificate_until_ms != 0) {
+        let until = Timestamp::from_unix_ms(node.beat.certificate_until_ms);
+        let subject = format!("the certificate in the files of node {}", node.record.name);
+        tell(subject, certificates::state(until, look.begun), until, RENEW_FILE);
+    }
+    Ok(findings)
 }
 
 async fn of_work(admin: &Admin) -> Result<Vec<Finding>, AdminError> {

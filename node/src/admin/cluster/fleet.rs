@@ -1,7 +1,7 @@
 //! Nodes asking each other over the mesh for what each alone knows.
 //!
-//! A request is JSON; the answer is a frame of JSON for each session. A node that does not know a
-//! request resets its answer.
+//! A request is JSON; the answer is a frame of JSON for each session, or for each batch of lines of
+//! a log. A node that does not know a request resets its answer.
 
 use std::{
     fmt,
@@ -16,8 +16,11 @@ use cluster::{
 use env::{BoxFuture, Env};
 use serde::{Deserialize, Serialize};
 
-use super::{Fleet, NotReached, OwnNode, SessionFilter, SessionInfo};
-use crate::limits::{FLEET_PATIENCE, FLEET_PAUSE};
+use super::{Fleet, LogFeed, NotReached, OwnNode, SessionFilter, SessionInfo};
+use crate::{
+    limits::{FLEET_PATIENCE, FLEET_PAUSE},
+    logs::LogQuery,
+};
 
 /// What one node asks of another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +28,7 @@ use crate::limits::{FLEET_PATIENCE, FLEET_PAUSE};
 enum Request {
     ListSessions(SessionFilter),
     EndSession(u64),
+    FollowLog(LogQuery),
 }
 
 /// All nodes: the own one by itself, the others over the mesh.
@@ -105,6 +109,23 @@ impl Fleet for Wired {
             }),
         }
     }
+
+    fn follow_log(
+        &self,
+        epoch: Epoch,
+        query: LogQuery,
+    ) -> BoxFuture<'_, Result<LogFeed, NotReached>> {
+        match self.here() == Some(epoch) {
+            true => self.own.follow_log(epoch, query),
+            false => Box::pin(async move {
+                let request = serde_json::to_vec(&Request::FollowLog(query));
+                let request = request.map_err(|error| NotReached(error.to_string()))?;
+                let reply = self.reach(epoch, request.into()).await;
+                let reply = reply.map_err(|error| NotReached(error.to_string()))?;
+                Ok(LogFeed::Peer(Box::new(reply)))
+            }),
+        }
+    }
 }
 
 /// What answers other nodes, once there is something to answer with. Cloning is one reference count.
@@ -127,6 +148,7 @@ impl Answering {
         let sessions = match request {
             Request::ListSessions(filter) => own.own_sessions(filter),
             Request::EndSession(id) => own.end_own_session(id).into_iter().collect(),
+            Request::FollowLog(query) => return tell_log(own, &query, reply).await,
         };
         for session in sessions {
             let Ok(frame) = serde_json::to_vec(&session) else { return };
@@ -136,4 +158,16 @@ impl Answering {
         }
         reply.finish();
     }
+}
+
+/// Sends the own log until its end, or until the asker hangs up, which ends this.
+async fn tell_log(own: &OwnNode, query: &LogQuery, mut reply: ReplySender) {
+    let Ok(mut feed) = own.own_log(query) else { return };
+    while let Some(batch) = feed.next().await {
+        let Ok(frame) = serde_json::to_vec(&batch) else { return };
+        if reply.send(frame.into()).await.is_err() {
+            return;
+        }
+    }
+    reply.finish();
 }

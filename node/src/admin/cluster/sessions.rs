@@ -3,14 +3,18 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use cluster::{Epoch, Membership, membership::registry};
-use env::BoxFuture;
+use env::{BoxFuture, Env};
 use kv::Transaction;
 use mail::{AccountId, StoreError};
 use serde::{Deserialize, Serialize};
 
-use super::{Admin, AdminError};
+use super::{
+    Admin, AdminError, LogFeed,
+    logs::{OwnFeed, TOO_MANY},
+};
 use crate::{
     limits::ADMIN_PAGE_ROWS_MAX,
+    logs::LogQuery,
     sessions::{OpenSession, Sessions},
 };
 
@@ -73,6 +77,13 @@ pub trait Fleet: fmt::Debug + Send + Sync {
         epoch: Epoch,
         id: u64,
     ) -> BoxFuture<'_, Result<Option<SessionInfo>, NotReached>>;
+
+    /// Begins to read a node's log.
+    fn follow_log(
+        &self,
+        epoch: Epoch,
+        query: LogQuery,
+    ) -> BoxFuture<'_, Result<LogFeed, NotReached>>;
 }
 
 /// What is said of nodes that there is no way to.
@@ -102,11 +113,16 @@ impl Fleet for Nowhere {
     ) -> BoxFuture<'_, Result<Option<SessionInfo>, NotReached>> {
         Box::pin(async { Err(NotReached(NO_WAY.to_owned())) })
     }
+
+    fn follow_log(&self, _: Epoch, _: LogQuery) -> BoxFuture<'_, Result<LogFeed, NotReached>> {
+        Box::pin(async { Err(NotReached(NO_WAY.to_owned())) })
+    }
 }
 
 /// The own node, which answers for itself alone.
 #[derive(Clone)]
 pub struct OwnNode {
+    env: Env,
     sessions: Sessions,
     membership: Membership,
 }
@@ -118,8 +134,17 @@ impl fmt::Debug for OwnNode {
 }
 
 impl OwnNode {
-    pub(crate) fn new(sessions: Sessions, membership: Membership) -> Arc<Self> {
-        Arc::new(Self { sessions, membership })
+    pub(crate) fn new(env: &Env, sessions: Sessions, membership: Membership) -> Arc<Self> {
+        Arc::new(Self { env: env.clone(), sessions, membership })
+    }
+
+    /// Begins to read the own node's log.
+    ///
+    /// # Errors
+    /// [`NotReached`] where too many do already.
+    pub(super) fn own_log(&self, query: &LogQuery) -> Result<OwnFeed, NotReached> {
+        let feed = OwnFeed::new(&self.env, self.membership.name(), query);
+        feed.ok_or_else(|| NotReached(TOO_MANY.to_owned()))
     }
 
     /// The own node's sessions, under whatever epoch it has: what another node is answered with.
@@ -172,6 +197,19 @@ impl Fleet for OwnNode {
             match self.here() == Some(epoch) {
                 true => Ok(self.end_own_session(id)),
                 false => Nowhere.end_session(epoch, id).await,
+            }
+        })
+    }
+
+    fn follow_log(
+        &self,
+        epoch: Epoch,
+        query: LogQuery,
+    ) -> BoxFuture<'_, Result<LogFeed, NotReached>> {
+        Box::pin(async move {
+            match self.here() == Some(epoch) {
+                true => self.own_log(&query).map(LogFeed::Own),
+                false => Nowhere.follow_log(epoch, query).await,
             }
         })
     }

@@ -10,6 +10,7 @@ use env::{BoxFuture, Env};
 use kv::{Database, Faults, Probability, Reach};
 
 use super::{super::tests::memory, *};
+use crate::logs::Then;
 
 /// Runs one transaction.
 pub(super) async fn write<T, Fut>(admin: &Admin, body: impl FnMut(Transaction) -> Fut + Send) -> T
@@ -40,6 +41,7 @@ pub(super) fn beat(count: u64, wall_ms: i64) -> Beat {
         sessions: 7,
         claims: 2,
         wall_ms,
+        certificate_until_ms: 0,
     }
 }
 
@@ -237,6 +239,14 @@ impl Fleet for Three {
             }
         })
     }
+
+    fn follow_log(
+        &self,
+        _: Epoch,
+        _: crate::logs::LogQuery,
+    ) -> BoxFuture<'_, Result<LogFeed, NotReached>> {
+        Box::pin(async { Err(NotReached("it is asleep".to_owned())) })
+    }
 }
 
 fn session(epoch: Epoch, id: u64) -> SessionInfo {
@@ -314,4 +324,58 @@ async fn a_status_tells_what_is_wrong() {
     let told = status_of(&admin).await;
     assert!(told.nodes.is_empty());
     assert!(told.problems[0].starts_with("the store's reads: failing"), "{:?}", told.problems);
+}
+
+/// What somebody who asks for the logs of nodes that do not answer is told, up to `count` events.
+async fn told_of_logs(admin: &Admin, nodes: &[&str], then: Then, count: usize) -> Vec<LogEvent> {
+    let fleet: std::sync::Arc<dyn Fleet> = std::sync::Arc::new(Three);
+    let nodes = nodes.iter().map(|name| (*name).to_owned()).collect();
+    let request = LogRequest { nodes, lines: 5, level: crate::logs::Level::Info, then };
+    let following = Following::new(admin, &fleet, request).await.unwrap();
+    let (tell, mut told) = tokio::sync::mpsc::channel(9);
+    let listen = async {
+        let mut events = Vec::new();
+        while events.len() < count
+            && let Some(event) = told.recv().await
+        {
+            events.push(event);
+        }
+        // Nobody listens any more.
+        drop(told);
+        events
+    };
+    tokio::join!(following.run(tell), listen).1
+}
+
+#[tokio::test]
+async fn nodes_whose_logs_cannot_be_read_are_told_once() {
+    let admin = memory();
+    let a = register(&admin, "a", 0).await;
+    register(&admin, "b", 0).await;
+    let gone = |node: &str, reason: &str| LogEvent::Gone {
+        node: node.to_owned(),
+        reason: reason.to_owned(),
+    };
+    let asleep = "it is asleep";
+    let events = told_of_logs(&admin, &[], Then::End, 9).await;
+    assert_eq!(events, [gone("a", asleep), gone("b", asleep)]);
+    assert_eq!(told_of_logs(&admin, &["b"], Then::End, 9).await, [gone("b", asleep)]);
+    end(&admin, a, End::Left).await;
+    assert_eq!(told_of_logs(&admin, &["a"], Then::End, 9).await, [gone("a", "it does not run")]);
+    // Followed, a node that comes is told of, and none that stays asleep is told of twice.
+    let coming = async {
+        admin.env.sleep(crate::limits::LOG_ROSTER_PERIOD * 3 / 2).await;
+        register(&admin, "c", 0).await;
+    };
+    let (events, ()) = tokio::join!(told_of_logs(&admin, &[], Then::Follow, 2), coming);
+    assert_eq!(events, [gone("b", asleep), gone("c", asleep)]);
+    let fleet: std::sync::Arc<dyn Fleet> = std::sync::Arc::new(Three);
+    let request = LogRequest {
+        nodes: vec!["z".to_owned()],
+        lines: 1,
+        level: crate::logs::Level::Info,
+        then: Then::End,
+    };
+    let refused = Following::new(&admin, &fleet, request).await;
+    assert!(matches!(refused, Err(AdminError::NoNode(_))));
 }

@@ -1,6 +1,9 @@
 //! `rookery cluster …`
 
+use std::path::PathBuf;
+
 use clap::Subcommand;
+use node::logs::Level;
 
 const EXIT_CODES: &str = "Exit codes of status and doctor: 0 all is well; 1 something is wrong; 2 it could not be \
      looked at.";
@@ -56,8 +59,49 @@ pub(crate) enum ClusterCommand {
     /// Settings that hold for all nodes
     #[command(subcommand)]
     Settings(SettingsCommand),
+    /// TLS certificates that all nodes show
+    #[command(subcommand)]
+    Certificate(CertificateCommand),
+    /// Show the last lines of nodes' logs, and go on with new ones
+    Log(LogArgs),
     /// Say what is wrong, and what to do
     Doctor,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertificateCommand {
+    /// Show a certificate on all nodes; takes the place of the one that has its name
+    Add {
+        /// PEM: the server's certificate first, then its issuers'
+        #[arg(long, value_name = "FILE")]
+        cert: PathBuf,
+        /// PEM: its private key, without a passphrase
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// What to call it [default: its first host]
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// List all certificates, never a key
+    List,
+    /// Show a certificate no more
+    Remove { name: String },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct LogArgs {
+    /// Which nodes [default: all]
+    #[arg(value_name = "NODE")]
+    pub(crate) nodes: Vec<String>,
+    /// Go on with new lines until interrupted
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Begin with so many of the last lines of each
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
+    pub(crate) lines: usize,
+    /// Only lines of this level and worse: error, warn, info, debug, trace
+    #[arg(long, value_name = "LEVEL", default_value = "trace")]
+    pub(crate) level: Level,
 }
 
 #[derive(Debug, Subcommand)]

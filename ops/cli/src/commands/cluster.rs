@@ -3,7 +3,9 @@
 //! Everything but sessions is in the store, so where no server has it open, or it is one for many
 //! (FoundationDB), the command looks there itself.
 
+mod certificates;
 mod drain;
+mod log;
 mod look;
 mod rows;
 mod settings;
@@ -62,6 +64,10 @@ pub(crate) fn run(group: Group<ClusterCommand>) -> Result<(), CliError> {
         ClusterCommand::Settings(command) => {
             with_backend(target, |backend, output| settings::run(backend, output, &command))
         }
+        ClusterCommand::Certificate(command) => {
+            with_backend(target, |backend, output| certificates::run(backend, output, &command))
+        }
+        ClusterCommand::Log(args) => log::run(target, &args),
         ClusterCommand::Work { kind, zone } => with_backend(target, |backend, output| {
             work(backend, output, kind.as_deref(), zone.as_deref())
         }),

@@ -52,7 +52,9 @@ impl Walk {
         events: mpsc::Sender<Event>,
     ) -> Self {
         Self {
-            once: parts.db.with_retry(RetryPolicy { time_max: Duration::ZERO }),
+            once: parts
+                .db
+                .with_retry(RetryPolicy { time_max: Duration::ZERO, ..RetryPolicy::default() }),
             db: parts.db,
             blobs: parts.blobs,
             env: parts.env,

@@ -140,3 +140,50 @@ async fn a_store_that_fails_is_told() {
     admin.db.faults().set(kv::Faults { reach: kv::Reach::CutOff, ..kv::Faults::default() });
     assert_eq!(codes(&admin, &[]).await, ["store_read_failing", "store_commit_failing"]);
 }
+
+#[tokio::test]
+async fn certificates_that_expire_are_told() {
+    let admin = memory();
+    let now = admin.env.wall();
+    let in_days = |days: i64| Timestamp::from_unix_seconds(now.unix_seconds() + days * 86_400);
+    let date = |days| {
+        // Whole days, as the certificate's library takes them.
+        let (year, month, day) = date::civil(in_days(days).unix_seconds() / 86_400);
+        let (year, month) = (i32::try_from(year).unwrap(), u8::try_from(month).unwrap());
+        rcgen::date_time_ymd(year, month, u8::try_from(day).unwrap())
+    };
+    let plant = async |host: &str, days: i64| {
+        let mut params = rcgen::CertificateParams::new([host.to_owned()]).unwrap();
+        params.not_after = date(days);
+        let made = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        let (chain, key) = (&[made.der().to_vec()], &zeroize::Zeroizing::new(vec![1]));
+        let add = |tx: Transaction| async move {
+            cluster::certificates::add(&tx, host, chain, key, now).await
+        };
+        write(&admin, add).await
+    };
+    let a = register(&admin, "a", 0).await;
+    plant("good.example.org", 30).await;
+    plant("*.example.org", 40).await;
+    assert_eq!(codes(&admin, &[("a", a, 0)]).await, [] as [&str; 0]);
+    plant("soon.example.org", 10).await;
+    plant("gone.example.org", -10).await;
+    let expected = ["certificate_expired", "certificate_expires"];
+    assert_eq!(codes(&admin, &[("a", a, 0)]).await, expected);
+}
+
+#[tokio::test]
+async fn a_nodes_own_certificate_that_expires_is_told() {
+    let admin = memory();
+    let a = register(&admin, "a", 0).await;
+    for (days, expected) in
+        [(30, None), (10, Some("certificate_expires")), (-1, Some("certificate_expired"))]
+    {
+        let mut look = look(&admin).await.unwrap();
+        let node = look.registered.get_mut(&a).unwrap();
+        node.beat.certificate_until_ms = look.begun.unix_ms() + days * 86_400_000;
+        let found = of_certificates(&admin, &look).await.unwrap();
+        let codes: Vec<_> = found.iter().map(|finding| &*finding.code).collect();
+        assert_eq!(codes, expected.into_iter().collect::<Vec<_>>(), "{days}");
+    }
+}

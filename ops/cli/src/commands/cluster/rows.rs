@@ -29,6 +29,11 @@ pub(super) fn ago(at_ms: Option<i64>) -> String {
     or_dash(at_ms.map(|at| span(now_ms().saturating_sub(at))))
 }
 
+/// How long it is until then; with a minus where that is past.
+pub(super) fn until(at_ms: i64) -> String {
+    span(at_ms.saturating_sub(now_ms()))
+}
+
 impl Row for NodeInfo {
     const HEADER: &'static [&'static str] = &[
         "NODE", "STATE", "RELEASE", "EPOCH", "SINCE", "BEAT", "SESSIONS", "CLAIMS", "ADDRESS",
