@@ -350,6 +350,7 @@ impl Pulse {
             }
             let next = begun + period;
             tokio::select! {
+                biased;
                 () = env.sleep_until(next) => {}
                 () = self.shared.hurry.notified() => {}
             }

@@ -301,6 +301,7 @@ impl Scan {
             };
             let env = self.shared.env.clone();
             tokio::select! {
+                biased;
                 Some(zone) = self.tasks.next() => {
                     self.active.remove(&zone);
                     let claimed = self.active.len() as u64;

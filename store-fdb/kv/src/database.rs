@@ -121,6 +121,16 @@ impl Database {
         self.faults.handle()
     }
 
+    /// Skips versions on the memory engine, for all handles, as a recovery of a FoundationDB cluster
+    /// does: what has begun is too old. Other engines go on as they are.
+    pub fn leap_versions(&self, versions: u64) {
+        match &self.engine {
+            Engine::Local(store) => store.leap(versions),
+            #[cfg(feature = "fdb")]
+            Engine::Fdb(_) => {}
+        }
+    }
+
     /// What this handle and its clones have done.
     pub fn counts(&self) -> Counts {
         self.counters.snapshot()
