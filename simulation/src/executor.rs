@@ -7,7 +7,8 @@
 //! - A task belongs to one incarnation of one host. It is polled only while that host runs, and
 //!   its future is dropped when that incarnation ends.
 //! - No lock is held while a future is polled or dropped.
-//! - The order of everything follows from the order of spawns and the seed.
+//! - The order of everything follows from the order of spawns and the seed; that in which one step
+//!   wakes several tasks does not count.
 
 mod task;
 mod timers;
@@ -89,6 +90,9 @@ pub struct Panicked {
 
 struct Ready {
     queue: VecDeque<Runnable>,
+    /// Woken by the step that was made last. Some of `tokio::sync` wakes in an order that it draws
+    /// from the process's own chance, so they are put into an order of ours first.
+    woken: Vec<Runnable>,
     schedule: Schedule,
     random: SplitMix64,
 }
@@ -98,8 +102,21 @@ enum Runnable {
     Task(Arc<Task>),
 }
 
+impl Runnable {
+    fn id(&self) -> u64 {
+        match self {
+            Self::Main => u64::MAX,
+            Self::Task(task) => task.id(),
+        }
+    }
+}
+
 impl Ready {
     fn pop(&mut self) -> Option<Runnable> {
+        if self.woken.len() > 1 {
+            self.woken.sort_unstable_by_key(Runnable::id);
+        }
+        self.queue.extend(self.woken.drain(..));
         if self.schedule == Schedule::Drawn && self.queue.len() > 1 {
             let among = DRAWN_FROM.min(self.queue.len() as u64);
             let chosen = usize::try_from(self.random.below(among)).unwrap_or(0);
@@ -112,7 +129,8 @@ impl Ready {
 
 impl Core {
     pub(crate) fn new(random: SplitMix64) -> Arc<Self> {
-        let ready = Ready { queue: VecDeque::new(), schedule: Schedule::Fair, random };
+        let ready =
+            Ready { queue: VecDeque::new(), woken: Vec::new(), schedule: Schedule::Fair, random };
         Arc::new(Self {
             now: AtomicU64::new(0),
             polls: AtomicU64::new(0),
@@ -183,12 +201,12 @@ impl Core {
     }
 
     fn enqueue(&self, task: Arc<Task>) {
-        self.ready().queue.push_back(Runnable::Task(task));
+        self.ready().woken.push(Runnable::Task(task));
     }
 
     /// Lets what waited for a paused host run.
     pub(crate) fn enqueue_all(&self, tasks: Vec<Arc<Task>>) {
-        self.ready().queue.extend(tasks.into_iter().map(Runnable::Task));
+        self.ready().woken.extend(tasks.into_iter().map(Runnable::Task));
     }
 
     /// Runs `main` to its end, and with it every task.
@@ -198,7 +216,7 @@ impl Core {
             core: Arc::clone(self),
             queued: std::sync::atomic::AtomicBool::new(true),
         });
-        self.ready().queue.push_back(Runnable::Main);
+        self.ready().woken.push(Runnable::Main);
         let main_waker = Waker::from(Arc::clone(&waker));
         let mut since_time = 0_u64;
         loop {
@@ -281,7 +299,11 @@ impl Core {
         for host in &hosts {
             host.crash();
         }
-        self.ready().queue.clear();
+        let left = {
+            let mut ready = self.ready();
+            (std::mem::take(&mut ready.queue), std::mem::take(&mut ready.woken))
+        };
+        drop(left);
     }
 }
 
@@ -297,7 +319,7 @@ struct MainWaker {
 impl Wake for MainWaker {
     fn wake(self: Arc<Self>) {
         if !self.queued.swap(true, Relaxed) {
-            self.core.ready().queue.push_back(Runnable::Main);
+            self.core.ready().woken.push(Runnable::Main);
         }
     }
 }

@@ -89,3 +89,12 @@ fn a_world_takes_the_same_steps_again() {
     assert_eq!(run(7), run(7));
     assert_ne!(run(7).0, run(8).0);
 }
+
+#[test]
+fn a_world_in_which_nothing_happens_is_clean() {
+    let plan = Plan { parts: Vec::new(), ..Plan::draw(Seed(3), 3, Duration::from_secs(60)) };
+    let outcome = play_plan(&plan);
+    assert!(outcome.is_clean(), "{:?}", outcome.violations);
+    assert!(outcome.took > Duration::from_secs(90), "it was left alone for a while");
+    assert_eq!(outcome.digest, play_plan(&plan).digest);
+}

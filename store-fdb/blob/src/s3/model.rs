@@ -140,8 +140,8 @@ impl Bucket {
     /// none at `nth` and after it.
     pub fn rot(&self, nth: usize) -> Option<String> {
         let mut contents = self.lock();
-        let kept = contents.objects.iter_mut().filter(|(_, object)| !object.bytes.is_empty());
-        let (key, object) = kept.skip(nth).next()?;
+        let mut kept = contents.objects.iter_mut().filter(|(_, object)| !object.bytes.is_empty());
+        let (key, object) = kept.nth(nth)?;
         object.bytes = flipped(&object.bytes, nth);
         Some(key.clone())
     }

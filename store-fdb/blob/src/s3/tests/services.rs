@@ -86,7 +86,7 @@ async fn a_bucket_is_found_by_the_host_s_name() {
         style: AddressStyle::VirtualHost,
         ..server.settings()
     };
-    let client = Client::new(settings.clone(), Env::system()).unwrap();
+    let mut client = Client::new(settings.clone(), Env::system()).unwrap();
     let signed =
         sign::sign(&client.service().bucket, "some/place/x", &Ask::Put, &Bytes::new()).unwrap();
     assert_eq!(signed.url.as_str(), format!("http://mail.s3.example.org:{port}/some/place/x"));
