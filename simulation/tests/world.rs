@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use env::Env;
-use simulation::{Door, Latency, NodeId, NodeState, Seed, Setup, Simulation, What, World};
+use simulation::{
+    Door, Latency, NodeId, NodeState, Plan, Seed, Setup, Simulation, What, World, play as play_plan,
+};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 const LATENCY: Latency = Latency { min: Duration::from_micros(200), max: Duration::from_millis(2) };
