@@ -123,6 +123,7 @@ async fn script(
             }
         }
     }
+    world.until_deadline().await;
     world.calm();
     if world.env().timeout(SETTLE_TIME, until_all_serve(&world)).await.is_err() {
         let down = world.nodes().filter(|node| world.state(*node) != NodeState::Serving);
