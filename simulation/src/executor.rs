@@ -19,7 +19,7 @@ use std::{
     future::Future,
     pin::pin,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, Wake, Waker},
@@ -35,6 +35,7 @@ use crate::{
     host::{HostCell, Life},
     limits::POLLS_WITHOUT_TIME_MAX,
     random::SplitMix64,
+    trace::Tracer,
 };
 use timers::Timers;
 
@@ -73,6 +74,7 @@ pub(crate) struct Core {
     hosts: Mutex<Vec<Arc<HostCell>>>,
     panics: Mutex<Vec<Panicked>>,
     next_task: AtomicU64,
+    tracer: OnceLock<Tracer>,
 }
 
 /// A task that panicked.
@@ -140,6 +142,7 @@ impl Core {
             hosts: Mutex::default(),
             panics: Mutex::default(),
             next_task: AtomicU64::new(0),
+            tracer: OnceLock::new(),
         })
     }
 
@@ -165,6 +168,15 @@ impl Core {
 
     pub(crate) fn digest(&self) -> u64 {
         self.digest.load(Relaxed)
+    }
+
+    pub(crate) fn tracer(&self) -> Option<&Tracer> {
+        self.tracer.get()
+    }
+
+    /// Writes what happens from now on; the first tracer stays.
+    pub(crate) fn trace(&self, tracer: Tracer) {
+        let _first_stays = self.tracer.set(tracer);
     }
 
     pub(crate) fn panics(&self) -> Vec<Panicked> {
@@ -260,6 +272,9 @@ impl Core {
         }
         self.polls.fetch_add(1, Relaxed);
         self.fold(u64::from(host.number()) << 40 | task.id());
+        if let Some(tracer) = self.tracer() {
+            tracer.step(self.now.load(Relaxed), &host.name(), task.name(), task.id());
+        }
         CURRENT.with_borrow_mut(|current| *current = Some(Arc::clone(host)));
         let panicked = task.poll();
         CURRENT.with_borrow_mut(|current| *current = None);

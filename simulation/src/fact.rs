@@ -186,6 +186,9 @@ impl Facts {
     /// Notes that `host` knows this now.
     pub fn note(&self, host: &str, what: What) {
         let fact = Fact { at: self.core.now(), host: host.into(), what };
+        if let Some(tracer) = self.core.tracer() {
+            tracer.fact(&fact);
+        }
         self.lock().push(fact);
     }
 

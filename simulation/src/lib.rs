@@ -22,16 +22,19 @@
 mod check;
 pub mod checks;
 mod clock;
+pub mod coverage;
 mod executor;
 mod fabric;
 mod fact;
 pub mod faults;
 mod host;
+mod hunt;
 pub mod limits;
 mod network;
 pub mod plan;
 mod play;
 mod random;
+mod shrink;
 mod simulated;
 mod trace;
 mod workload;
@@ -51,13 +54,15 @@ pub use clock::{DRIFT_PPM_MAX, EPOCH};
 pub use executor::{Panicked, Schedule};
 pub use fact::{Fact, Facts, NodeEvent, RemoteDid, What};
 pub use host::Host;
+pub use hunt::{Caught, hunt};
 pub use network::{Latency, Loss, NetworkHandle};
-pub use plan::Plan;
-pub use play::{Outcome, play, play_with};
+pub use plan::{Plan, PlanError};
+pub use play::{Outcome, play, play_traced, play_with};
 pub use random::Random;
-pub use trace::{Event, Trace};
+pub use shrink::shrink;
+pub use trace::{Detail, Event, Trace, Tracer};
 pub use workload::{Share, Workload};
-pub use world::{Account, DOMAIN, Door, NodeId, NodeState, PASSWORD, Setup, World};
+pub use world::{Account, DOMAIN, Door, NodeId, NodeState, PASSWORD, Setup, Turn, World};
 
 use crate::{
     clock::Clock, executor::Core, fabric::Fabric, host::HostCell, network::Network,

@@ -1,7 +1,7 @@
 //! What a seed makes of a world: its size, its workloads, its faults. A plan can be made smaller,
 //! and then says so in the command that replays it.
 
-use std::{fmt, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
 
 use env::probe::Planted;
 use node::config::Wakeups;
@@ -90,5 +90,119 @@ impl fmt::Display for Plan {
             write!(f, " --plant {planted:?}")?;
         }
         Ok(())
+    }
+}
+
+/// Why a text is no plan.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// There is no seed.
+    #[error("a seed is missing")]
+    NoSeed,
+    /// A number that is none, or too large.
+    #[error("{0:?} is not a number that fits here")]
+    Number(String),
+    /// Neither a workload nor a fault.
+    #[error("there is neither a workload nor a fault {0:?}")]
+    Part(String),
+    /// No bug that can be planted.
+    #[error("there is no bug {0:?}; there are {all:?}", all = Planted::ALL)]
+    Bug(String),
+    /// An option that there is not, or one without its value.
+    #[error("{0:?} is no option, or its value is missing")]
+    Option(String),
+}
+
+/// What [`Plan`]'s `Display` writes: `[replay] SEED [--nodes N] [--seconds N] [--without A,B]
+/// [--plant BUG]`.
+impl FromStr for Plan {
+    type Err = PlanError;
+
+    fn from_str(text: &str) -> Result<Self, PlanError> {
+        let mut words = text.split_whitespace().skip_while(|word| *word == "replay");
+        let seed = words.next().ok_or(PlanError::NoSeed)?.parse()?;
+        let (mut nodes, mut duration, mut planted) = (NODES, DURATION, None);
+        let mut without = Vec::new();
+        while let Some(option) = words.next() {
+            let missing = || PlanError::Option(option.to_owned());
+            let value = words.next().ok_or_else(missing)?;
+            let no_number = || PlanError::Number(value.to_owned());
+            match option {
+                "--nodes" => {
+                    nodes = value.parse().ok().filter(|it| *it > 0).ok_or_else(no_number)?;
+                }
+                "--seconds" => {
+                    let seconds: u32 = value.parse().map_err(|_| no_number())?;
+                    duration = Duration::from_secs(seconds.into());
+                }
+                "--without" => without.extend(value.split(',').filter(|name| !name.is_empty())),
+                "--plant" => {
+                    let bug = Planted::ALL.iter().find(|bug| format!("{bug:?}") == value);
+                    planted = Some(*bug.ok_or_else(|| PlanError::Bug(value.to_owned()))?);
+                }
+                _ => return Err(missing()),
+            }
+        }
+        let mut plan = Self { planted, ..Self::draw(seed, nodes, duration) };
+        for name in without {
+            if !shares().any(|share| share.name == name) {
+                return Err(PlanError::Part(name.to_owned()));
+            }
+            plan = plan.leave_out(name);
+        }
+        Ok(plan)
+    }
+}
+
+/// In hexadecimal after `0x`, else in decimal.
+impl FromStr for Seed {
+    type Err = PlanError;
+
+    fn from_str(text: &str) -> Result<Self, PlanError> {
+        let parsed = match text.strip_prefix("0x") {
+            Some(digits) => u64::from_str_radix(digits, 16),
+            None => text.parse(),
+        };
+        parsed.map(Self).map_err(|_| PlanError::Number(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_is_read_back_from_its_command() {
+        let drawn = Plan::draw(Seed(77), 3, Duration::from_secs(90));
+        let mut plan = Plan { planted: Some(Planted::ALL[0]), ..drawn.clone() };
+        for part in drawn.parts.iter().take(2) {
+            plan = plan.leave_out(part);
+        }
+        for plan in [plan, drawn, Plan::draw(Seed(u64::MAX), NODES, DURATION)] {
+            assert_eq!(plan.to_string().parse(), Ok(plan));
+        }
+        assert_eq!("255".parse(), Ok(Seed(255)));
+        assert_eq!("0xff".parse(), Ok(Seed(255)));
+    }
+
+    #[test]
+    fn what_is_no_plan_is_refused() {
+        let refused = |text: &str| text.parse::<Plan>().expect_err(text);
+        assert_eq!(refused(""), PlanError::NoSeed);
+        assert_eq!(refused("0xfg"), PlanError::Number("0xfg".to_owned()));
+        assert_eq!(refused("1 --nodes 0"), PlanError::Number("0".to_owned()));
+        assert_eq!(refused("1 --nodes"), PlanError::Option("--nodes".to_owned()));
+        assert_eq!(refused("1 --fast yes"), PlanError::Option("--fast".to_owned()));
+        assert_eq!(refused("1 --without rain"), PlanError::Part("rain".to_owned()));
+        assert!(matches!(refused("1 --plant Tree"), PlanError::Bug(_)));
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<&str> = shares().map(|share| share.name).collect();
+        names.sort_unstable();
+        let all = names.len();
+        names.dedup();
+        assert_eq!(names.len(), all);
     }
 }

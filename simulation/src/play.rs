@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Durat
 use env::{Monotonic, Task, probe};
 
 use crate::{
-    Check, Fact, NodeState, Plan, Property, Random, Setup, Simulation, Violation, Workload, World,
+    Check, Fact, NodeState, Plan, Property, Random, Setup, Simulation, Tracer, Violation, Workload, World,
     checks, executor::current_host, fact::What, limits::SETTLE_TIME, plan,
 };
 
@@ -47,7 +47,17 @@ pub fn play(plan: &Plan) -> Outcome {
 
 /// Plays a plan with these checks alone.
 pub fn play_with(plan: &Plan, checks: &[Arc<dyn Check>]) -> Outcome {
+    play_in(&Simulation::new(plan.seed, plan.latency()), plan, checks)
+}
+
+/// Plays a plan with every check, and writes what happens.
+pub fn play_traced(plan: &Plan, tracer: Tracer) -> Outcome {
     let simulation = Simulation::new(plan.seed, plan.latency());
+    simulation.fabric.core.trace(tracer);
+    play_in(&simulation, plan, &checks::all())
+}
+
+fn play_in(simulation: &Simulation, plan: &Plan, checks: &[Arc<dyn Check>]) -> Outcome {
     let facts = crate::Facts::new(Arc::clone(&simulation.fabric.core));
     let watched = {
         let facts = facts.clone();
@@ -60,7 +70,7 @@ pub fn play_with(plan: &Plan, checks: &[Arc<dyn Check>]) -> Outcome {
         )
     };
     let played = std::panic::catch_unwind(AssertUnwindSafe(|| {
-        simulation.run(Box::pin(script(&simulation, plan, checks, facts.clone())))
+        simulation.run(Box::pin(script(simulation, plan, checks, facts.clone())))
     }));
     let mut violations = played.unwrap_or_else(|_| {
         let what = "the world itself panicked (its words are above)";

@@ -84,6 +84,22 @@ struct Slot {
     state: watch::Sender<NodeState>,
     bucket: BucketLink,
     control: Mutex<Control>,
+    /// Held by whoever disturbs its process.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// The right to disturb a node's process, until it is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    node: NodeId,
+    _held: tokio::sync::OwnedMutexGuard<()>,
+}
+
+impl Turn {
+    /// Whose process.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
 }
 
 /// What is wanted of a node.
@@ -146,6 +162,7 @@ impl World {
                         store_handle: None,
                         drain: None,
                     }),
+                    turn: Arc::default(),
                 }
             })
             .collect();
@@ -355,6 +372,13 @@ impl World {
     /// A node's machine.
     pub fn host(&self, node: NodeId) -> Host {
         self.slot(node).host.clone()
+    }
+
+    /// The right to crash, drain, start or pause a node, which one fault or workload has at a time;
+    /// none while another one has it.
+    pub fn disturb(&self, node: NodeId) -> Option<Turn> {
+        let held = Arc::clone(&self.slot(node).turn).try_lock_owned().ok()?;
+        Some(Turn { node, _held: held })
     }
 
     /// Changes what a node's handle to the store does, in this process and the next ones.

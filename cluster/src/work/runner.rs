@@ -358,12 +358,14 @@ impl Scan {
             Ok(Claimed::Ours) => true,
             Ok(Claimed::NotDue) => {
                 shared.counters.lost_races.fetch_add(1, Ordering::Relaxed);
+                env::sometimes!("another node was faster with a claim");
                 return 0;
             }
             Err(ClusterError::Ended(_)) => return 0,
             Err(error) => {
                 tracing::warn!(kind = kind.as_str(), zone = held.zone, %error, "zone not claimed");
                 // The commit may have gone through: let go of what may be ours.
+                env::sometimes!("a claim ended in an error");
                 false
             }
         };

@@ -92,6 +92,11 @@ impl NetworkHandle {
         }
     }
 
+    /// Whether nothing is carried from one host to another.
+    pub fn is_cut(&self, from: IpAddr, to: IpAddr) -> bool {
+        self.network.lock().rules.is_cut(from, to)
+    }
+
     /// Ends every cut.
     pub fn heal_all(&self) {
         let cuts = std::mem::take(&mut self.network.lock().rules.cuts);
@@ -123,6 +128,16 @@ impl NetworkHandle {
         streams.len()
     }
 
+    /// How long everything takes, where nothing else is said of two hosts.
+    pub fn latency(&self) -> Latency {
+        self.network.lock().rules.latency
+    }
+
+    /// How long it takes from one host to another.
+    pub fn latency_between(&self, from: IpAddr, to: IpAddr) -> Latency {
+        self.network.lock().rules.latency_between(from, to)
+    }
+
     /// Everything takes this long from now on, where nothing else is said of two hosts.
     pub fn set_latency(&self, latency: Latency) {
         self.network.lock().rules.latency = latency;
@@ -140,6 +155,16 @@ impl NetworkHandle {
     /// Loses datagrams from now on.
     pub fn set_loss(&self, loss: Loss) {
         self.network.lock().rules.loss = loss;
+    }
+
+    /// How many datagrams are lost.
+    pub fn loss(&self) -> Loss {
+        self.network.lock().rules.loss
+    }
+
+    /// How many of a thousand datagrams arrive twice.
+    pub fn duplication(&self) -> u64 {
+        self.network.lock().rules.duplication_per_mille
     }
 
     /// Delivers this many of a thousand datagrams twice from now on.

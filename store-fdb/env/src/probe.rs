@@ -51,6 +51,17 @@ pub enum Planted {
     SweepWithoutMark,
 }
 
+impl Planted {
+    /// Every bug.
+    pub const ALL: &[Self] = &[
+        Self::SkipEpochCheck,
+        Self::UidOutsideTransaction,
+        Self::DropInterestRead,
+        Self::ForgetOperationId,
+        Self::SweepWithoutMark,
+    ];
+}
+
 /// Names a point that a batch of seeds has to have reached.
 #[cfg(feature = "probes")]
 #[macro_export]

@@ -242,6 +242,7 @@ impl Client {
             };
             if attempt >= self.retries.attempts {
                 self.failures.fetch_add(1, Relaxed);
+                env::sometimes!("a request to S3 was given up");
                 let reason = format!("{} (tried {attempt} times)", failed.0);
                 return Err(BlobError::Unavailable { operation, reason });
             }
@@ -249,6 +250,7 @@ impl Client {
             self.env.sleep(self.jittered(delay)).await;
             delay = (delay * 2).min(self.retries.delay_max);
             attempt += 1;
+            env::sometimes!("a request to S3 was sent again");
             self.retried.fetch_add(1, Relaxed);
         }
     }
