@@ -36,7 +36,7 @@ use std::{
 use env::Env;
 use rustls::{
     ServerConfig,
-    crypto::ring,
+    crypto::{CryptoProvider, ring},
     version::{TLS12, TLS13},
 };
 
@@ -216,7 +216,10 @@ impl Tls {
 fn configure(material: Material, ticket_keys: &TicketKeys) -> Result<Current, TlsError> {
     let end_point = material.chain.first().and_then(|leaf| binding::server_end_point(leaf));
     let leaf = material.chain.first().map(|leaf| leaf.to_vec()).unwrap_or_default();
-    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    // What the process has chosen, as a simulation does, whose handshakes follow from its seed.
+    let provider = CryptoProvider::get_default().cloned();
+    let provider = provider.unwrap_or_else(|| Arc::new(ring::default_provider()));
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(TlsError::Setup)?
         .with_no_client_auth()

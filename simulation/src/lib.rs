@@ -23,6 +23,7 @@ mod check;
 pub mod checks;
 mod clock;
 pub mod coverage;
+mod entropy;
 mod executor;
 mod fabric;
 mod fact;
@@ -89,6 +90,7 @@ impl Simulation {
     /// A new world at virtual time zero, [`EPOCH`] on every wall clock.
     pub fn new(seed: Seed, latency: Latency) -> Self {
         let mut random = SplitMix64::new(seed);
+        entropy::install(SplitMix64::named(seed, "entropy"));
         let core = Core::new(SplitMix64::named(seed, "schedule"));
         let clock = Clock::new(Arc::clone(&core));
         let network = Network::new(clock, random.split(), latency);

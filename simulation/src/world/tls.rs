@@ -1,7 +1,6 @@
 //! The certificate that all nodes show, and the clients that trust it.
 //!
-//! Its key is Ed25519, whose signatures all have one length: what goes over the network is then as
-//! long in every run of a seed, though its bytes differ (`ring` draws its own randomness).
+//! Its key is Ed25519, whose signatures need no chance.
 
 use std::{
     io,
@@ -14,7 +13,7 @@ use rcgen::{CertificateParams, KeyPair, PKCS_ED25519, SerialNumber};
 use rustls::{
     ClientConfig, RootCertStore,
     client::Resumption,
-    crypto::ring,
+    crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName},
     version::TLS13,
 };
@@ -60,7 +59,8 @@ impl TlsFiles {
 fn connector(certificate: &CertificateDer<'static>) -> tokio_rustls::TlsConnector {
     let mut roots = RootCertStore::empty();
     roots.add(certificate.clone()).expect("it was just made");
-    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let provider = CryptoProvider::get_default().expect("a simulation has installed it");
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(provider))
         .with_protocol_versions(&[&TLS13])
         .expect("the provider knows TLS 1.3")
         .with_root_certificates(roots)
