@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Durat
 use env::{Monotonic, Task, probe};
 
 use crate::{
-    Check, Fact, NodeState, Plan, Property, Random, Setup, Simulation, Tracer, Violation, Workload, World,
-    checks, executor::current_host, fact::What, limits::SETTLE_TIME, plan,
+    Check, Fact, NodeState, Plan, Property, Random, Setup, Simulation, Tracer, Violation, Workload,
+    World, checks, executor::current_host, fact::What, limits::SETTLE_TIME, plan,
 };
 
 /// How long a world is left alone after its last node has come back: a death is declared, claims

@@ -58,7 +58,8 @@ impl Fault for CutPeers {
             if random.chance(500) {
                 peers = random.pick(&peers).copied().into_iter().collect();
             }
-            let what = format!("cut {node} off from {} peers, {which:?}, for {lasts:?}", peers.len());
+            let what =
+                format!("cut {node} off from {} peers, {which:?}, for {lasts:?}", peers.len());
             let _episode = begin(world, what);
             cut(world, world.host(node).address(), &peers, which, lasts).await;
         })
