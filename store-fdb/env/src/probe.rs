@@ -36,9 +36,23 @@ pub enum Observation {
     },
 }
 
-/// A bug that a simulation can plant, to see it found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Planted {
+/// Makes [`Planted`] and the list of all of it from one.
+macro_rules! planted {
+    ($($(#[$doc:meta])* $bug:ident,)*) => {
+        /// A bug that a simulation can plant, to see it found.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Planted {
+            $($(#[$doc])* $bug,)*
+        }
+
+        impl Planted {
+            /// Every bug.
+            pub const ALL: &[Self] = &[$(Self::$bug),*];
+        }
+    };
+}
+
+planted! {
     /// Work is completed without a look at the epoch.
     SkipEpochCheck,
     /// A UID is taken from a read that does not conflict.
@@ -49,17 +63,6 @@ pub enum Planted {
     ForgetOperationId,
     /// A blob is removed though its mark did not commit.
     SweepWithoutMark,
-}
-
-impl Planted {
-    /// Every bug.
-    pub const ALL: &[Self] = &[
-        Self::SkipEpochCheck,
-        Self::UidOutsideTransaction,
-        Self::DropInterestRead,
-        Self::ForgetOperationId,
-        Self::SweepWithoutMark,
-    ];
 }
 
 /// Names a point that a batch of seeds has to have reached.
