@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The crates that a node is made of, beside this one.
+/// The crates that a node is made of, and this one.
 const CRATES: &[&str] = &[
     "protocols/message",
     "protocols/smtp",
@@ -16,6 +16,7 @@ const CRATES: &[&str] = &[
     "store-fdb/mail",
     "cluster",
     "node",
+    "simulation",
 ];
 
 const MARK: &str = "sometimes!(";

@@ -408,7 +408,6 @@ impl Pulse {
             .run(move |tx| async move { registry::declare_dead(&tx, epoch, count, now_ms).await });
         let ended = declared.await?;
         if ended == Ended::Now {
-            env::sometimes!("a node was declared dead");
             tracing::warn!(%epoch, "a node's heartbeat stood still: declared dead");
         }
         Ok(ended)
@@ -430,9 +429,6 @@ impl Pulse {
                 let now_ms = shared.env.wall().unix_ms();
                 match settle::settle(&shared.db, epoch, now_ms).await {
                     Ok(claims) => {
-                        if claims > 0 {
-                            env::sometimes!("retook claims after a death");
-                        }
                         tracing::info!(%epoch, claims, "what an ended epoch held is settled");
                     }
                     Err(error) => tracing::warn!(%epoch, %error, "an ended epoch is not settled"),
@@ -446,7 +442,6 @@ impl Pulse {
         let shared = &self.shared;
         shared.life().end();
         shared.standing.send_replace(Standing::Lost);
-        env::sometimes!("a node outlived its epoch");
         tracing::error!(%epoch, "this node was declared dead");
         let name = &shared.registration.name;
         let names = shared.db.run(move |tx| async move { registry::names(&tx).await }).await;

@@ -106,3 +106,36 @@ impl ActiveKeyExchange for Begun {
         NamedGroup::X25519
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{net::IpAddr, sync::Arc};
+
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, pki_types::ServerName};
+
+    use crate::{Latency, Seed, Simulation};
+
+    /// The first bytes that a client of TLS sends.
+    fn hello(seed: u64) -> Vec<u8> {
+        let simulation = Simulation::new(Seed(seed), Latency::NONE);
+        let env = simulation.machine(IpAddr::from([192, 0, 2, 1]));
+        let greeting = env.spawn("hello", async {
+            let config = ClientConfig::builder()
+                .with_root_certificates(RootCertStore::empty())
+                .with_no_client_auth();
+            let name = ServerName::try_from("mail.example.org").expect("it is a name");
+            let mut client = ClientConnection::new(Arc::new(config), name).expect("it begins");
+            let mut bytes = Vec::new();
+            client.write_tls(&mut bytes).expect("memory takes it");
+            bytes
+        });
+        simulation.run(greeting).expect("nothing ends it")
+    }
+
+    #[test]
+    fn a_handshake_follows_from_the_seed() {
+        assert!(hello(1).len() > 100);
+        assert_eq!(hello(1), hello(1));
+        assert_ne!(hello(1), hello(2));
+    }
+}

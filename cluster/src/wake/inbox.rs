@@ -97,7 +97,6 @@ async fn wait(
         Ok(()) => Rung::ByBell,
         // The clock does without it; another is set with the next read.
         Err(error) => {
-            env::sometimes!("a bell was not watched to its end");
             tracing::debug!(%error, "the bell cannot be watched");
             env.sleep(limits::INBOX_PERIOD).await;
             Rung::ByClock

@@ -94,7 +94,6 @@ pub async fn append(
     operation: OperationId,
 ) -> Result<Appended, AppendError> {
     if let Some((modseq, outcome)) = unit.outcome(operation).await? {
-        env::sometimes!("an append had committed unseen");
         return Ok(appended_before(modseq, &outcome)?);
     }
     if email.keywords.len() > limits::KEYWORDS_PER_EMAIL_MAX {

@@ -105,7 +105,6 @@ impl ViewCache {
         let view = match advanced {
             Ok(view) => Arc::new(view),
             Err(ViewError::TooOld(_)) => {
-                env::sometimes!("a view was opened anew because the log no longer reached back");
                 Arc::new(View::open(&self.shared.db, account, mailbox).await?)
             }
             Err(error) => {
