@@ -1,10 +1,11 @@
 //! A cluster in a simulation: it starts, it takes mail, and it outlives what happens to its nodes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use env::Env;
+use env::{BoxFuture, Env};
 use simulation::{
-    Door, Latency, NodeId, NodeState, Plan, Seed, Setup, Simulation, What, World, play as play_plan,
+    Check, Door, Latency, NodeEvent, NodeId, NodeState, Plan, Property, Seed, Setup, Simulation,
+    Violation, What, World, play as play_plan, play_with, shrink,
 };
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
@@ -99,4 +100,43 @@ fn a_world_in_which_nothing_happens_is_clean() {
     assert!(outcome.is_clean(), "{:?}", outcome.violations);
     assert!(outcome.took > Duration::from_secs(90), "it was left alone for a while");
     assert_eq!(outcome.digest, play_plan(&plan).digest);
+}
+
+/// Asks for what no world with a `kill` has.
+struct NobodyCrashes;
+
+const CRASHED: &str = "somebody crashed";
+
+impl Check for NobodyCrashes {
+    fn name(&self) -> &'static str {
+        "nobody-crashes"
+    }
+
+    fn property(&self) -> Property {
+        Property::P7
+    }
+
+    fn check<'a>(&'a self, world: &'a World) -> BoxFuture<'a, Vec<Violation>> {
+        let crashed = world
+            .facts()
+            .with(|facts| facts.iter().any(|fact| fact.what == What::Node(NodeEvent::Crashed)));
+        let found = crashed.then(|| Violation::new(self.property(), CRASHED));
+        Box::pin(std::future::ready(found.into_iter().collect()))
+    }
+}
+
+#[test]
+fn a_world_that_fails_is_made_smaller() {
+    let fails = |plan: &Plan| {
+        let outcome = play_with(plan, &[Arc::new(NobodyCrashes)]);
+        outcome.violations.iter().any(|found| found.what == CRASHED)
+    };
+    let mut drawn = (1..).map(|seed| Plan::draw(Seed(seed), 3, Duration::from_secs(90)));
+    let plan = drawn.find(|plan| plan.parts.len() > 3 && fails(plan)).expect("seeds do not end");
+    let smaller = shrink(&plan, 60, fails);
+    assert!(fails(&smaller));
+    assert_eq!((smaller.nodes, smaller.parts.len()), (1, 1), "{smaller}");
+    assert!(smaller.duration < plan.duration);
+    let again: Plan = smaller.to_string().parse().expect("it says so itself");
+    assert_eq!(again, smaller);
 }
