@@ -374,6 +374,7 @@ impl Pulse {
             }
             let next = begun + period;
             tokio::select! {
+                biased;
                 () = env.sleep_until(next) => {}
                 () = self.shared.hurry.notified() => {}
             }

@@ -211,6 +211,7 @@ fn introduce(
                 changed
             });
             let gone = tokio::select! {
+                biased;
                 changed = standing.changed() => changed.is_err(),
                 changed = roster.changed() => changed.is_err(),
             };

@@ -286,7 +286,10 @@ pub(crate) fn facts(certificate: &[u8]) -> Option<Facts> {
 
 impl Making {
     fn new(env: &Env) -> Self {
-        Self { provider: Arc::new(ring::default_provider()), ticket_keys: TicketKeys::own(env) }
+        // What the process has chosen, as a simulation does, whose handshakes follow from its seed.
+        let provider = CryptoProvider::get_default().cloned();
+        let provider = provider.unwrap_or_else(|| Arc::new(ring::default_provider()));
+        Self { provider, ticket_keys: TicketKeys::own(env) }
     }
 
     fn serve(

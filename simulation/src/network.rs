@@ -1,60 +1,42 @@
-//! The network in memory: machines with one address each, streams and datagrams between them.
+//! The network in memory: hosts with one address each, streams and datagrams between them.
 //!
 //! Invariants:
-//! - A loopback or unspecified address means the machine that uses it; no other machine reaches
-//!   what listens on a loopback address.
-//! - A stream delivers its bytes whole and in order; a datagram arrives whole or not at all.
+//! - A loopback or unspecified address means the host that uses it; no other host reaches what
+//!   listens on a loopback address.
+//! - A stream delivers its bytes in order, and whole unless it is reset; a datagram arrives whole or
+//!   not at all, once or (where that is asked for) twice, and may overtake another.
+//! - What one direction between two hosts is [cut](NetworkHandle::cut), datagrams are lost, and
+//!   streams stand still until the cut is over: nobody learns of it but by waiting.
 //! - Iteration and choice follow ordered maps and the network's own randomness.
 //!
-//! Deliberately absent: reordering, partitions and resets.
+//! Deliberately absent: bandwidth, and damage to bytes.
 
 mod datagrams;
 mod pipe;
+mod rules;
 
 use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, Weak},
     time::Duration,
 };
 
 use env::{BoxFuture, Connection, Listen, Listener, Monotonic, Stream};
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
-use crate::{clock::Clock, limits, random::SplitMix64};
-use datagrams::Datagram;
+use crate::{clock::Clock, host::Life, limits, random::SplitMix64};
+use datagrams::Inbox;
+use pipe::Direction;
+use rules::Rules;
+
+pub use rules::{Latency, Loss, NetworkHandle};
 
 /// The first port that is given to whoever asks for none in particular (RFC 6335 §6).
 const EPHEMERAL_PORT_FIRST: u16 = 49_152;
 
-/// How long bytes are on their way, one way: evenly spread from `min` to `max`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Latency {
-    /// At least.
-    pub min: Duration,
-    /// At most; not below `min`.
-    pub max: Duration,
-}
-
-impl Latency {
-    /// Bytes arrive at once.
-    pub const NONE: Self = Self { min: Duration::ZERO, max: Duration::ZERO };
-}
-
-/// How many of a thousand datagrams are lost on their way. Streams lose nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Loss {
-    /// Of a thousand; 1,000 cuts every machine off from every other, as far as datagrams go.
-    pub per_mille: u64,
-}
-
-impl Loss {
-    /// Everything arrives.
-    pub const NONE: Self = Self { per_mille: 0 };
-}
-
-/// A machine's address and one of its local addresses.
+/// A host's address and one of its local addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     machine: IpAddr,
@@ -77,99 +59,158 @@ impl Place {
     }
 }
 
-/// What listens or receives where.
-type Bound<T> = BTreeMap<Place, mpsc::Sender<T>>;
+/// What listens or receives at a place, and for whom.
+struct Binding<T> {
+    number: u64,
+    owner: Life,
+    to: T,
+}
+
+type Bound<T> = BTreeMap<Place, Binding<T>>;
 
 /// The network of a world.
 pub(crate) struct Network {
     clock: Clock,
-    latency: Latency,
     state: Mutex<State>,
 }
 
 struct State {
     random: SplitMix64,
-    listeners: Bound<Connection>,
-    sockets: Bound<Datagram>,
+    rules: Rules,
+    listeners: Bound<mpsc::Sender<Connection>>,
+    sockets: Bound<Arc<Inbox>>,
     next_port: u16,
-    loss: Loss,
+    next_binding: u64,
+    streams: Vec<Live>,
+    /// How many streams there are before the dead among them are forgotten.
+    streams_full: usize,
+}
+
+/// One direction of a stream that may still be in use.
+struct Live {
+    from: IpAddr,
+    to: IpAddr,
+    direction: Weak<Direction>,
 }
 
 impl State {
-    fn loses_datagram(&mut self) -> bool {
-        // Nothing is drawn where nothing is lost: those worlds stay what they were.
-        self.loss != Loss::NONE && self.random.below(1000) < self.loss.per_mille
+    /// When something arrives that is sent now; none where it does not.
+    fn arrival(&mut self, now: Monotonic, from: IpAddr, to: IpAddr) -> Option<Monotonic> {
+        let latency = self.rules.latency_between(from, to);
+        let spread = latency.max.saturating_sub(latency.min);
+        let spread = u64::try_from(spread.as_micros()).unwrap_or(u64::MAX - 1);
+        let jitter = Duration::from_micros(self.random.below(spread + 1));
+        (!self.rules.is_cut(from, to)).then(|| now + latency.min + jitter)
+    }
+
+    fn add_stream(&mut self, from: IpAddr, to: IpAddr, direction: &Arc<Direction>) {
+        if self.streams.len() >= self.streams_full {
+            self.streams.retain(|live| live.direction.strong_count() > 0);
+            self.streams_full = (2 * self.streams.len()).max(64);
+        }
+        self.streams.push(Live { from, to, direction: Arc::downgrade(direction) });
+    }
+
+    fn streams_between(&self, from: IpAddr, to: IpAddr) -> Vec<Arc<Direction>> {
+        let live = self.streams.iter().filter(|live| live.from == from && live.to == to);
+        live.filter_map(|live| live.direction.upgrade()).collect()
     }
 }
 
 impl Network {
     pub(crate) fn new(clock: Clock, random: SplitMix64, latency: Latency) -> Arc<Self> {
-        let (listeners, sockets) = (BTreeMap::new(), BTreeMap::new());
-        let state =
-            State { random, listeners, sockets, next_port: EPHEMERAL_PORT_FIRST, loss: Loss::NONE };
-        Arc::new(Self { clock, latency, state: Mutex::new(state) })
+        let state = State {
+            random,
+            rules: Rules::new(latency),
+            listeners: BTreeMap::new(),
+            sockets: BTreeMap::new(),
+            next_port: EPHEMERAL_PORT_FIRST,
+            next_binding: 0,
+            streams: Vec::new(),
+            streams_full: 64,
+        };
+        Arc::new(Self { clock, state: Mutex::new(state) })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no code panics while it holds the network")
     }
 
-    pub(crate) fn set_loss(&self, loss: Loss) {
-        self.lock().loss = loss;
-    }
-
-    /// When something arrives that is sent now.
-    fn arrival(&self) -> Monotonic {
-        let spread = self.latency.max.saturating_sub(self.latency.min);
-        let spread = u64::try_from(spread.as_micros()).unwrap_or(u64::MAX - 1);
-        let jitter = Duration::from_micros(self.lock().random.below(spread + 1));
-        self.clock.now() + self.latency.min + jitter
+    fn arrival(&self, from: IpAddr, to: IpAddr) -> Option<Monotonic> {
+        self.lock().arrival(self.clock.now(), from, to)
     }
 
     pub(crate) fn listen(
         self: &Arc<Self>,
-        machine: IpAddr,
+        owner: &Life,
         address: SocketAddr,
     ) -> io::Result<Listener> {
         let (sender, waiting) = mpsc::channel(limits::BACKLOG_MAX);
-        let place = {
+        let (place, number) = {
             let state = &mut *self.lock();
-            bind(&mut state.listeners, &mut state.next_port, machine, address, sender)?
+            state.next_binding += 1;
+            let binding = Binding { number: state.next_binding, owner: owner.clone(), to: sender };
+            bind(&mut state.listeners, &mut state.next_port, address, binding)?
         };
         let waiting = AsyncMutex::new(waiting);
-        Ok(Listener::new(Listening { network: Arc::clone(self), place, waiting }))
+        Ok(Listener::new(Listening { network: Arc::clone(self), place, number, waiting }))
     }
 
-    /// Opens a stream: one way there, one way back.
+    /// Opens a stream: one way there, one way back. Where either is cut, it is tried again.
     pub(crate) async fn connect(
         self: &Arc<Self>,
-        machine: IpAddr,
+        owner: &Life,
         to: SocketAddr,
     ) -> io::Result<Stream> {
-        let place = Place::of(machine, to);
-        self.clock.sleep_until(self.arrival()).await;
-        let accepted = self.enter_backlog(machine, place);
-        // A refusal has to travel as well.
-        self.clock.sleep_until(self.arrival()).await;
-        Ok(Box::new(accepted?))
+        let place = Place::of(owner.address(), to);
+        let deadline = self.clock.now() + limits::CONNECT_TIME_MAX;
+        let mut pause = limits::CONNECT_PAUSE;
+        loop {
+            if let Some(arrival) = self.arrival(owner.address(), place.machine) {
+                self.clock.sleep_until(arrival).await;
+                if let Some(answer) = self.arrival(place.machine, owner.address()) {
+                    let accepted = self.enter_backlog(owner, place);
+                    // A refusal has to travel as well.
+                    self.clock.sleep_until(answer).await;
+                    return Ok(Box::new(accepted?));
+                }
+            }
+            let again = self.clock.now() + pause;
+            self.clock.sleep_until(again.min(deadline)).await;
+            if again >= deadline {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            pause *= 2;
+        }
     }
 
-    fn enter_backlog(self: &Arc<Self>, machine: IpAddr, to: Place) -> io::Result<pipe::End> {
-        let (ours, theirs) = pipe::pair(self);
-        let state = &mut *self.lock();
-        let backlog = find(&state.listeners, to).ok_or(io::ErrorKind::ConnectionRefused)?;
-        let peer = SocketAddr::new(source(machine, to), state.next_port);
-        let connection = Connection { stream: Box::new(theirs), peer, local: to.address };
+    fn enter_backlog(self: &Arc<Self>, owner: &Life, to: Place) -> io::Result<pipe::End> {
+        let (ours, refused) = {
+            let state = &mut *self.lock();
+            let bound = find(&state.listeners, to).ok_or(io::ErrorKind::ConnectionRefused)?;
+            let (ours, theirs) = pipe::pair(self, owner, &bound.owner);
+            let peer = SocketAddr::new(source(owner.address(), to), state.next_port);
+            let directions = theirs.directions();
+            let connection = Connection { stream: Box::new(theirs), peer, local: to.address };
+            let refused = bound.to.try_send(connection).err();
+            state.next_port = port_after(state.next_port);
+            let (here, there) = (owner.address(), to.machine);
+            if here != there {
+                state.add_stream(here, there, &directions.0);
+                state.add_stream(there, here, &directions.1);
+            }
+            (ours, refused)
+        };
         // A full backlog would let a real client try again for minutes; here it is told at once.
-        backlog.try_send(connection).map_err(|_| io::ErrorKind::ConnectionRefused)?;
-        state.next_port = port_after(state.next_port);
-        Ok(ours)
+        // The refused end is dropped here, where nobody holds the network.
+        if refused.is_some() { Err(io::ErrorKind::ConnectionRefused.into()) } else { Ok(ours) }
     }
 }
 
-/// What is bound where `to` leads.
-fn find<T>(bound: &Bound<T>, to: Place) -> Option<&mpsc::Sender<T>> {
-    to.bindings().iter().find_map(|place| bound.get(place))
+/// What is bound where `to` leads, for whoever still lives.
+fn find<T>(bound: &Bound<T>, to: Place) -> Option<&Binding<T>> {
+    let found = to.bindings().iter().find_map(|place| bound.get(place));
+    found.filter(|binding| binding.owner.is_alive())
 }
 
 /// The address that whoever is at `to` sees of `machine`.
@@ -185,32 +226,42 @@ fn port_after(port: u16) -> u16 {
 fn bind<T>(
     bound: &mut Bound<T>,
     next_port: &mut u16,
-    machine: IpAddr,
     address: SocketAddr,
-    sender: mpsc::Sender<T>,
-) -> io::Result<Place> {
+    binding: Binding<T>,
+) -> io::Result<(Place, u64)> {
+    let machine = binding.owner.address();
     let mut place = Place::of(machine, address);
     if place.machine != machine {
         return Err(io::ErrorKind::AddrNotAvailable.into());
     }
+    // What an incarnation that has ended still holds is free.
+    let taken = |place: &Place| bound.get(place).is_some_and(|held| held.owner.is_alive());
     if address.port() == 0 {
         let free = (EPHEMERAL_PORT_FIRST..=u16::MAX).find(|_| {
             place.address.set_port(*next_port);
             *next_port = port_after(*next_port);
-            !bound.contains_key(&place)
+            !taken(&place)
         });
         free.ok_or(io::ErrorKind::AddrInUse)?;
-    } else if bound.contains_key(&place) {
+    } else if taken(&place) {
         return Err(io::ErrorKind::AddrInUse.into());
     }
-    bound.insert(place, sender);
-    Ok(place)
+    let number = binding.number;
+    bound.insert(place, binding);
+    Ok((place, number))
+}
+
+/// Gives an address back, if nobody else has taken it since.
+fn unbind<T>(bound: &mut Bound<T>, place: Place, number: u64) -> Option<Binding<T>> {
+    let ours = bound.get(&place).is_some_and(|held| held.number == number);
+    if ours { bound.remove(&place) } else { None }
 }
 
 /// A listening socket.
 struct Listening {
     network: Arc<Network>,
     place: Place,
+    number: u64,
     waiting: AsyncMutex<mpsc::Receiver<Connection>>,
 }
 
@@ -218,7 +269,7 @@ impl Listen for Listening {
     fn accept(&self) -> BoxFuture<'_, io::Result<Connection>> {
         Box::pin(async {
             let connection = self.waiting.lock().await.recv().await;
-            Ok(connection.expect("the network keeps the sender until this is dropped"))
+            connection.ok_or_else(|| io::ErrorKind::NetworkDown.into())
         })
     }
 
@@ -229,8 +280,9 @@ impl Listen for Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        // Its clients see the end of the stream.
-        self.network.lock().listeners.remove(&self.place);
+        // Its clients see the end of the stream, once the lock is free.
+        let unbound = unbind(&mut self.network.lock().listeners, self.place, self.number);
+        drop(unbound);
     }
 }
 

@@ -1,56 +1,64 @@
-//! One machine: the simulation's [`env::Backend`].
+//! One incarnation of a host: the simulation's [`env::Backend`].
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
 use env::{Backend, BoxFuture, Datagrams, Listener, Monotonic, RawTask, Stream, Timestamp};
 
-use crate::{clock::Clock, network::Network, random::SplitMix64};
+use crate::{fabric::Fabric, host::Life};
 
-/// A machine of the simulated world.
+/// An incarnation of a host.
+#[derive(Clone)]
 pub(crate) struct Simulated {
-    address: IpAddr,
-    clock: Clock,
-    random: Mutex<SplitMix64>,
-    network: Arc<Network>,
+    life: Life,
+    fabric: Arc<Fabric>,
 }
 
 impl Simulated {
-    pub(crate) fn new(
-        address: IpAddr,
-        clock: Clock,
-        random: SplitMix64,
-        network: Arc<Network>,
-    ) -> Self {
-        Self { address, clock, random: Mutex::new(random), network }
+    pub(crate) fn new(life: Life, fabric: Arc<Fabric>) -> Self {
+        Self { life, fabric }
+    }
+
+    /// As on a machine that has gone.
+    fn alive(&self) -> io::Result<()> {
+        if self.life.is_alive() { Ok(()) } else { Err(io::ErrorKind::NetworkDown.into()) }
     }
 }
 
 impl Backend for Simulated {
     fn monotonic(&self) -> Monotonic {
-        self.clock.now()
+        let now = self.fabric.core.now();
+        self.life.host.clock(|clock| clock.monotonic(now))
     }
 
     fn wall(&self) -> Timestamp {
-        self.clock.wall()
+        let now = self.fabric.core.now();
+        self.life.host.clock(|clock| clock.wall(now))
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
-        self.clock.sleep(duration)
+        let in_world = self.life.host.clock(|clock| clock.in_world(duration));
+        Box::pin(self.fabric.core.sleep_until(self.fabric.core.now() + in_world))
     }
 
     fn fill_random(&self, bytes: &mut [u8]) {
-        self.random.lock().expect("no code panics while it draws").fill(bytes);
+        self.life.host.fill_random(bytes);
     }
 
-    fn spawn(&self, _name: &'static str, future: BoxFuture<'static, ()>) -> RawTask {
-        let task = self.clock.runtime().spawn(future).abort_handle();
-        RawTask::new(move || task.abort())
+    fn spawn(&self, name: &'static str, future: BoxFuture<'static, ()>) -> RawTask {
+        let task = self.fabric.core.spawn(&self.life, name, future);
+        // Weak, because a task holds what holds its handle.
+        let task = Arc::downgrade(&task);
+        RawTask::new(move || {
+            if let Some(task) = task.upgrade() {
+                task.abort();
+            }
+        })
     }
 
     /// Blocking work takes no virtual time and holds up the whole world: a thread of its own would
@@ -63,20 +71,31 @@ impl Backend for Simulated {
     }
 
     fn listen(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Listener>> {
-        Box::pin(async move { self.network.listen(self.address, address) })
+        Box::pin(async move {
+            self.alive()?;
+            self.fabric.network.listen(&self.life, address)
+        })
     }
 
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Stream>> {
-        Box::pin(self.network.connect(self.address, address))
+        Box::pin(async move {
+            self.alive()?;
+            self.fabric.network.connect(&self.life, address).await
+        })
     }
 
     fn datagrams(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Datagrams>> {
-        Box::pin(async move { self.network.datagrams(self.address, address) })
+        Box::pin(async move {
+            self.alive()?;
+            self.fabric.network.datagrams(&self.life, address)
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use env::Env;
 
     use super::*;

@@ -1,7 +1,7 @@
 //! What happened when: the thing that two runs of one seed must have in common.
 
 use std::{
-    fmt,
+    fmt, io,
     sync::{Arc, Mutex},
 };
 
@@ -44,5 +44,53 @@ impl Trace {
     /// What was noted so far.
     pub fn events(&self) -> Vec<Event> {
         self.events.lock().expect("no code panics while it notes").clone()
+    }
+}
+
+/// How much of a world is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// What was noted as facts.
+    Facts,
+    /// That, and every step of every task.
+    Steps,
+}
+
+/// Writes what happens in a world while it happens.
+pub struct Tracer {
+    detail: Detail,
+    /// Gone once it could not be written to.
+    to: Mutex<Option<Box<dyn io::Write + Send>>>,
+}
+
+impl Tracer {
+    /// Writes to `to`.
+    pub fn new(detail: Detail, to: impl io::Write + Send + 'static) -> Self {
+        Self { detail, to: Mutex::new(Some(Box::new(to))) }
+    }
+
+    pub(crate) fn fact(&self, fact: &dyn fmt::Display) {
+        self.line(format_args!("{fact}"));
+    }
+
+    pub(crate) fn step(&self, now: u64, host: &str, task: &str, number: u64) {
+        if self.detail == Detail::Steps {
+            let (seconds, nanos) = (now / 1_000_000_000, now % 1_000_000_000);
+            self.line(format_args!("{seconds:>6}.{nanos:09} {host} . {task}#{number}"));
+        }
+    }
+
+    fn line(&self, line: fmt::Arguments<'_>) {
+        let mut to = self.to.lock().expect("no code panics while it writes");
+        // Whoever reads may have enough.
+        if to.as_mut().is_some_and(|to| writeln!(to, "{line}").is_err()) {
+            *to = None;
+        }
+    }
+}
+
+impl fmt::Debug for Tracer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tracer({:?})", self.detail)
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use env::{Env, Monotonic};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerMisbehaved,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, NamedGroup, PeerMisbehaved,
     SignatureScheme,
     client::{
         Resumption,
@@ -47,11 +47,16 @@ impl Trust {
         roster: watch::Receiver<Arc<Peers>>,
         strangers: Arc<Strangers>,
     ) -> Self {
+        // What the process has chosen, as a simulation does, whose handshakes follow from its seed.
+        let chosen = CryptoProvider::get_default().map(|chosen| CryptoProvider::clone(chosen));
+        let chosen = chosen.unwrap_or_else(ring::default_provider);
         // One suite and one group: both ends are ours, and every handshake has the same size.
+        let mut kx_groups = chosen.kx_groups;
+        kx_groups.retain(|group| group.name() == NamedGroup::X25519);
         let provider = CryptoProvider {
             cipher_suites: vec![ring::cipher_suite::TLS13_AES_128_GCM_SHA256],
-            kx_groups: vec![ring::kx_group::X25519],
-            ..ring::default_provider()
+            kx_groups,
+            ..chosen
         };
         let clock = Arc::new(WallClock(env.clone()));
         Self { identity, provider: Arc::new(provider), roster, strangers, clock }

@@ -87,6 +87,7 @@ async fn wait(
         }
     };
     let rung = tokio::select! {
+        biased;
         rung = bell => rung,
         () = env.sleep(limits::INBOX_PERIOD) => return Rung::ByClock,
         _ = standing.changed() => return Rung::ByClock,

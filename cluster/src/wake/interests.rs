@@ -137,6 +137,7 @@ impl Interests {
                 }
             }
             tokio::select! {
+                biased;
                 () = self.wanted.notified() => {}
                 changed = standing.changed() => if changed.is_err() { return },
                 () = self.env.sleep(limits::INTEREST_LINGER / 2) => {}

@@ -301,6 +301,7 @@ impl Scan {
             };
             let env = self.shared.env.clone();
             tokio::select! {
+                biased;
                 Some(zone) = self.tasks.next() => {
                     self.active.remove(&zone);
                     let claimed = self.active.len() as u64;
@@ -357,6 +358,7 @@ impl Scan {
             Ok(Claimed::Ours) => true,
             Ok(Claimed::NotDue) => {
                 shared.counters.lost_races.fetch_add(1, Ordering::Relaxed);
+                env::sometimes!("another node was faster with a claim");
                 return 0;
             }
             Err(ClusterError::Ended(_)) => return 0,

@@ -1,52 +1,88 @@
-//! Datagram sockets: what does not fit a socket's queue, has nobody to receive it, or has bad luck,
-//! is lost.
+//! Datagram sockets: what does not fit a socket's queue, has nobody to receive it, is sent into a
+//! cut, or has bad luck, is lost.
 
 use std::{
+    collections::BTreeMap,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex},
-    task::{Context, Poll, ready},
+    sync::{Arc, Mutex, MutexGuard},
+    task::{Context, Poll, Waker},
 };
 
 use env::{BoxFuture, DatagramIo, Datagrams, Monotonic};
-use tokio::{sync::mpsc, time::Sleep};
 
-use super::{Network, Place, bind, find, source};
-use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAMS_MAX};
+use super::{Binding, Network, Place, bind, find, source, unbind};
+use crate::{
+    executor::Sleep,
+    host::Life,
+    limits::{DATAGRAM_BYTES_MAX, DATAGRAMS_MAX},
+};
 
 /// One datagram on its way.
-pub(super) struct Datagram {
-    arrival: Monotonic,
+#[derive(Clone)]
+struct Datagram {
     from: SocketAddr,
-    bytes: Box<[u8]>,
+    bytes: Arc<[u8]>,
+}
+
+/// What is on its way to a socket or has arrived, in the order of arrival.
+#[derive(Default)]
+pub(super) struct Inbox {
+    state: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    datagrams: BTreeMap<(Monotonic, u64), Datagram>,
+    next_number: u64,
+    reader: Option<Waker>,
+    arriving: Option<(Monotonic, Pin<Box<Sleep>>)>,
+}
+
+impl Inbox {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.state.lock().expect("no code panics while it receives")
+    }
+
+    fn put(&self, arrival: Monotonic, datagram: Datagram) {
+        let mut waiting = self.lock();
+        if waiting.datagrams.len() >= DATAGRAMS_MAX {
+            return;
+        }
+        waiting.next_number += 1;
+        let number = waiting.next_number;
+        waiting.datagrams.insert((arrival, number), datagram);
+        if let Some(reader) = waiting.reader.take() {
+            reader.wake();
+        }
+    }
 }
 
 struct Socket {
     network: Arc<Network>,
+    owner: Life,
     place: Place,
-    inbox: Mutex<Inbox>,
-}
-
-struct Inbox {
-    queue: mpsc::Receiver<Datagram>,
-    /// Taken from the queue, and not yet arrived.
-    next: Option<(Datagram, Pin<Box<Sleep>>)>,
+    number: u64,
+    inbox: Arc<Inbox>,
 }
 
 impl Network {
     pub(crate) fn datagrams(
         self: &Arc<Self>,
-        machine: IpAddr,
+        owner: &Life,
         address: SocketAddr,
     ) -> io::Result<Datagrams> {
-        let (sender, queue) = mpsc::channel(DATAGRAMS_MAX);
-        let place = {
+        let inbox = Arc::<Inbox>::default();
+        let (place, number) = {
             let state = &mut *self.lock();
-            bind(&mut state.sockets, &mut state.next_port, machine, address, sender)?
+            state.next_binding += 1;
+            let to = Arc::clone(&inbox);
+            let binding = Binding { number: state.next_binding, owner: owner.clone(), to };
+            bind(&mut state.sockets, &mut state.next_port, address, binding)?
         };
-        let inbox = Mutex::new(Inbox { queue, next: None });
-        Ok(Datagrams::new(Socket { network: Arc::clone(self), place, inbox }))
+        let (network, owner) = (Arc::clone(self), owner.clone());
+        Ok(Datagrams::new(Socket { network, owner, place, number, inbox }))
     }
 }
 
@@ -55,17 +91,33 @@ impl DatagramIo for Socket {
         if bytes.len() > DATAGRAM_BYTES_MAX {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let to = Place::of(self.place.machine, to);
-        let arrival = self.network.arrival();
-        let from = SocketAddr::new(source(self.place.machine, to), self.place.address.port());
-        let datagram = Datagram { arrival, from, bytes: bytes.into() };
-        let mut state = self.network.lock();
-        if state.loses_datagram() {
-            return Ok(bytes.len());
+        if !self.owner.is_alive() {
+            return Err(io::ErrorKind::NetworkDown.into());
         }
-        if let Some(inbox) = find(&state.sockets, to) {
-            // UDP tells nobody of a full queue.
-            let _lost_where_full = inbox.try_send(datagram);
+        let here = self.place.machine;
+        let to = Place::of(here, to);
+        let now = self.network.clock.now();
+        let mut state = self.network.lock();
+        let arrival = state.arrival(now, here, to.machine);
+        let loss = state.rules.loss.per_mille;
+        // Nothing is drawn where nothing is lost.
+        let lost = loss > 0 && state.random.below(1000) < loss;
+        let Some(arrival) = arrival.filter(|_| !lost) else { return Ok(bytes.len()) };
+        let twice = state.rules.duplication_per_mille;
+        let again = if twice > 0 && state.random.below(1000) < twice {
+            state.arrival(now, here, to.machine)
+        } else {
+            None
+        };
+        // UDP tells nobody of a socket that is not there, or is full.
+        let inbox = find(&state.sockets, to).map(|binding| Arc::clone(&binding.to));
+        drop(state);
+        if let Some(inbox) = inbox {
+            let from = SocketAddr::new(source(here, to), self.place.address.port());
+            let datagram = Datagram { from, bytes: bytes.into() };
+            for arrival in [Some(arrival), again].into_iter().flatten() {
+                inbox.put(arrival, datagram.clone());
+            }
         }
         Ok(bytes.len())
     }
@@ -80,24 +132,31 @@ impl DatagramIo for Socket {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<(usize, SocketAddr)>> {
-        let mut inbox = self.inbox.lock().expect("no code panics while it receives");
-        let (datagram, arrived) = match inbox.next.take() {
-            Some(next) => next,
-            None => {
-                let datagram =
-                    ready!(inbox.queue.poll_recv(cx)).expect("the network keeps the sender");
-                let arrived = self.network.clock.sleep_until(datagram.arrival);
-                (datagram, arrived)
-            }
+        let clock = &self.network.clock;
+        let mut waiting = self.inbox.lock();
+        let Some((arrival, number)) = waiting.datagrams.keys().next().copied() else {
+            waiting.reader = Some(cx.waker().clone());
+            return Poll::Pending;
         };
-        // Kept until it has arrived, so that a receive that is dropped loses nothing.
-        let (datagram, arrived) = inbox.next.insert((datagram, arrived));
-        ready!(arrived.as_mut().poll(cx));
+        if clock.now() < arrival {
+            // One that is sent later may arrive before it.
+            waiting.reader = Some(cx.waker().clone());
+            if waiting.arriving.as_ref().is_none_or(|(at, _)| *at != arrival) {
+                waiting.arriving = Some((arrival, Box::pin(clock.sleep_until(arrival))));
+            }
+            if let Some((_, sleep)) = &mut waiting.arriving
+                && sleep.as_mut().poll(cx).is_pending()
+            {
+                return Poll::Pending;
+            }
+        }
+        waiting.arriving = None;
+        let Some(datagram) = waiting.datagrams.remove(&(arrival, number)) else {
+            return Poll::Pending;
+        };
         let taken = datagram.bytes.len().min(buffer.len());
         buffer[..taken].copy_from_slice(&datagram.bytes[..taken]);
-        let from = datagram.from;
-        inbox.next = None;
-        Poll::Ready(Ok((taken, from)))
+        Poll::Ready(Ok((taken, datagram.from)))
     }
 
     fn local_address(&self) -> io::Result<SocketAddr> {
@@ -107,6 +166,7 @@ impl DatagramIo for Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        self.network.lock().sockets.remove(&self.place);
+        let unbound = unbind(&mut self.network.lock().sockets, self.place, self.number);
+        drop(unbound);
     }
 }

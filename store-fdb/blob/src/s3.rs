@@ -29,6 +29,8 @@ mod cache;
 mod client;
 mod layout;
 mod mark;
+#[cfg(feature = "model")]
+pub mod model;
 mod object;
 mod settings;
 mod sign;
@@ -74,6 +76,13 @@ impl S3 {
         };
         let (bucket, prefix) = (settings.bucket.clone(), settings.prefix.clone());
         Ok(Self { client: Arc::new(Client::new(settings, env)?), cache, bucket, prefix })
+    }
+
+    /// On a model of a service, without a cache.
+    #[cfg(feature = "model")]
+    pub(crate) fn on_model(link: model::BucketLink, env: Env) -> Self {
+        let client = Arc::new(Client::of_model(link, env));
+        Self { client, cache: None, bucket: "model".to_owned(), prefix: String::new() }
     }
 
     pub(crate) fn counts(&self) -> S3Counts {

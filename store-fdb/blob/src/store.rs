@@ -95,6 +95,12 @@ impl BlobStore {
         Ok(Self::new(backend, env))
     }
 
+    /// Blobs in a model of an S3-compatible service, for simulations.
+    #[cfg(feature = "model")]
+    pub fn on_model(link: crate::s3::model::BucketLink, env: Env) -> Self {
+        Self::new(Backend::S3(Box::new(S3::on_model(link, env.clone()))), env)
+    }
+
     pub(crate) fn new(backend: Backend, env: Env) -> Self {
         let (counters, faults) = (Arc::default(), BlobFaultHandle::default());
         Self { backend: Arc::new(backend), env, counters, faults }

@@ -12,6 +12,7 @@
 
 mod instants;
 mod network;
+pub mod probe;
 mod system;
 mod task;
 mod time;

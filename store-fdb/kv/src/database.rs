@@ -158,6 +158,16 @@ impl Database {
         self.faults.handle()
     }
 
+    /// Skips versions on the memory engine, for all handles, as a recovery of a FoundationDB cluster
+    /// does: what has begun is too old. Other engines go on as they are.
+    pub fn leap_versions(&self, versions: u64) {
+        match &self.engine {
+            Engine::Local(store) => store.leap(versions),
+            #[cfg(feature = "fdb")]
+            Engine::Fdb(_) => {}
+        }
+    }
+
     /// What this handle and its clones have done.
     pub fn counts(&self) -> Counts {
         self.counters.snapshot()
@@ -233,6 +243,7 @@ impl Database {
             if !again || elapsed >= self.retry.time_max {
                 return Err(error);
             }
+            note_retry(error.as_kv_error());
             drop(error);
             self.env.sleep(self.jittered(delay_max)).await;
             delay_max = (delay_max * 2).min(RETRY_DELAY_MAX);
@@ -244,5 +255,17 @@ impl Database {
     fn jittered(&self, delay_max: Duration) -> Duration {
         let micros = u64::try_from(delay_max.as_micros()).unwrap_or(u64::MAX);
         Duration::from_micros(1 + self.env.random_below(micros))
+    }
+}
+
+/// Names what a simulation has to have met.
+fn note_retry(error: Option<&Error>) {
+    match error {
+        Some(Error::Conflict) => env::sometimes!("a transaction was tried again after a conflict"),
+        Some(Error::CommitUnknown) => {
+            env::sometimes!("a transaction was tried again after a commit of unknown result");
+        }
+        Some(Error::TooOld) => env::sometimes!("a transaction was too old and was tried again"),
+        Some(_) | None => {}
     }
 }

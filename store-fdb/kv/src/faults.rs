@@ -48,10 +48,16 @@ pub struct Faults {
     pub commit_unknown: Probability,
     /// A read is refused with [`Error::TooOld`].
     pub too_old: Probability,
+    /// A read is refused with [`Error::FutureVersion`].
+    pub future_version: Probability,
     /// A read takes up to [`Faults::slow_read_max`].
     pub slow_read: Probability,
     /// How long a slow read takes at most.
     pub slow_read_max: Duration,
+    /// How long a commit takes at least: half of it before it happens, half after.
+    pub commit_time_min: Duration,
+    /// How long a commit takes at most.
+    pub commit_time_max: Duration,
     /// A watch is never told.
     pub lost_watch: Probability,
     /// Whether the store can be reached.
@@ -123,6 +129,16 @@ impl Injector {
         Ok(())
     }
 
+    /// Half of the time that a commit takes.
+    async fn half_a_commit(&self, faults: &Faults) {
+        if faults.commit_time_max > Duration::ZERO {
+            let spread = faults.commit_time_max.saturating_sub(faults.commit_time_min);
+            let spread = u64::try_from(spread.as_micros()).unwrap_or(u64::MAX - 1);
+            let jitter = Duration::from_micros(self.env.random_below(spread + 1));
+            self.env.sleep((faults.commit_time_min + jitter) / 2).await;
+        }
+    }
+
     pub(crate) async fn before_read(&self) -> Result<()> {
         let faults = self.lock().clone();
         if faults == Faults::default() {
@@ -133,11 +149,15 @@ impl Injector {
             let most = u64::try_from(faults.slow_read_max.as_micros()).unwrap_or(u64::MAX);
             self.env.sleep(Duration::from_micros(self.env.random_below(most))).await;
         }
-        if self.happens(faults.too_old) { Err(Error::TooOld) } else { Ok(()) }
+        if self.happens(faults.too_old) {
+            return Err(Error::TooOld);
+        }
+        if self.happens(faults.future_version) { Err(Error::FutureVersion) } else { Ok(()) }
     }
 
     pub(crate) async fn before_commit(&self) -> Result<()> {
         let faults = self.lock().clone();
+        self.half_a_commit(&faults).await;
         // The client cannot tell a request that was lost from a reply that was.
         self.reached(|reach| reach == Reach::CutOff, Error::CommitUnknown).await?;
         if self.happens(faults.conflict) {
@@ -152,6 +172,7 @@ impl Injector {
 
     pub(crate) async fn after_commit(&self) -> Result<()> {
         let faults = self.lock().clone();
+        self.half_a_commit(&faults).await;
         self.reached(|reach| reach != Reach::Connected, Error::CommitUnknown).await?;
         // Of those that came this far, so that both halves are as likely.
         let half = u64::from(faults.commit_unknown.0 / 2);

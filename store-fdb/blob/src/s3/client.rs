@@ -27,6 +27,10 @@ use crate::{
     store::to_u64,
 };
 
+/// Requests to a model under way at once: as many as a node allows itself.
+#[cfg(feature = "model")]
+const MODEL_REQUESTS_MAX: usize = 64;
+
 /// What the backend has done since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct S3Counts {
@@ -52,8 +56,7 @@ pub struct S3Counts {
 
 pub(super) struct Client {
     pub(super) env: Env,
-    pub(super) bucket: Arc<Bucket>,
-    pub(super) http: reqwest::Client,
+    transport: Transport,
     time_limits: TimeLimits,
     retries: Retries,
     places: Semaphore,
@@ -61,6 +64,21 @@ pub(super) struct Client {
     retried: AtomicU64,
     failures: AtomicU64,
     pub(super) damaged: AtomicU64,
+}
+
+/// Where requests go.
+enum Transport {
+    /// To a service, over HTTP.
+    Service(Service),
+    /// To a model of one.
+    #[cfg(feature = "model")]
+    Model(super::model::BucketLink),
+}
+
+/// A service, and what requests to it are signed with.
+pub(super) struct Service {
+    pub(super) bucket: Arc<Bucket>,
+    pub(super) http: reqwest::Client,
 }
 
 /// An answer.
@@ -74,7 +92,7 @@ pub(super) struct Reply {
 }
 
 /// Why a try failed that may be followed by another.
-struct Failed(String);
+pub(super) struct Failed(pub(super) String);
 
 impl Reply {
     /// The answer, where it is what was asked for.
@@ -149,18 +167,46 @@ impl Client {
             }
         }
         let http = http.build().map_err(|_| unusable("no HTTP client"))?;
-        Ok(Self {
+        let transport = Transport::Service(Service { bucket: Arc::from(bucket), http });
+        let (time_limits, retries) = (settings.time_limits, settings.retries);
+        Ok(Self::over(transport, env, time_limits, retries, settings.requests_max))
+    }
+
+    /// A client of a model, treated as a service is by default.
+    #[cfg(feature = "model")]
+    pub(super) fn of_model(link: super::model::BucketLink, env: Env) -> Self {
+        let (time_limits, retries) = (TimeLimits::default(), Retries::default());
+        Self::over(Transport::Model(link), env, time_limits, retries, MODEL_REQUESTS_MAX)
+    }
+
+    fn over(
+        transport: Transport,
+        env: Env,
+        time_limits: TimeLimits,
+        retries: Retries,
+        requests_max: usize,
+    ) -> Self {
+        Self {
             env,
-            bucket: Arc::from(bucket),
-            http,
-            time_limits: settings.time_limits,
-            retries: settings.retries,
-            places: Semaphore::new(settings.requests_max.max(1)),
+            transport,
+            time_limits,
+            retries,
+            places: Semaphore::new(requests_max.max(1)),
             requests: AtomicU64::new(0),
             retried: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             damaged: AtomicU64::new(0),
-        })
+        }
+    }
+
+    /// The service, where it is one.
+    #[cfg(test)]
+    pub(super) fn service(&mut self) -> &mut Service {
+        match &mut self.transport {
+            Transport::Service(service) => service,
+            #[cfg(feature = "model")]
+            Transport::Model(_) => panic!("this client has a model"),
+        }
     }
 
     pub(super) fn counts(&self) -> S3Counts {
@@ -196,6 +242,7 @@ impl Client {
             };
             if attempt >= self.retries.attempts {
                 self.failures.fetch_add(1, Relaxed);
+                env::sometimes!("a request to S3 was given up");
                 let reason = format!("{} (tried {attempt} times)", failed.0);
                 return Err(BlobError::Unavailable { operation, reason });
             }
@@ -203,6 +250,7 @@ impl Client {
             self.env.sleep(self.jittered(delay)).await;
             delay = (delay * 2).min(self.retries.delay_max);
             attempt += 1;
+            env::sometimes!("a request to S3 was sent again");
             self.retried.fetch_add(1, Relaxed);
         }
     }
@@ -236,27 +284,48 @@ impl Client {
         let _place = place
             .map_err(|_| Failed("too many requests are under way".to_owned()))?
             .map_err(|_| Failed("the client is closed".to_owned()))?;
-        let signed = self.signed(path, ask, body).await?;
-        self.requests.fetch_add(1, Relaxed);
-        let answer = self.env.timeout(limit, self.exchange(signed, body_max)).await;
+        let answer = match &self.transport {
+            Transport::Service(service) => {
+                let signed = self.signed(service, path, ask, body).await?;
+                self.requests.fetch_add(1, Relaxed);
+                self.env.timeout(limit, self.exchange(service, signed, body_max)).await
+            }
+            #[cfg(feature = "model")]
+            Transport::Model(link) => {
+                self.requests.fetch_add(1, Relaxed);
+                let answer = link.answer(&self.env, path, ask, body, body_max);
+                self.env.timeout(limit, answer).await
+            }
+        };
         answer.unwrap_or_else(|_| Err(Failed("no answer in time".to_owned())))
     }
 
-    async fn signed(&self, path: &str, ask: &Ask, body: Bytes) -> Result<Signed, Failed> {
+    async fn signed(
+        &self,
+        service: &Service,
+        path: &str,
+        ask: &Ask,
+        body: Bytes,
+    ) -> Result<Signed, Failed> {
         let signed = if body.len() <= S3_INLINE_HASH_BYTES {
-            sign(&self.bucket, path, ask, &body)
+            sign(&service.bucket, path, ask, &body)
         } else {
-            let (bucket, path, ask) = (Arc::clone(&self.bucket), path.to_owned(), ask.clone());
+            let (bucket, path, ask) = (Arc::clone(&service.bucket), path.to_owned(), ask.clone());
             let signed = self.env.run_blocking(move || sign(&bucket, &path, &ask, &body)).await;
             signed.ok().flatten()
         };
         signed.ok_or_else(|| Failed("the request cannot be made".to_owned()))
     }
 
-    async fn exchange(&self, signed: Signed, body_max: usize) -> Result<Reply, Failed> {
+    async fn exchange(
+        &self,
+        service: &Service,
+        signed: Signed,
+        body_max: usize,
+    ) -> Result<Reply, Failed> {
         let Signed { method, url, headers, body } = signed;
         let is_head = method == reqwest::Method::HEAD;
-        let request = self.http.request(method, url).headers(headers).body(body);
+        let request = service.http.request(method, url).headers(headers).body(body);
         let mut response = request.send().await.map_err(|error| Failed(in_words(&error)))?;
         let status = response.status().as_u16();
         let header = |name| {

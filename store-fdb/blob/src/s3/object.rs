@@ -75,6 +75,7 @@ impl S3 {
                 Some(opened) => return Ok(opened),
                 None => {}
             }
+            env::sometimes!("a piece of a blob was not what was put");
             self.client.damaged.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
         Err(BlobError::Damaged(id))
@@ -161,6 +162,7 @@ impl S3 {
                 object.window = Some((number, bytes));
                 return Ok(window);
             }
+            env::sometimes!("a piece of a blob was not what was put");
             self.client.damaged.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
         Err(BlobError::Damaged(id))

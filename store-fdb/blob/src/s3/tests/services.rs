@@ -71,7 +71,8 @@ async fn open(settings: S3Settings) -> BlobStore {
 fn open_resolved(settings: S3Settings, host: &str, address: SocketAddr) -> BlobStore {
     let (bucket, prefix) = (settings.bucket.clone(), settings.prefix.clone());
     let mut client = Client::new(settings, Env::system()).unwrap();
-    client.http = reqwest::Client::builder().no_proxy().resolve(host, address).build().unwrap();
+    client.service().http =
+        reqwest::Client::builder().no_proxy().resolve(host, address).build().unwrap();
     let s3 = S3 { client: Arc::new(client), cache: None, bucket, prefix };
     BlobStore::new(Backend::S3(Box::new(s3)), Env::system())
 }
@@ -85,8 +86,9 @@ async fn a_bucket_is_found_by_the_host_s_name() {
         style: AddressStyle::VirtualHost,
         ..server.settings()
     };
-    let client = Client::new(settings.clone(), Env::system()).unwrap();
-    let signed = sign::sign(&client.bucket, "some/place/x", &Ask::Put, &Bytes::new()).unwrap();
+    let mut client = Client::new(settings.clone(), Env::system()).unwrap();
+    let signed =
+        sign::sign(&client.service().bucket, "some/place/x", &Ask::Put, &Bytes::new()).unwrap();
     assert_eq!(signed.url.as_str(), format!("http://mail.s3.example.org:{port}/some/place/x"));
     // The server checks the signature, which covers the host's name and the path.
     check(open_resolved(settings, "mail.s3.example.org", server.address())).await;

@@ -1,0 +1,209 @@
+//! Facts: what clients, nodes and faults saw and did, in order. Workloads write them, checks read
+//! them.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use env::{Monotonic, probe::Observation};
+use mail::AccountId;
+
+use crate::executor::Core;
+
+/// One thing that somebody knows to have happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fact {
+    /// Virtual time of the world, which no host's clock need agree with.
+    pub at: Monotonic,
+    /// The host that knows it.
+    pub host: Arc<str>,
+    /// What happened.
+    pub what: What,
+}
+
+/// What can be known. A message's *token* is a word that no other message has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// A client has begun to send a message.
+    Sending {
+        /// The message.
+        token: String,
+        /// Who shall get it.
+        recipients: Vec<String>,
+    },
+    /// A client was told 250 for a recipient, or OK for an APPEND.
+    Accepted {
+        /// The message.
+        token: String,
+        /// Who gets it.
+        recipient: String,
+        /// The reply.
+        reply: String,
+    },
+    /// A client was refused, so that the message may be there once or not at all.
+    Refused {
+        /// The message.
+        token: String,
+        /// Who was to get it.
+        recipient: String,
+        /// The reply, or how the connection ended.
+        reply: String,
+    },
+    /// A client saw a message.
+    UidSeen {
+        /// Whose.
+        account: AccountId,
+        /// Where.
+        mailbox: String,
+        /// Of the mailbox.
+        uid_validity: u32,
+        /// Of the message.
+        uid: u32,
+        /// The message, where the client looked.
+        token: Option<String>,
+    },
+    /// A client saw a mailbox's UIDNEXT.
+    UidNextSeen {
+        /// Whose.
+        account: AccountId,
+        /// Where.
+        mailbox: String,
+        /// Of the mailbox.
+        uid_validity: u32,
+        /// What was told.
+        uid_next: u32,
+    },
+    /// A client saw that a message is gone.
+    Vanished {
+        /// Whose.
+        account: AccountId,
+        /// Where.
+        mailbox: String,
+        /// Of the mailbox.
+        uid_validity: u32,
+        /// Of the message.
+        uid: u32,
+    },
+    /// An idling client learned of a change.
+    Learned {
+        /// Whose.
+        account: AccountId,
+        /// What it learned of: a token, or another name for the change.
+        change: String,
+        /// How long after the change was acknowledged to whoever made it.
+        after: Duration,
+    },
+    /// A client's offline copy was compared with what the server says.
+    Resynced {
+        /// Whose.
+        account: AccountId,
+        /// Where.
+        mailbox: String,
+        /// What differs; empty where nothing does.
+        differences: Vec<String>,
+    },
+    /// A remote server took or refused a message.
+    Remote {
+        /// The message.
+        token: String,
+        /// For whom.
+        recipient: String,
+        /// What the remote server did.
+        did: RemoteDid,
+    },
+    /// Something happened to a node.
+    Node(NodeEvent),
+    /// A fault began or ended.
+    Fault(String),
+    /// What a node did and no client can see.
+    Observed(Observation),
+    /// Something worth reading in a trace that no check looks at.
+    Note(String),
+}
+
+/// What a remote server did with a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RemoteDid {
+    /// Took it and said so.
+    Accepted,
+    /// Took it, and the connection broke before its answer arrived.
+    AcceptedUnheard,
+    /// Refused it for now.
+    Deferred,
+    /// Refused it for good.
+    Rejected,
+}
+
+/// What happens to a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeEvent {
+    /// A process began.
+    Started,
+    /// Every port accepts.
+    Serving,
+    /// It ended at once, wherever it stood.
+    Crashed,
+    /// It began to say goodbye.
+    Draining,
+    /// It ended by itself.
+    Ended(String),
+    /// It could not start.
+    Failed(String),
+}
+
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = self.at.since_start();
+        write!(f, "{:>6}.{:06} {:<12} ", at.as_secs(), at.subsec_micros(), self.host)?;
+        match &self.what {
+            What::Fault(text) => write!(f, "FAULT {text}"),
+            What::Note(text) => f.write_str(text),
+            What::Node(event) => write!(f, "node: {event:?}"),
+            What::Observed(observation) => write!(f, "{observation:?}"),
+            what => write!(f, "{what:?}"),
+        }
+    }
+}
+
+/// The journal of a world. Clones write to the same one.
+#[derive(Clone)]
+pub struct Facts {
+    core: Arc<Core>,
+    facts: Arc<Mutex<Vec<Fact>>>,
+}
+
+impl Facts {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self { core, facts: Arc::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Fact>> {
+        self.facts.lock().expect("no code panics while it notes")
+    }
+
+    /// Notes that `host` knows this now.
+    pub fn note(&self, host: &str, what: What) {
+        let fact = Fact { at: self.core.now(), host: host.into(), what };
+        if let Some(tracer) = self.core.tracer() {
+            tracer.fact(&fact);
+        }
+        self.lock().push(fact);
+    }
+
+    /// All facts so far, in order.
+    pub fn all(&self) -> Vec<Fact> {
+        self.lock().clone()
+    }
+
+    /// Looks at all facts so far without a copy.
+    pub fn with<T>(&self, look: impl FnOnce(&[Fact]) -> T) -> T {
+        look(&self.lock())
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+}
