@@ -49,6 +49,14 @@ pub enum Planted {
     ForgetOperationId,
     /// A blob is removed though its mark did not commit.
     SweepWithoutMark,
+    /// After a commit nobody is rung for, here or elsewhere, and inboxes are read in vain.
+    LoseWakeups,
+    /// Sessions are not told of messages that have gone.
+    ForgetVanished,
+    /// CHANGEDSINCE passes over what changed just after the moment.
+    ChangedSinceOffByOne,
+    /// Whoever has proved to be somebody may act as anybody.
+    SkipAuthorization,
 }
 
 /// Names a point that a batch of seeds has to have reached.

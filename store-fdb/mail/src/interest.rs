@@ -15,6 +15,7 @@
 
 use std::collections::BTreeMap;
 
+use env::probe::Planted;
 use kv::{
     AtomicOp, Prefetch, RangeQuery, Subspace, Transaction,
     tuple::{self, pack},
@@ -82,6 +83,9 @@ pub(crate) fn tell_ahead(ahead: &mut Prefetch, account: AccountId) {
 
 /// Writes to the inboxes of all who listen to `account` that it changes.
 pub(crate) async fn tell(tx: &Transaction, account: AccountId) -> Result<Interested, StoreError> {
+    if env::probe::planted(Planted::DropInterestRead) {
+        return Ok(Interested::default());
+    }
     let rows = tx.range(of_account(account)).collect().await?;
     let mut listeners = Vec::with_capacity(rows.len());
     for row in rows {

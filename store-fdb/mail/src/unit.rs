@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-use env::Timestamp;
+use env::{Timestamp, probe::Planted};
 use kv::{AtomicOp, Transaction};
 use prost::Message;
 
@@ -160,6 +160,10 @@ impl AccountUnit {
         let Some(loaded) = self.load_mailbox(mailbox).await? else { return Ok(None) };
         let uid = match loaded.next_uid {
             Some(uid) => uid,
+            None if env::probe::planted(Planted::UidOutsideTransaction) => {
+                let value = tx.get_snapshot(&key).await?;
+                value.map(|value| decode_u32(&value)).transpose()?.unwrap_or(1)
+            }
             None => read_u32(&tx, &key).await?.unwrap_or(1),
         };
         let next = uid
