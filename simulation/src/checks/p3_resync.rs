@@ -88,7 +88,8 @@ async fn come_back(
         return Vec::new();
     };
     let who = format!("a client of {} that comes back {way:?} from {}", account.address, copy.highest_modseq);
-    let host = world.client_host("check-resync");
+    // Each is somebody else, who has seen no more than what this copy holds.
+    let host = world.client_host(&format!("check-resync-{number}"));
     let doors = world.doors(Door::Imaps);
     let door = doors[number % doors.len()];
     let came = async {

@@ -114,6 +114,8 @@ async fn wait_once(
     session: &mut Session,
     patience: Duration,
 ) -> Result<Monotonic, Stopped> {
+    // What has been told already is not told again.
+    session.catch_up().await?;
     let (account, mailbox) = (visitor.account.id, session.copy().mailbox.clone());
     let facts = visitor.world.facts();
     let host = visitor.host.name();

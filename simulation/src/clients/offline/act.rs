@@ -43,7 +43,31 @@ impl Session {
     /// # Errors
     /// [`Stopped`].
     pub async fn store(&mut self, uids: &[u32], how: &str, flags: &str) -> Result<Answer, Stopped> {
-        self.command(&format!("UID STORE {} {how} ({flags})", set(uids))).await
+        let line = format!("UID STORE {} {how} ({flags})", set(uids));
+        let answer = self.imap.command(&line).await?;
+        if let Some(how) = how.strip_suffix(".SILENT").filter(|_| answer.is_ok()) {
+            self.assume(uids, how, flags);
+        }
+        self.apply_answer(&line, &answer);
+        Ok(answer)
+    }
+
+    /// RFC 9051 §6.4.6: what a silent STORE does is not told, but for what others did too.
+    fn assume(&mut self, uids: &[u32], how: &str, flags: &str) {
+        for uid in uids {
+            let Some(kept) = self.copy.messages.get_mut(uid) else { continue };
+            if how == "FLAGS" {
+                kept.flags.clear();
+            }
+            for flag in flags.split(' ') {
+                if how == "-FLAGS" {
+                    kept.flags.remove(flag);
+                } else {
+                    kept.flags.insert(flag.to_owned());
+                }
+            }
+            kept.modseq = 0;
+        }
     }
 
     /// Changes flags where the copy is not out of date (RFC 7162 §3.1.3).

@@ -154,9 +154,8 @@ impl Session {
 fn renewed(before: &Kept, fetched: &Fetched) -> Kept {
     let mut after = before.clone();
     if let Some(flags) = &fetched.flags {
-        if fetched.modseq.is_none() && *flags != before.flags {
-            after.modseq = 0;
-        }
+        // Where no MODSEQ is told it may be another even of the same flags.
+        after.modseq = 0;
         after.flags.clone_from(flags);
     }
     if let Some(modseq) = fetched.modseq {
