@@ -73,8 +73,6 @@ async fn session(
         // As for flags: changes at one moment are what finds races.
         let now = visitor.world.now().since_start().as_secs();
         visitor.world.rest(Duration::from_secs(5 - now % 5)).await;
-        *sent += 1;
-        session.append(from, &format!("{name}-{sent}")).await?;
         let all: Vec<u32> = session.copy().messages.keys().copied().collect();
         let per_mille = 2500 / (all.len().max(1) as u64);
         let some: Vec<u32> =
@@ -84,6 +82,8 @@ async fn session(
             let how = if copying { Transfer::Copy } else { Transfer::Move };
             session.transfer(how, &some, to).await?;
         }
+        *sent += 1;
+        session.append(from, &format!("{name}-{sent}")).await?;
         if all.len() > MESSAGES_MAX {
             session.expunge(&all[..all.len() / 2]).await?;
         }
