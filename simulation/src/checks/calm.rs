@@ -1,6 +1,6 @@
 //! When a world was calm: no fault in force, and none a short while ago.
 //!
-//! A fault's end is a [`What::Fault`] whose words begin with [`END`]; every other one is a beginning.
+//! A fault's end is a [`What::Fault`] whose words end with [`ENDS`]; every other one is a beginning.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use env::Monotonic;
 
 use crate::{Fact, What};
 
-/// How the words of a fault's end begin.
-const END: &str = "end of ";
+/// How the words of a fault's end end.
+const ENDS: &str = ": ends";
 
 /// How long a fault has its effect: a node is declared dead, registers again, and every connection
 /// of the mesh comes back.
@@ -27,7 +27,7 @@ impl Calm {
         let mut turns = Vec::new();
         for fact in facts {
             match &fact.what {
-                What::Fault(text) if text.starts_with(END) => in_force = in_force.saturating_sub(1),
+                What::Fault(text) if text.ends_with(ENDS) => in_force = in_force.saturating_sub(1),
                 What::Fault(_) => in_force += 1,
                 What::Node(_) => {}
                 _ => continue,
@@ -57,7 +57,7 @@ mod tests {
             host: "world".into(),
             what: What::Fault(text.to_owned()),
         };
-        let calm = Calm::of(&[fault(100, "a cut"), fault(200, "end of a cut")]);
+        let calm = Calm::of(&[fault(100, "a cut: begins"), fault(200, "a cut: ends")]);
         assert!(calm.holds(at(50), at(99)));
         assert!(!calm.holds(at(50), at(100)));
         assert!(!calm.holds(at(150), at(160)));

@@ -22,7 +22,7 @@ impl Workload for Doubt {
     fn run<'a>(&'a self, world: &'a World) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             let note = |text: &str| world.facts().note("world", What::Fault(text.to_owned()));
-            note("commits in doubt");
+            note("commits in doubt: begins");
             for node in world.nodes() {
                 world.store_faults(node, |faults| {
                     faults.commit_unknown = Probability::per_million(40_000);
@@ -37,7 +37,7 @@ impl Workload for Doubt {
                     faults.conflict = calm.conflict;
                 });
             }
-            note("end of commits in doubt");
+            note("commits in doubt: ends");
         })
     }
 }
