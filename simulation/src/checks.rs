@@ -18,9 +18,9 @@ pub fn all() -> Vec<Arc<dyn Check>> {
         // Clients come back for it and note what they see, which the others look at.
         Arc::new(p3_resync::Resync),
         Arc::new(appended::Appended),
+        Arc::new(p3_idle::Idle),
         Arc::new(modseq::ModSeqs),
         Arc::new(p2::Uids),
-        Arc::new(p3_idle::Idle),
         Arc::new(p8::Privacy),
     ]
 }

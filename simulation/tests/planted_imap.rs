@@ -58,6 +58,16 @@ fn an_append_that_does_not_look_who_is_interested_is_caught() {
 }
 
 #[test]
+fn a_state_from_a_read_that_does_not_conflict_is_caught() {
+    check(&Case {
+        planted: Planted::StateOutsideTransaction,
+        property: Property::P3,
+        parts: &["flags"],
+        seeds_max: 4,
+    });
+}
+
+#[test]
 fn wakeups_that_are_lost_on_every_way_are_caught() {
     check(&Case {
         planted: Planted::LoseWakeups,

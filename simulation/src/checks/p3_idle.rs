@@ -1,8 +1,8 @@
 //! P3: an idling client learns of a change within the bound.
 //!
 //! The bound is what a lost wake-up costs, as long as nothing is wrong: a node reads its inbox every
-//! second. While something is wrong there is no bound; a client that learns too late after it
-//! shows by the check of what it holds.
+//! second. While something is wrong there is none; once all is well again there is, which clients of
+//! every node try when the world has come to rest.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,10 +10,19 @@ use env::{BoxFuture, Monotonic};
 use mail::AccountId;
 
 use super::calm::Calm;
-use crate::{Account, Check, Fact, Property, Violation, What, World};
+use crate::{
+    Account, Check, Door, Fact, NodeId, Property, Violation, What, World,
+    clients::{
+        imap::Untagged,
+        offline::{Copy, Revision, Session, Stopped, Way},
+    },
+};
 
 /// Where nothing is wrong: the period of the inbox, and the way to clients on another continent.
 const BOUND: Duration = Duration::from_secs(3);
+
+/// How long a client waits before it gives up.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) struct Idle;
 
@@ -29,9 +38,49 @@ impl Check for Idle {
     fn check<'a>(&'a self, world: &'a World) -> BoxFuture<'a, Vec<Violation>> {
         Box::pin(async move {
             let accounts = world.accounts();
-            world.facts().with(|facts| check(facts, accounts))
+            let mut violations = world.facts().with(|facts| check(facts, accounts));
+            for node in world.nodes() {
+                match Box::pin(try_out(world, node)).await {
+                    Ok(late) if late <= BOUND => {}
+                    Ok(late) => {
+                        let late = late.as_secs_f64();
+                        let what = format!("a client of {node} is not told within {late:.3} s");
+                        violations.push(Violation::new(Property::P3, what));
+                    }
+                    Err(why) => {
+                        let what = format!("no client of {node} can idle: {why:?}");
+                        violations.push(Violation::new(Property::P3, what));
+                    }
+                }
+            }
+            violations
         })
     }
+}
+
+/// How long a client of this node waits for a message that another node takes.
+async fn try_out(world: &World, node: NodeId) -> Result<Duration, Stopped> {
+    let account = &world.accounts()[0];
+    let host = world.client_host(&format!("check-idle-{node}"));
+    let elsewhere = world.nodes().find(|it| *it != node).unwrap_or(node);
+    let (here, there) = (world.door(node, Door::Imaps), world.door(elsewhere, Door::Imaps));
+    let mut idler = Session::open(world, &host, account, here, Revision::One).await?;
+    idler.resync(Copy::of("INBOX"), Way::Plain).await?;
+    let mut writer = Session::open(world, &host, account, there, Revision::One).await?;
+    let tag = idler.imap().idle().await?;
+    writer.append("INBOX", &format!("check-idle-{node}")).await?;
+    let begun = world.now();
+    while world.now() <= begun + PATIENCE {
+        let told = idler.imap().hear(PATIENCE).await?;
+        if let Some(Untagged::Exists(_)) = told {
+            break;
+        }
+    }
+    let late = world.now().saturating_since(begun);
+    idler.end_idle(&tag).await?;
+    idler.close().await;
+    writer.close().await;
+    Ok(late)
 }
 
 /// A stretch of time in which a client idled, at whose end it was told or gave up.

@@ -87,7 +87,10 @@ async fn come_back(
     let Some(account) = world.accounts().iter().find(|it| it.id == account) else {
         return Vec::new();
     };
-    let who = format!("a client of {} that comes back {way:?} from {}", account.address, copy.highest_modseq);
+    let who = format!(
+        "a client of {} that comes back {way:?} from {}",
+        account.address, copy.highest_modseq
+    );
     // Each is somebody else, who has seen no more than what this copy holds.
     let host = world.client_host(&format!("check-resync-{number}"));
     let doors = world.doors(Door::Imaps);
@@ -101,9 +104,8 @@ async fn come_back(
         Ok::<_, Stopped>((differences, copy))
     };
     let mailbox = &copy.mailbox;
-    let violation = |what: String| {
-        Violation::new(Property::P3, format!("{who} to {mailbox}: {what}"))
-    };
+    let violation =
+        |what: String| Violation::new(Property::P3, format!("{who} to {mailbox}: {what}"));
     let stored = match stored(world, account, mailbox).await {
         Ok(stored) => stored,
         Err(error) => return vec![violation(format!("the store cannot be read: {error}"))],

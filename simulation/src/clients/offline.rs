@@ -325,7 +325,8 @@ impl Session {
         differences
     }
 
-    fn differ(&mut self, difference: String) {
+    /// Tells of a difference; it is noted with the next comparison.
+    pub fn differ(&mut self, difference: String) {
         self.differences.push(difference);
     }
 

@@ -55,6 +55,8 @@ pub enum Planted {
     ForgetVanished,
     /// CHANGEDSINCE passes over what changed just after the moment.
     ChangedSinceOffByOne,
+    /// An email's state is taken from a read that does not conflict.
+    StateOutsideTransaction,
     /// Whoever has proved to be somebody may act as anybody.
     SkipAuthorization,
 }

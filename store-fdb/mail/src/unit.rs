@@ -89,7 +89,12 @@ impl AccountUnit {
             Entry::Occupied(held) => held.into_mut(),
             Entry::Vacant(vacant) => {
                 let key = keys::email::state_key(self.account, email);
-                let Some(value) = self.tx.get(&key).await? else { return Ok(None) };
+                let value = if env::probe::planted(Planted::StateOutsideTransaction) {
+                    self.tx.get_snapshot(&key).await?
+                } else {
+                    self.tx.get(&key).await?
+                };
+                let Some(value) = value else { return Ok(None) };
                 let (stamp, state) = keys::email::decode_state(&value)?;
                 vacant.insert(Touched {
                     modseq_before: stamp.version(),

@@ -102,7 +102,8 @@ impl Session {
         let uid = match (fetched.uid, known) {
             (Some(uid), 0) => {
                 self.numbers[index] = uid;
-                let ordered = self.numbers.iter().filter(|uid| **uid != 0).is_sorted_by(|a, b| a < b);
+                let ordered =
+                    self.numbers.iter().filter(|uid| **uid != 0).is_sorted_by(|a, b| a < b);
                 if !ordered {
                     self.differ(format!("message {number} has UID {uid}, out of order"));
                 }
