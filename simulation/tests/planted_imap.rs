@@ -68,6 +68,26 @@ fn a_state_from_a_read_that_does_not_conflict_is_caught() {
 }
 
 #[test]
+fn a_view_that_stays_behind_is_caught() {
+    check(&Case {
+        planted: Planted::StaleView,
+        property: Property::P3,
+        parts: &["moves"],
+        seeds_max: 2,
+    });
+}
+
+#[test]
+fn anothers_messages_are_caught() {
+    check(&Case {
+        planted: Planted::ReadWithoutAccount,
+        property: Property::P8,
+        parts: &["flags", "idlers"],
+        seeds_max: 2,
+    });
+}
+
+#[test]
 fn wakeups_that_are_lost_on_every_way_are_caught() {
     check(&Case {
         planted: Planted::LoseWakeups,

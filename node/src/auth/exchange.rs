@@ -5,8 +5,8 @@
 
 use std::{fmt, net::IpAddr};
 
-use env::probe::Planted;
 use base64::{Engine, engine::general_purpose::STANDARD};
+use env::probe::Planted;
 
 use super::{
     AuthError, Authenticator, ChannelBinding, Identity,

@@ -58,3 +58,43 @@ fn check(facts: &[Fact]) -> Vec<Violation> {
     }
     violations
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn at(seconds: u64) -> Monotonic {
+        Monotonic::from_start(Duration::from_secs(seconds))
+    }
+
+    fn fact(seconds: u64, what: What) -> Fact {
+        Fact { at: at(seconds), host: "client".into(), what }
+    }
+
+    fn flags(modseq: u64, flag: &str) -> What {
+        let (account, mailbox, flags) = (AccountId(1), "INBOX".to_owned(), vec![flag.to_owned()]);
+        What::FlagsSeen { account, mailbox, uid_validity: 7, uid: 1, modseq, flags }
+    }
+
+    fn highest(modseq: u64, asked: u64) -> What {
+        let (account, mailbox, asked) = (AccountId(1), "INBOX".to_owned(), at(asked));
+        What::HighestModSeqSeen { account, mailbox, uid_validity: 7, modseq, asked }
+    }
+
+    #[test]
+    fn one_modseq_is_one_state() {
+        assert_eq!(check(&[fact(1, flags(5, "a")), fact(2, flags(5, "a"))]), []);
+        assert_eq!(check(&[fact(1, flags(5, "a")), fact(2, flags(6, "b"))]), []);
+        assert_eq!(check(&[fact(1, flags(5, "a")), fact(2, flags(5, "b"))]).len(), 1);
+    }
+
+    #[test]
+    fn the_highest_never_goes_back_for_those_who_ask_later() {
+        let first = fact(2, highest(9, 1));
+        assert_eq!(check(&[first.clone(), fact(4, highest(9, 3))]), []);
+        assert_eq!(check(&[first.clone(), fact(3, highest(8, 1))]), [], "asked at the same time");
+        assert_eq!(check(&[first, fact(4, highest(8, 3))]).len(), 1);
+    }
+}

@@ -132,3 +132,63 @@ impl Uidness {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const MAILBOX: &str = "INBOX";
+
+    fn found(whats: Vec<What>) -> usize {
+        let facts: Vec<Fact> = whats
+            .into_iter()
+            .zip(0..)
+            .map(|(what, second)| {
+                let at = Monotonic::from_start(Duration::from_secs(second));
+                Fact { at, host: "client".into(), what }
+            })
+            .collect();
+        check(&facts).len()
+    }
+
+    fn seen(uid: u32, token: &str) -> What {
+        let (account, mailbox, token) = (AccountId(1), MAILBOX.to_owned(), Some(token.to_owned()));
+        What::UidSeen { account, mailbox, uid_validity: 7, uid, token }
+    }
+
+    fn next(uid_next: u32) -> What {
+        let (account, mailbox) = (AccountId(1), MAILBOX.to_owned());
+        What::UidNextSeen { account, mailbox, uid_validity: 7, uid_next }
+    }
+
+    fn gone(uid: u32) -> What {
+        let (account, mailbox) = (AccountId(1), MAILBOX.to_owned());
+        What::Vanished { account, mailbox, uid_validity: 7, uid }
+    }
+
+    fn appending(token: &str) -> What {
+        let (account, mailbox) = (AccountId(1), MAILBOX.to_owned());
+        What::Appending { account, mailbox, token: token.to_owned() }
+    }
+
+    fn appended(uid: u32, token: &str) -> What {
+        let (account, mailbox) = (AccountId(1), MAILBOX.to_owned());
+        What::Appended { account, mailbox, uid_validity: 7, uid, token: token.to_owned() }
+    }
+
+    #[test]
+    fn what_servers_do_is_fine() {
+        assert_eq!(found(vec![seen(1, "a"), seen(2, "b"), next(3), seen(3, "c"), gone(2)]), 0);
+        assert_eq!(found(vec![appending("a"), next(2), appended(1, "a")]), 0);
+    }
+
+    #[test]
+    fn what_servers_must_not_do_is_found() {
+        assert_eq!(found(vec![seen(1, "a"), seen(1, "b")]), 1, "one UID, two messages");
+        assert_eq!(found(vec![next(3), seen(2, "b")]), 1, "below UIDNEXT");
+        assert_eq!(found(vec![seen(1, "a"), gone(1), seen(1, "a")]), 1, "back again");
+        assert_eq!(found(vec![next(3), appending("a"), appended(2, "a")]), 1, "a late UID");
+    }
+}

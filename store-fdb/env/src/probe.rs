@@ -57,6 +57,10 @@ pub enum Planted {
     ChangedSinceOffByOne,
     /// An email's state is taken from a read that does not conflict.
     StateOutsideTransaction,
+    /// A node's view of a mailbox stays as it was when it was first opened.
+    StaleView,
+    /// Messages are read from the first account, whoever asks.
+    ReadWithoutAccount,
     /// Whoever has proved to be somebody may act as anybody.
     SkipAuthorization,
 }
