@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use env::Env;
+use env::{Env, probe::Planted};
 use kv::{Committed, Database};
 use mail::{
     AccountId, Interested, ListenerId, ModSeq,
@@ -51,6 +51,9 @@ impl Announcer {
 
     /// Announces that the commit of `version` changed `account`.
     pub fn changed(&self, account: AccountId, version: ModSeq, interested: &Interested) {
+        if env::probe::planted(Planted::LoseWakeups) {
+            return;
+        }
         self.hub.ring(account, version);
         if self.views.note_commit(account) == Growth::CheckpointDue {
             self.ask_for_checkpoints(account);
@@ -58,6 +61,7 @@ impl Announcer {
         if let Some(elsewhere) = self.elsewhere.get()
             && !interested.listeners.is_empty()
         {
+            env::sometimes!("a node tells others of a change");
             elsewhere.tell(&interested.listeners, account, version);
         }
     }

@@ -10,7 +10,7 @@ use std::{
 use env::{Monotonic, probe::Observation};
 use mail::AccountId;
 
-use crate::executor::Core;
+use crate::{clients::offline, executor::Core};
 
 /// One thing that somebody knows to have happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +85,106 @@ pub enum What {
         uid_validity: u32,
         /// Of the message.
         uid: u32,
+    },
+    /// A client was told the UID that a message has elsewhere (COPYUID).
+    UidTold {
+        /// Whose.
+        account: AccountId,
+        /// Where the message is now.
+        mailbox: String,
+        /// Of that mailbox.
+        uid_validity: u32,
+        /// Of the message.
+        uid: u32,
+        /// The message, where the client knew it.
+        token: Option<String>,
+    },
+    /// A client has begun to APPEND a message.
+    Appending {
+        /// Whose.
+        account: AccountId,
+        /// Where.
+        mailbox: String,
+        /// The message.
+        token: String,
+    },
+    /// A client was told that its APPEND is done.
+    Appended {
+        /// Whose.
+        account: AccountId,
+        /// Where.
+        mailbox: String,
+        /// Of the mailbox.
+        uid_validity: u32,
+        /// Of the message.
+        uid: u32,
+        /// The message.
+        token: String,
+    },
+    /// A client saw a message's flags under a MODSEQ.
+    FlagsSeen {
+        /// Whose.
+        account: AccountId,
+        /// Where.
+        mailbox: String,
+        /// Of the mailbox.
+        uid_validity: u32,
+        /// Of the message.
+        uid: u32,
+        /// Of the flags.
+        modseq: u64,
+        /// In order.
+        flags: Vec<String>,
+    },
+    /// A client that selected a mailbox saw its HIGHESTMODSEQ.
+    HighestModSeqSeen {
+        /// Whose.
+        account: AccountId,
+        /// Where.
+        mailbox: String,
+        /// Of the mailbox.
+        uid_validity: u32,
+        /// What was told.
+        modseq: u64,
+        /// When the client asked.
+        asked: Monotonic,
+    },
+    /// A client goes offline with this copy.
+    OfflineCopy {
+        /// Whose.
+        account: AccountId,
+        /// What it holds.
+        copy: Arc<offline::Copy>,
+    },
+    /// A client read a whole message.
+    BytesRead {
+        /// Who read.
+        account: AccountId,
+        /// The message.
+        token: String,
+        /// Whom it says that it is for.
+        marks: Vec<String>,
+    },
+    /// A client was let in where it has no business.
+    Trespassed {
+        /// Who it is.
+        account: AccountId,
+        /// What it was let do.
+        deed: String,
+    },
+    /// A client waits for changes from now on.
+    Idling {
+        /// Whose.
+        account: AccountId,
+        /// Where.
+        mailbox: String,
+    },
+    /// A client has heard of a change, or waits no longer.
+    IdleEnded {
+        /// Whose.
+        account: AccountId,
+        /// Where.
+        mailbox: String,
     },
     /// An idling client learned of a change.
     Learned {

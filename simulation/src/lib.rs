@@ -21,6 +21,7 @@
 
 mod check;
 pub mod checks;
+pub mod clients;
 mod clock;
 pub mod coverage;
 mod entropy;

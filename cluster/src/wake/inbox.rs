@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use env::{BoxFuture, Env};
+use env::{BoxFuture, Env, probe::Planted};
 use kv::{Database, Watch};
 use mail::{
     AccountId, ModSeq, StoreError,
@@ -43,6 +43,10 @@ pub(super) async fn read(
                     membership.hurry();
                 }
                 for (account, version) in read.changes {
+                    if env::probe::planted(Planted::LoseWakeups) {
+                        continue;
+                    }
+                    env::sometimes!("a node finds a change in its inbox");
                     hear(Heard::Changed(account, version));
                 }
                 if let Some(bell) = read.bell {

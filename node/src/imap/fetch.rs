@@ -3,14 +3,15 @@
 
 use std::collections::BTreeSet;
 
+use env::probe::Planted;
 use imap::{
     Completion, Numbering, Phase, Reply,
     command::{Fetch, FetchAttr},
     response::{FetchItem, FetchLiteral},
 };
 use mail::{
-    Keyword, KeywordChange, KeywordSet, MailboxId, MetaPart, MetaRecord, StoreError, StoreRequest,
-    Uid, view::Message,
+    AccountId, Keyword, KeywordChange, KeywordSet, MailboxId, MetaPart, MetaRecord, StoreError,
+    StoreRequest, Uid, view::Message,
 };
 
 use super::{
@@ -54,7 +55,8 @@ impl Connection {
                 Err(error) => return self.fail_view(&error).await,
             };
             if let Some(since) = fetch.changed_since {
-                messages.retain(|message| message.row.modseq.0 > since.get());
+                let late = u64::from(env::probe::planted(Planted::ChangedSinceOffByOne));
+                messages.retain(|message| message.row.modseq.0 > since.get() + late);
             }
             for (number, chunk) in messages.chunks_mut(MESSAGES_PER_READ).enumerate() {
                 if number > 0 && reads_bytes {
@@ -127,7 +129,10 @@ impl Connection {
         &self,
         messages: &[Message],
     ) -> Result<Vec<Option<MetaRecord>>, StoreError> {
-        let account = self.account();
+        let account = match env::probe::planted(Planted::ReadWithoutAccount) {
+            true => AccountId(1),
+            false => self.account(),
+        };
         let emails: Vec<_> = messages.iter().map(|message| message.row.email).collect();
         let emails = &emails;
         let db = &self.services.db;

@@ -63,6 +63,20 @@ planted! {
     ForgetOperationId,
     /// A blob is removed though its mark did not commit.
     SweepWithoutMark,
+    /// After a commit nobody is rung for, here or elsewhere, and inboxes are read in vain.
+    LoseWakeups,
+    /// Sessions are not told of messages that have gone.
+    ForgetVanished,
+    /// CHANGEDSINCE passes over what changed just after the moment.
+    ChangedSinceOffByOne,
+    /// An email's state is taken from a read that does not conflict.
+    StateOutsideTransaction,
+    /// A node's view of a mailbox stays as it was when it was first opened.
+    StaleView,
+    /// Messages are read from the first account, whoever asks.
+    ReadWithoutAccount,
+    /// Whoever has proved to be somebody may act as anybody.
+    SkipAuthorization,
 }
 
 /// Names a point that a batch of seeds has to have reached.

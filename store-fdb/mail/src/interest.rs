@@ -15,6 +15,7 @@
 
 use std::collections::BTreeMap;
 
+use env::probe::Planted;
 use kv::{
     AtomicOp, Prefetch, RangeQuery, Subspace, Transaction,
     tuple::{self, pack},
@@ -86,6 +87,9 @@ pub(crate) fn tell_ahead(ahead: &mut Prefetch, account: AccountId) {
 /// # Errors
 /// [`StoreError`].
 pub async fn tell(tx: &Transaction, account: AccountId) -> Result<Interested, StoreError> {
+    if env::probe::planted(Planted::DropInterestRead) {
+        return Ok(Interested::default());
+    }
     let rows = tx.range(of_account(account)).collect().await?;
     let mut listeners = Vec::with_capacity(rows.len());
     for row in rows {

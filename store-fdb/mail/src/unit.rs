@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-use env::Timestamp;
+use env::{Timestamp, probe::Planted};
 use kv::{AtomicOp, Transaction};
 use prost::Message;
 
@@ -89,7 +89,12 @@ impl AccountUnit {
             Entry::Occupied(held) => held.into_mut(),
             Entry::Vacant(vacant) => {
                 let key = keys::email::state_key(self.account, email);
-                let Some(value) = self.tx.get(&key).await? else { return Ok(None) };
+                let value = if env::probe::planted(Planted::StateOutsideTransaction) {
+                    self.tx.get_snapshot(&key).await?
+                } else {
+                    self.tx.get(&key).await?
+                };
+                let Some(value) = value else { return Ok(None) };
                 let (stamp, state) = keys::email::decode_state(&value)?;
                 vacant.insert(Touched {
                     modseq_before: stamp.version(),
@@ -160,6 +165,10 @@ impl AccountUnit {
         let Some(loaded) = self.load_mailbox(mailbox).await? else { return Ok(None) };
         let uid = match loaded.next_uid {
             Some(uid) => uid,
+            None if env::probe::planted(Planted::UidOutsideTransaction) => {
+                let value = tx.get_snapshot(&key).await?;
+                value.map(|value| decode_u32(&value)).transpose()?.unwrap_or(1)
+            }
             None => read_u32(&tx, &key).await?.unwrap_or(1),
         };
         let next = uid

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use env::probe::Planted;
 use kv::Database;
 
 use super::{Message, Page, Slot, View, ViewError, message};
@@ -84,7 +85,9 @@ fn compare(before: &Page, after: &Page, starts: (u32, u32), change: &mut ViewCha
             }
             (Some(a), b) if b.is_none_or(|b| a < b) => {
                 let gone = message(starts.0, i, before.row(i));
-                change.expunged.push((gone.sequence, gone.row.uid));
+                if !env::probe::planted(Planted::ForgetVanished) {
+                    change.expunged.push((gone.sequence, gone.row.uid));
+                }
                 i += 1;
             }
             _ => {

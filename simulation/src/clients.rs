@@ -1,0 +1,5 @@
+//! Clients that workloads and checks share.
+
+pub mod imap;
+pub mod offline;
+pub mod visitor;
