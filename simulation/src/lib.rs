@@ -21,6 +21,7 @@
 
 mod check;
 pub mod checks;
+pub mod clients;
 mod clock;
 mod executor;
 mod fabric;
@@ -49,7 +50,7 @@ use env::{Env, Monotonic};
 pub use check::{Check, Property, Violation};
 pub use clock::{DRIFT_PPM_MAX, EPOCH};
 pub use executor::{Panicked, Schedule};
-pub use fact::{Fact, Facts, NodeEvent, RemoteDid, What};
+pub use fact::{Fact, Facts, NodeEvent, RemoteDid, What, WorkStep};
 pub use host::Host;
 pub use network::{Latency, Loss, NetworkHandle};
 pub use plan::Plan;

@@ -1,6 +1,30 @@
 //! The workloads: one file for each.
 
+mod administrators;
+mod delivery;
+mod everyday;
+mod hostile;
+mod midnight;
+mod newer;
+mod quota;
+mod rehearsal;
+mod tidy;
+
+pub use delivery::KEEPERS;
+pub use newer::{FUTURE_KIND, FUTURE_SETTING, FUTURE_ZONE, Marked, marked};
+pub use rehearsal::{Effect, effects};
+
 use crate::Share;
 
-/// Every workload that makes a world work..
-pub const ALL: &[Share] = &[];
+/// Every workload that makes a world work.
+pub const ALL: &[Share] = &[
+    delivery::SHARE,
+    quota::SHARE,
+    tidy::SHARE,
+    administrators::SHARE,
+    rehearsal::SHARE,
+    midnight::SHARE,
+    hostile::SHARE,
+    newer::SHARE,
+    everyday::SHARE,
+];
