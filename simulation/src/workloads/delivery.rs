@@ -140,7 +140,7 @@ impl Sender {
             }
         };
         if user.is_some() {
-            to.push(format!("somebody-{}@{}", random.below(9), ["remote.test", "far.test"][0]));
+            to.push(format!("somebody-{}@remote.test", random.below(9)));
         } else if random.chance(150) {
             to = vec![format!("{ALIAS}@{DOMAIN}")];
         }

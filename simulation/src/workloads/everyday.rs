@@ -12,6 +12,9 @@ use crate::{NodeId, Share, What, Workload, World};
 pub(super) const SHARE: Share =
     Share { name: "everyday", per_mille: 500, make: |_| Arc::new(Everyday) };
 
+/// Of a node's commits, how many meet a conflict that nobody else is part of.
+const CONFLICTS: Probability = Probability::per_million(10_000);
+
 struct Everyday;
 
 impl Workload for Everyday {
@@ -23,7 +26,7 @@ impl Workload for Everyday {
         Box::pin(async {
             for node in world.nodes() {
                 world.store_faults(node, |faults| {
-                    faults.conflict = Probability::per_million(10_000);
+                    faults.conflict = CONFLICTS;
                     faults.commit_unknown = Probability::per_million(10_000);
                     faults.too_old = Probability::per_million(1_000);
                 });
@@ -36,16 +39,9 @@ impl Workload for Everyday {
                 if !world.serving().contains(&node) {
                     continue;
                 }
-                if random.chance(400) {
-                    let reach = if random.chance(500) { Reach::CutOff } else { Reach::RepliesLost };
-                    let fault = |what| world.facts().note("world", What::Fault(what));
-                    fault(format!("{node} has lost the store: {reach:?}"));
-                    world.store_faults(node, |faults| faults.reach = reach);
-                    world
-                        .rest(Duration::from_secs(8) + random.up_to(Duration::from_secs(20)))
-                        .await;
-                    world.store_faults(node, |faults| faults.reach = Reach::Connected);
-                    fault(format!("{node} has the store again"));
+                if random.chance(600) {
+                    let trouble = random.below(3);
+                    lose_store(world, node, trouble, random.up_to(Duration::from_secs(20))).await;
                     continue;
                 }
                 world.facts().note("world", What::Fault(format!("{node} dies")));
@@ -56,4 +52,26 @@ impl Workload for Everyday {
             }
         })
     }
+}
+
+/// A node reaches the store no more, hears nothing of it, or can read it and not write to it.
+async fn lose_store(world: &World, node: NodeId, trouble: u64, more: Duration) {
+    let fault = |what: &str| {
+        world.facts().note("world", What::Fault(format!("{node} {what}")));
+    };
+    fault(
+        ["is cut off from the store", "hears nothing of the store", "can write nothing"]
+            [usize::try_from(trouble % 3).unwrap_or(0)],
+    );
+    world.store_faults(node, |faults| match trouble {
+        0 => faults.reach = Reach::CutOff,
+        1 => faults.reach = Reach::RepliesLost,
+        _ => faults.conflict = Probability::ALWAYS,
+    });
+    world.rest(Duration::from_secs(12) + more).await;
+    world.store_faults(node, |faults| {
+        faults.reach = Reach::Connected;
+        faults.conflict = CONFLICTS;
+    });
+    fault("has the store again");
 }
