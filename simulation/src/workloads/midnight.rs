@@ -1,12 +1,17 @@
 //! Days go by in an instant: what is done once a day is done, and what was let go yesterday is swept,
 //! while all else goes on.
 //!
+//! After each jump every account's views are due to be written down, as after much change.
+//!
 //! Every clock jumps by half a day and somewhat, and the next jump comes a while later: no
 //! operation that is under way lives through two of them.
 
 use std::{sync::Arc, time::Duration};
 
+use cluster::work::{self, Kind};
 use env::BoxFuture;
+use kv::Transaction;
+use mail::AccountId;
 
 use crate::{Share, What, Workload, World};
 
@@ -41,7 +46,19 @@ impl Workload for Midnight {
                 }
                 world.facts().note("world", What::Note("half a day passes".to_owned()));
                 world.pass(JUMP);
+                for account in world.accounts() {
+                    ask_for_checkpoints(world, account.id).await;
+                }
             }
         })
     }
+}
+
+/// As a node asks for them once a log has grown long.
+async fn ask_for_checkpoints(world: &World, account: AccountId) {
+    let (zone, now) = (&account.0.to_string(), world.env().wall());
+    let ask = |tx: Transaction| async move {
+        work::enqueue_into_empty(&tx, Kind::ViewCheckpoint, zone, now, b"", &[]).await
+    };
+    world.db().run(ask).await.expect("nobody disturbs the world's own handle");
 }
