@@ -11,7 +11,10 @@
 
 use std::collections::BTreeMap;
 
-use env::Timestamp;
+use env::{
+    Timestamp,
+    probe::{self, Planted},
+};
 use kv::{RangeQuery, Subspace, Transaction, tuple::pack};
 use mail::StoreError;
 use prost::Message;
@@ -94,6 +97,9 @@ pub async fn change(
         Some(value) => record.values.insert(name.to_owned(), value.to_owned()),
         None => record.values.remove(name),
     };
+    if probe::planted(Planted::DropUnknownSettings) {
+        record.values.retain(|held, _| held == name || held.starts_with("limits."));
+    }
     record.version += 1;
     let change = Change {
         version: record.version,

@@ -43,10 +43,12 @@ pub enum Kind {
     OperationSweep = 4,
     /// Views that would take long to build; the zone is the account.
     ViewCheckpoint = 5,
+    /// Nothing: what a simulation's own workers do. No node has it, and no list of kinds.
+    Rehearsal = 6,
 }
 
 impl Kind {
-    /// Every kind.
+    /// Every kind of work that nodes do.
     pub const ALL: [Self; 5] = [
         Self::Outbound,
         Self::BlobSweep,
@@ -63,6 +65,7 @@ impl Kind {
             Self::LogTrim => "log-trim",
             Self::OperationSweep => "operation-sweep",
             Self::ViewCheckpoint => "view-checkpoint",
+            Self::Rehearsal => "rehearsal",
         }
     }
 }

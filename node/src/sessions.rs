@@ -14,7 +14,10 @@ use std::{
     },
 };
 
-use env::{Env, Timestamp};
+use env::{
+    Env, Timestamp,
+    probe::{self, Planted},
+};
 use mail::AccountId;
 use tokio::sync::{Notify, watch};
 
@@ -87,7 +90,8 @@ impl Sessions {
             return Err(RefusedReason::NodeLimit);
         }
         let here = by_address.get(&address).copied().unwrap_or(0);
-        if here >= per_address_max {
+        if here >= per_address_max && !probe::planted(Planted::AdmitEverybody) {
+            env::sometimes!("an address had too many connections");
             return Err(RefusedReason::AddressLimit);
         }
         loop {

@@ -30,7 +30,10 @@ mod tests;
 use std::{io, sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes};
-use env::Monotonic;
+use env::{
+    Monotonic,
+    probe::{self, Planted},
+};
 use smtp::{Call, Config, EarlyTalkers, Mechanism, Output, Refusal, Reply, Role, Session};
 
 use crate::{
@@ -211,6 +214,9 @@ impl Connection {
     }
 
     fn feed(&mut self) {
+        if probe::planted(Planted::TrustPeers) {
+            assert!(self.unread.contains(&b'\n'), "a line ends where it arrives");
+        }
         let taken = self.session.handle_input(self.now(), &self.unread);
         self.unread.advance(taken);
     }

@@ -2,17 +2,25 @@
 
 mod appended;
 mod calm;
+mod fsck;
 mod modseq;
+mod p1;
+mod p10;
 mod p2;
 mod p3_idle;
 mod p3_resync;
+mod p4;
+mod p5;
+mod p6;
+mod p7;
 mod p8;
+mod p9;
 
 use std::sync::Arc;
 
 use crate::Check;
 
-/// Every check.
+/// Every check. The last ones let days pass.
 pub fn all() -> Vec<Arc<dyn Check>> {
     vec![
         // Clients come back for it and note what they see, which the others look at.
@@ -22,5 +30,13 @@ pub fn all() -> Vec<Arc<dyn Check>> {
         Arc::new(modseq::ModSeqs),
         Arc::new(p2::Uids),
         Arc::new(p8::Privacy),
+        Arc::new(p1::Acknowledged),
+        Arc::new(p4::Counters),
+        Arc::new(p6::Claims),
+        Arc::new(p7::TakenOver),
+        Arc::new(p9::Bounds),
+        Arc::new(p10::SideBySide),
+        Arc::new(fsck::Fsck),
+        Arc::new(p5::Bytes),
     ]
 }

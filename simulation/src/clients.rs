@@ -1,5 +1,6 @@
-//! Clients that workloads and checks share.
+//! Clients of a world's nodes, which workloads and checks share: what of each protocol they need.
 
 pub mod imap;
 pub mod offline;
+pub mod smtp;
 pub mod visitor;

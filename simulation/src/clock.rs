@@ -72,6 +72,10 @@ impl HostClock {
             .saturating_add(Duration::from_nanos(2))
     }
 
+    pub(crate) fn jump(&mut self, jump_ms: i64) {
+        self.jumped_ms = self.jumped_ms.saturating_add(jump_ms);
+    }
+
     pub(crate) fn skew(&mut self, now: Monotonic, drift_ppm: i32, jump_ms: i64) {
         self.host = self.monotonic(now).since_start();
         self.world = now.since_start();

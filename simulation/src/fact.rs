@@ -213,6 +213,31 @@ pub enum What {
         /// What the remote server did.
         did: RemoteDid,
     },
+    /// A worker has begun with an item of claimed work, or come to its end.
+    Work {
+        /// The item.
+        item: u64,
+        /// The zone that it lies in.
+        zone: String,
+        /// The epoch that has claimed the zone.
+        epoch: u64,
+        /// How far it is.
+        step: WorkStep,
+    },
+    /// A worker does nothing more under this epoch, from now on.
+    WorkerGone {
+        /// Its epoch.
+        epoch: u64,
+    },
+    /// A hostile client found out what a node lets it do.
+    Bound {
+        /// What was tried.
+        what: &'static str,
+        /// How much of it the node let happen.
+        reached: u64,
+        /// How much it may let happen.
+        most: u64,
+    },
     /// Something happened to a node.
     Node(NodeEvent),
     /// A fault began or ended.
@@ -221,6 +246,19 @@ pub enum What {
     Observed(Observation),
     /// Something worth reading in a trace that no check looks at.
     Note(String),
+}
+
+/// How far a worker is with an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkStep {
+    /// It was put down to be done.
+    Queued,
+    /// It acts.
+    Begun,
+    /// The transaction that completes it has committed.
+    Done,
+    /// It is left for another try.
+    Failed,
 }
 
 /// What a remote server did with a message.

@@ -118,6 +118,11 @@ impl Host {
         self.cell.lock().clock.skew(now, drift_ppm, jump_ms);
     }
 
+    /// Makes its wall clock jump, whatever its drift.
+    pub(crate) fn jump(&self, jump_ms: i64) {
+        self.cell.lock().clock.jump(jump_ms);
+    }
+
     /// How often its tasks have been polled.
     pub fn polls(&self) -> u64 {
         self.cell.polls.load(Relaxed)

@@ -54,7 +54,7 @@ use env::{Env, Monotonic};
 pub use check::{Check, Property, Violation};
 pub use clock::{DRIFT_PPM_MAX, EPOCH};
 pub use executor::{Panicked, Schedule};
-pub use fact::{Fact, Facts, NodeEvent, RemoteDid, What};
+pub use fact::{Fact, Facts, NodeEvent, RemoteDid, What, WorkStep};
 pub use host::Host;
 pub use hunt::{Caught, hunt};
 pub use network::{Latency, Loss, NetworkHandle};

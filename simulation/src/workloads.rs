@@ -1,12 +1,25 @@
 //! The workloads: one file for each.
 
+mod administrators;
+mod delivery;
 mod doubt;
+mod everyday;
 mod flags;
+mod hostile;
 mod idlers;
 mod intruder;
 mod mailboxes;
+mod midnight;
 mod moves;
+mod newer;
 mod offline;
+mod quota;
+mod rehearsal;
+mod tidy;
+
+pub use delivery::KEEPERS;
+pub use newer::{FUTURE_KIND, FUTURE_SETTING, FUTURE_ZONE, Marked, marked};
+pub use rehearsal::{Effect, effects};
 
 use crate::Share;
 
@@ -19,4 +32,13 @@ pub const ALL: &[Share] = &[
     mailboxes::SHARE,
     moves::SHARE,
     offline::SHARE,
+    delivery::SHARE,
+    quota::SHARE,
+    tidy::SHARE,
+    administrators::SHARE,
+    rehearsal::SHARE,
+    midnight::SHARE,
+    hostile::SHARE,
+    newer::SHARE,
+    everyday::SHARE,
 ];

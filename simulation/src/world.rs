@@ -300,6 +300,22 @@ impl World {
         &self.shared.accounts
     }
 
+    /// Makes a further account, for one workload's own purpose; 0 bytes of quota are no limit.
+    pub async fn add_account(&self, local: &str, quota_bytes: u64) -> Account {
+        accounts::add(&self.db(), &self.env(), local, quota_bytes).await
+    }
+
+    /// Lets every wall clock go ahead at once, and the store's versions with them, as if so much
+    /// time had passed in which nothing happened.
+    pub fn pass(&self, time: Duration) {
+        let jump_ms = i64::try_from(time.as_millis()).expect("a few days");
+        let nodes = self.shared.nodes.iter().map(|slot| slot.host.clone());
+        for host in nodes.chain(self.clients()).chain([self.shared.own.clone()]) {
+            host.jump(jump_ms);
+        }
+        self.leap_versions(u64::try_from(time.as_micros()).expect("a few days"));
+    }
+
     /// A client's machine; made where there is none of this name yet.
     pub fn client_host(&self, name: &str) -> Host {
         let mut clients = self.shared.clients.lock().expect("no code panics while it holds them");

@@ -195,13 +195,14 @@ pub async fn register(
     tx.set(&next_key(), &epoch.0.to_le_bytes());
     let mut name = read_name(tx, &record.name).await?.unwrap_or_default();
     if name.epoch != 0 {
+        env::sometimes!("a node registered under the name of its last life");
         end(tx, Epoch(name.epoch), End::Superseded, record.since_ms).await?;
         name = read_name(tx, &record.name).await?.unwrap_or_default();
     }
     name.epoch = epoch.0;
     name.release.clone_from(&record.release);
     name.instance.clone_from(&record.instance);
-    tx.set(&name_key(&record.name), &name.encode_to_vec());
+    write_name(tx, &record.name, &name).await?;
     tx.set(&epoch_key(epoch), &record.encode_to_vec());
     tx.set(&beat_key(epoch), &first.encode_to_vec());
     Ok(epoch)
@@ -319,7 +320,7 @@ pub async fn end(
         && name.epoch == epoch.0
     {
         let name = NameRecord { end: why as i32, ended_ms: now_ms, ..name };
-        tx.set(&name_key(&record.name), &name.encode_to_vec());
+        write_name(tx, &record.name, &name).await?;
     }
     Ok(Ended::Now)
 }
@@ -332,6 +333,14 @@ pub(crate) fn forget_ended(tx: &Transaction, epoch: Epoch) {
 async fn read_name(tx: &Transaction, name: &str) -> Result<Option<NameRecord>, StoreError> {
     let value = tx.get(&name_key(name)).await?;
     value.map(|value| decode("node name", &value)).transpose()
+}
+
+/// Writes a name's record, and keeps what this release does not know of it.
+async fn write_name(tx: &Transaction, name: &str, record: &NameRecord) -> Result<(), StoreError> {
+    let key = name_key(name);
+    let before = tx.get(&key).await?.unwrap_or_default();
+    tx.set(&key, &mail::keys::encode_over(record, &before));
+    Ok(())
 }
 
 /// What is known of one name.
@@ -368,7 +377,7 @@ pub async fn wish(tx: &Transaction, name: &NodeName, wish: Wish) -> Result<Wishe
     let Some(held) = read_name(tx, name.as_str()).await? else { return Ok(Wished::Unknown) };
     let epoch = Epoch(held.epoch);
     let record = NameRecord { drain: wish == Wish::Drain, ..held };
-    tx.set(&name_key(name.as_str()), &record.encode_to_vec());
+    write_name(tx, name.as_str(), &record).await?;
     if tx.get(&epoch_key(epoch)).await?.is_some() {
         ring(tx, epoch);
     }

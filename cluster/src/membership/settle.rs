@@ -3,6 +3,7 @@
 //! In bounded transactions, each harmless where others do the same at once. The epoch's mark goes
 //! last, so whoever finds it goes on where somebody stopped.
 
+use env::probe::{self, Planted};
 use kv::Database;
 use mail::{
     StoreError,
@@ -10,18 +11,21 @@ use mail::{
 };
 
 use super::registry;
-use crate::{Epoch, limits, work};
+use crate::{
+    Epoch, limits,
+    work::{self, Kind},
+};
 
-/// Settles what an ended epoch held. `now_ms` is when the work that it had claimed comes due
-/// again: at once.
+/// Settles what an ended epoch held. The work that it had claimed is due again as it was: the clock
+/// of whoever settles has no say, for where that is fast nobody else would look for an hour.
 ///
 /// # Errors
 /// [`StoreError`]; what is left is settled by the next call.
-pub(super) async fn settle(db: &Database, epoch: Epoch, now_ms: i64) -> Result<u64, StoreError> {
+pub(super) async fn settle(db: &Database, epoch: Epoch) -> Result<u64, StoreError> {
     let listener = epoch.into();
     let mut returned = 0;
     loop {
-        let some = db.run(move |tx| async move { return_claims(&tx, epoch, now_ms).await }).await?;
+        let some = db.run(move |tx| async move { return_claims(&tx, epoch).await }).await?;
         returned += some as u64;
         if some < limits::CLAIMS_PER_TRANSACTION {
             break;
@@ -45,18 +49,21 @@ pub(super) async fn settle(db: &Database, epoch: Epoch, now_ms: i64) -> Result<u
     Ok(returned)
 }
 
-async fn return_claims(
-    tx: &kv::Transaction,
-    epoch: Epoch,
-    now_ms: i64,
-) -> Result<usize, StoreError> {
+async fn return_claims(tx: &kv::Transaction, epoch: Epoch) -> Result<usize, StoreError> {
+    if probe::planted(Planted::KeepDeadClaims) {
+        return Ok(0);
+    }
     let claims = registry::claims_of(epoch).limit(limits::CLAIMS_PER_TRANSACTION);
     let claims = tx.range(claims).collect().await?;
     for claim in &claims {
         type Claim = (u64, String, u64, u64, String);
         let (_, _, _, kind, zone): Claim = kv::tuple::unpack(&claim.key)
             .map_err(|_| StoreError::damaged("claim", "a key without its zone"))?;
-        work::zone::hand_back(tx, kind, &zone, epoch, now_ms).await?;
+        let passed_over = probe::planted(Planted::PassOverUnknownKinds)
+            && !Kind::ALL.iter().any(|known| *known as u64 == kind);
+        if !passed_over {
+            work::zone::hand_back(tx, kind, &zone, epoch, i64::MIN).await?;
+        }
         tx.clear(&claim.key);
     }
     Ok(claims.len())

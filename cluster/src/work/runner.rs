@@ -18,9 +18,12 @@ use std::{
     time::Duration,
 };
 
-use env::{BoxFuture, Env, Task, Timestamp};
+use env::{
+    BoxFuture, Env, Task, Timestamp,
+    probe::{self, Observation, Planted},
+};
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use kv::{Database, Transaction};
+use kv::{Database, Transaction, Versionstamp};
 use tokio::sync::{Notify, watch};
 
 use super::{
@@ -90,11 +93,25 @@ impl Held {
         item: &Item,
     ) -> Result<Completion, ClusterError> {
         self.fence.check(tx).await?;
-        if !zone::stands(tx, self.kind, &self.zone, item).await? {
+        let stands = zone::stands(tx, self.kind, &self.zone, item).await?;
+        if !stands && !probe::planted(Planted::CompleteAgain) {
+            env::sometimes!("somebody else had completed the item");
             return Ok(Completion::Gone);
         }
         super::remove(tx, self.kind, &self.zone, item.due, &item.id);
         Ok(Completion::Ours)
+    }
+
+    /// Tells a simulation that a transaction which completed an item has committed; none that wrote
+    /// nothing did.
+    pub fn completed(&self, commit: Option<Versionstamp>) {
+        if let Some(stamp) = commit {
+            probe::observe(|| Observation::CompletedClaim {
+                epoch: self.fence.epoch().0,
+                kind: self.kind.as_str(),
+                version: stamp.version(),
+            });
+        }
     }
 
     /// Puts an item off.
@@ -426,6 +443,10 @@ impl Turn {
         if !self.goes_on() || shared.env.monotonic() >= end {
             return;
         }
+        probe::observe(|| Observation::ActedOnClaim {
+            epoch: self.held.fence.epoch().0,
+            kind: self.held.kind.as_str(),
+        });
         let worked = shared.worker.work(&self.held, &item).await;
         let failed = worked.is_err();
         if let Err(reason) = &worked {
@@ -457,7 +478,7 @@ impl Turn {
             Ok(Done::Completed) => return Ok(()),
             Ok(Done::Finished) => {
                 let complete = |tx| async move { held.complete(&tx, item).await };
-                shared.db.run(complete).await?;
+                held.completed(shared.db.run_versioned(complete).await?.versionstamp);
                 return Ok(());
             }
             Ok(Done::Again { due, payload }) => (due, payload, None),
@@ -471,10 +492,9 @@ impl Turn {
             }
         };
         let (payload, failures) = (&payload[..], failures.as_ref());
-        shared
-            .db
-            .run(|tx| async move { held.put_off(&tx, item, due, payload, failures).await })
-            .await
+        let put_off = |tx| async move { held.put_off(&tx, item, due, payload, failures).await };
+        held.completed(shared.db.run_versioned(put_off).await?.versionstamp);
+        Ok(())
     }
 
     /// Lets the zone go, however long the store does not let us, as long as it is ours.

@@ -121,6 +121,7 @@ pub async fn claim(
     match state(tx, kind, zone).await? {
         Some(ZoneState::Waiting { due_ms }) if due_ms <= now.unix_ms() => {
             let by = fence.epoch();
+            env::sometimes!("claimed a zone");
             tx.clear(&pointer_key(kind as u64, due_ms, zone));
             tx.set(&zone_key(kind as u64, zone), &ZoneState::Claimed { due_ms, by }.encode());
             tx.set(&registry::claim_key(by, kind as u64, zone), &[]);
@@ -165,6 +166,7 @@ pub(crate) async fn hand_back(
     }
     match first_due(tx, kind, zone).await? {
         Some(first_ms) => {
+            env::sometimes!("let go of a zone that has more to do");
             let due_ms = first_ms.max(now_ms);
             tx.set(&zone_key(kind, zone), &ZoneState::Waiting { due_ms }.encode());
             tx.set(&pointer_key(kind, due_ms, zone), &[]);

@@ -262,7 +262,7 @@ async fn change(
             let id = find(&tx, address).await?;
             let mut record = mail::account_record(&tx, id).await?;
             change(&mut record);
-            mail::set_account_record(&tx, id, &record);
+            mail::set_account_record(&tx, id, &record).await?;
             Ok(AccountInfo::new(id, record))
         })
         .await
@@ -427,8 +427,7 @@ mod tests {
         admin
             .run(async |tx, _| {
                 let half = Account { deleting: true, ..record.clone() };
-                mail::set_account_record(&tx, AccountId(made.id), &half);
-                Ok(())
+                Ok(mail::set_account_record(&tx, AccountId(made.id), &half).await?)
             })
             .await
             .unwrap();

@@ -6,6 +6,7 @@ use std::{
 };
 
 use blob::BlobId;
+use env::probe::{self, Planted};
 use kv::{AsKvError, Committed, Prefetch, Transaction};
 use mail::{
     AccountId, AccountUnit, Appended, Interested, KeywordSet, MailboxId, ModSeq, NewEmail,
@@ -183,6 +184,7 @@ async fn transact(
         let about = to_report(request, &appends);
         if let OnFailure::Report(Some(_)) = &request.on_failure
             && !about.is_empty()
+            && !probe::planted(Planted::DropReport)
             && somebody_is_served(request, &appends)
         {
             match report {
@@ -269,6 +271,7 @@ impl Writing<'_> {
     /// Delivers or enqueues a report. Where it cannot be delivered there is nobody left to tell:
     /// a report about a report is never sent (RFC 5321 §6.1).
     async fn send_report(&mut self, report: &Report) -> Result<(), Abort> {
+        env::sometimes!("reported a failed recipient to the sender");
         let (accounts, remote) = match directory::resolve(self.tx, &report.to).await {
             Ok(expansion) => (expansion.accounts, expansion.remote),
             Err(ResolveError::NotLocal(_)) => {

@@ -27,25 +27,29 @@ pub(super) async fn make(db: &Database, env: &Env, count: u8) -> Vec<Account> {
     mail::schema::open(db).await.expect("a new store has no other schema");
     let admin = Admin { db: db.clone(), env: env.clone() };
     domains::add(&admin, DOMAIN).await.expect("nobody has added it yet");
-    let credential = Credential { argon2: cheap_hash(), scram_sha256: None };
     let mut made = Vec::new();
     for number in 1..=count {
-        let address = format!("user-{number}@{DOMAIN}");
-        let new = &NewAccount {
-            address: Address::parse(&address).expect("it is an address"),
-            description: String::new(),
-            quota_bytes: 0,
-            credential: credential.clone(),
-        };
-        let now = env.wall();
-        let operations = &std::array::from_fn(|_| OperationId::random(env));
-        let id = db
-            .run(async |tx| mail::create_account(&tx, new, now, operations).await)
-            .await
-            .expect("nobody disturbs it");
-        made.push(Account { id, address });
+        made.push(add(db, env, &format!("user-{number}"), 0).await);
     }
     made
+}
+
+/// Makes an account of the domain.
+pub(super) async fn add(db: &Database, env: &Env, local: &str, quota_bytes: u64) -> Account {
+    let address = format!("{local}@{DOMAIN}");
+    let new = &NewAccount {
+        address: Address::parse(&address).expect("it is an address"),
+        description: String::new(),
+        quota_bytes,
+        credential: Credential { argon2: cheap_hash(), scram_sha256: None },
+    };
+    let now = env.wall();
+    let operations = &std::array::from_fn(|_| OperationId::random(env));
+    let id = db
+        .run(async |tx| mail::create_account(&tx, new, now, operations).await)
+        .await
+        .expect("nobody disturbs it");
+    Account { id, address }
 }
 
 fn cheap_hash() -> String {

@@ -33,9 +33,24 @@ pub(crate) struct Machine {
 
 impl World<'_> {
     pub(crate) fn machine(&self) -> Machine {
+        let env = self.simulation.machine(self.address().into());
+        self.with_env(env)
+    }
+
+    /// A machine whose wall clock is ahead of the others' by so much.
+    pub(crate) fn fast_machine(&self, ahead: Duration) -> Machine {
+        let host = self.simulation.host("fast", self.address().into());
+        host.skew(0, i64::try_from(ahead.as_millis()).expect("hours at most"));
+        self.with_env(host.env())
+    }
+
+    fn address(&self) -> Ipv4Addr {
         let number = self.machines.get() + 1;
         self.machines.set(number);
-        let env = self.simulation.machine(Ipv4Addr::new(192, 0, 2, number).into());
+        Ipv4Addr::new(192, 0, 2, number)
+    }
+
+    fn with_env(&self, env: Env) -> Machine {
         let db = self.db.handle_with_faults(env.clone(), Faults::default());
         Machine { faults: db.faults(), env, db }
     }

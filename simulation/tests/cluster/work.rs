@@ -180,6 +180,39 @@ fn a_dead_nodes_zones_are_taken_over_within_the_time_to_live_and_a_scan() {
     });
 }
 
+#[test]
+fn a_fast_clock_does_not_keep_a_dead_nodes_work_from_the_others() {
+    for seed in 0..6 {
+        play(seed, |world| {
+            let (here, there, env) = (world.machine(), world.machine(), world.env.clone());
+            let fast = world.fast_machine(Duration::from_hours(2));
+            let db = world.db.clone();
+            async move {
+                // Has no worker, and gives back what others had claimed as well as anybody.
+                let _settles = fast.join("fast").await;
+                let one = here.join("one").await;
+                let two = there.join("two").await;
+                enqueue(&db, "a.example", env.wall(), b"1").await;
+                let long = counting(&there, &two, Duration::from_hours(1));
+                env.sleep(Duration::from_secs(2)).await;
+                let claimed =
+                    db.run(|tx| async move { zone::state(&tx, KIND, "a.example").await }).await;
+                assert!(
+                    matches!(claimed, Ok(Some(zone::ZoneState::Claimed { .. }))),
+                    "{claimed:?}"
+                );
+                let runner = counting(&here, &one, Duration::from_millis(1));
+                drop((long, two));
+                let died = env.monotonic();
+                finished(&env, &db).await;
+                let took = env.monotonic() - died;
+                assert!(took < Duration::from_secs(9), "seed {seed}: {took:?}");
+                runner.stop().await;
+            }
+        });
+    }
+}
+
 /// Fails until it has been tried so often, and notes when.
 struct Stubborn {
     env: Env,

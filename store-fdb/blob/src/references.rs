@@ -16,7 +16,10 @@
 //! The mark outlives the bytes, so that a node whose clock is wrong by hours still meets it.
 
 use bytes::Bytes;
-use env::Timestamp;
+use env::{
+    Timestamp,
+    probe::{self, Planted},
+};
 use kv::{
     AsKvError, AtomicOp, KeyValue, Prefetch, RangeQuery, Subspace, Transaction,
     tuple::{self, pack, unpack},
@@ -86,6 +89,9 @@ pub fn share(tx: &Transaction, blob: BlobId, owner: &Owner) {
 /// Drops a reference; the blob is looked at after its grace time.
 pub fn remove(tx: &Transaction, blob: BlobId, owner: &Owner, now: Timestamp) {
     tx.clear(&key(blob, owner));
+    if probe::planted(Planted::ForgetDueBlob) {
+        return;
+    }
     let due = now.unix_ms().saturating_add(limits::GRACE_MS);
     tx.set(&due_key(due, &blob), &[]);
     let newest = u64::try_from(due).unwrap_or(0).to_le_bytes();

@@ -28,11 +28,15 @@ pub enum Observation {
         epoch: u64,
         /// What kind of work.
         kind: &'static str,
+        /// The version at which it committed.
+        version: u64,
     },
     /// An epoch was ended in a transaction that has committed.
     EpochEnded {
         /// Which.
         epoch: u64,
+        /// The version at which it committed.
+        version: u64,
     },
 }
 
@@ -61,7 +65,7 @@ planted! {
     DropInterestRead,
     /// An operation that may have committed unseen is done again.
     ForgetOperationId,
-    /// A blob is removed though its mark did not commit.
+    /// A blob that is due is removed without a look at who needs it.
     SweepWithoutMark,
     /// After a commit nobody is rung for, here or elsewhere, and inboxes are read in vain.
     LoseWakeups,
@@ -77,6 +81,30 @@ planted! {
     ReadWithoutAccount,
     /// Whoever has proved to be somebody may act as anybody.
     SkipAuthorization,
+    /// A message is acknowledged whose transaction failed.
+    AcceptUnstored,
+    /// The sender of a message that reaches some and not others is not told.
+    DropReport,
+    /// Counters are read and written instead of added to, without a conflict.
+    CountBySnapshot,
+    /// A quota does not count what the same transaction has added.
+    ForgetUsage,
+    /// A node acts on its claims whether or not its heartbeats arrive.
+    TrustForever,
+    /// What a dead node has claimed is not given back.
+    KeepDeadClaims,
+    /// Work is completed without a look at whether it was completed before.
+    CompleteAgain,
+    /// A blob that is let go is not put down to be looked at.
+    ForgetDueBlob,
+    /// A client may open as many connections as it likes.
+    AdmitEverybody,
+    /// A peer is trusted to end its lines.
+    TrustPeers,
+    /// Claims of a kind that this release does not know are not given back.
+    PassOverUnknownKinds,
+    /// A change of settings drops those that this release does not know.
+    DropUnknownSettings,
 }
 
 /// Names a point that a batch of seeds has to have reached.
@@ -206,10 +234,10 @@ mod tests {
         let watched = watch(Some(Planted::SkipEpochCheck), sink);
         crate::sometimes!("somebody looks");
         crate::sometimes!("somebody looks");
-        observe(|| Observation::EpochEnded { epoch: 7 });
+        observe(|| Observation::EpochEnded { epoch: 7, version: 9 });
         assert!(planted(Planted::SkipEpochCheck) && !planted(Planted::SweepWithoutMark));
         assert_eq!(Vec::from_iter(watched.reached()), [("somebody looks", 2)]);
-        assert_eq!(*seen.borrow(), [Observation::EpochEnded { epoch: 7 }]);
+        assert_eq!(*seen.borrow(), [Observation::EpochEnded { epoch: 7, version: 9 }]);
         drop(watched);
         assert!(!planted(Planted::SkipEpochCheck));
     }

@@ -175,9 +175,19 @@ pub async fn account_record(tx: &Transaction, id: AccountId) -> Result<Account, 
     keys::decode("account", &value)
 }
 
-/// Rewrites an account's record.
-pub fn set_account_record(tx: &Transaction, id: AccountId, record: &Account) {
-    tx.set(&keys::account::key(id), &record.encode_to_vec());
+/// Rewrites an account's record, and keeps what this release does not know of it.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn set_account_record(
+    tx: &Transaction,
+    id: AccountId,
+    record: &Account,
+) -> Result<(), StoreError> {
+    let key = keys::account::key(id);
+    let before = tx.get(&key).await?.unwrap_or_default();
+    tx.set(&key, &keys::encode_over(record, &before));
+    Ok(())
 }
 
 /// Reads what proves the owner.

@@ -1,7 +1,8 @@
 //! The keys and records of the mail store, one file a family.
 //!
 //! Every key is a FoundationDB tuple that begins with its [`kv::Subspace`] number, so `fdbcli`
-//! reads it. Every value is a protobuf message: a field that this version does not know survives
+//! reads it. Every value is a protobuf message. In the records of accounts, mailboxes and nodes' names
+//! a field that this version does not know survives a rewrite ([`encode_over`]); elsewhere it does
 //! where a record is rewritten whole only by the version that owns the field (design P10).
 
 pub mod account;
@@ -26,6 +27,22 @@ pub(crate) fn decode<M: prost::Message + Default>(
     M::decode(value).map_err(|error| StoreError::damaged(family, error))
 }
 
+/// Encodes a record that is written over `before`, which a newer release may have written: top-level
+/// fields that this one does not know are kept.
+pub fn encode_over<M: prost::Message + Default>(record: &M, before: &[u8]) -> Vec<u8> {
+    let mut bytes = record.encode_to_vec();
+    let mut fields = crate::record::Fields::new(before);
+    // What cannot be taken apart was refused when it was decoded.
+    while let Ok(Some(field)) = fields.next() {
+        // A field by itself is a message; one that is not known leaves nothing of itself. A known one
+        // with its default value does neither, but is never written.
+        if M::decode(field.whole).is_ok_and(|alone| alone.encoded_len() == 0) {
+            bytes.extend_from_slice(field.whole);
+        }
+    }
+    bytes
+}
+
 /// The integer that a packed tuple begins with, and what follows it. Whole tuples are unpacked with
 /// signed integers, which hashes do not fit.
 pub(crate) fn split_integer(packed: &[u8]) -> Option<(u64, &[u8])> {
@@ -48,4 +65,25 @@ pub(crate) fn integers(key: &[u8]) -> impl Iterator<Item = u64> {
         rest = Some(behind);
         Some(integer)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::{account::Account, encode_over};
+
+    #[test]
+    fn what_a_newer_release_wrote_survives_a_rewrite() {
+        let held = Account { name: "a@b".to_owned(), quota_bytes: 7, ..Account::default() };
+        // Field 1000, a number; field 1001, a text.
+        let newer = [&[0xc0, 0x3e, 0x07][..], &[0xca, 0x3e, 0x01, b'x'][..]].concat();
+        let before = [&held.encode_to_vec()[..], &newer].concat();
+        let changed = Account { quota_bytes: 0, description: "d".to_owned(), ..held };
+        let once = encode_over(&changed, &before);
+        assert_eq!(once, [&changed.encode_to_vec()[..], &newer].concat());
+        assert_eq!(encode_over(&changed, &once), once, "again, it is there once");
+        assert_eq!(Account::decode(&once[..]).unwrap(), changed);
+        assert_eq!(encode_over(&changed, &[]), changed.encode_to_vec());
+    }
 }

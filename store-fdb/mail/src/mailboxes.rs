@@ -517,15 +517,12 @@ async fn write_first_header(unit: &AccountUnit, mailbox: MailboxId) -> Result<()
     Ok(())
 }
 
+/// Through the unit, which knows then what it writes over.
 async fn read_record(
-    unit: &AccountUnit,
+    unit: &mut AccountUnit,
     mailbox: MailboxId,
 ) -> Result<Option<MailboxRecord>, StoreError> {
-    let Some(value) = unit.tx.get(&keys::mailbox::key(unit.account, mailbox)).await? else {
-        return Ok(None);
-    };
-    let record: MailboxRecord = keys::decode("mailbox", &value)?;
-    Ok((!record.deleting).then_some(record))
+    Ok(unit.mailbox(mailbox).await?.cloned())
 }
 
 fn canonical_name(parent: Option<MailboxId>, name: &str) -> String {

@@ -69,6 +69,7 @@ impl AccountUnit {
         }
         for key in lookups(self.account, operation, self.now) {
             if let Some(value) = self.tx.get(&key).await? {
+                env::sometimes!("an operation had committed unseen");
                 return Ok(Some(value));
             }
         }
@@ -107,6 +108,9 @@ pub async fn sweep_operations(
     let rows = tx.range(query).collect().await?;
     for row in &rows {
         tx.clear(&row.key);
+    }
+    if !rows.is_empty() {
+        env::sometimes!("swept operation ids");
     }
     Ok(if rows.len() < limit { Remaining::None } else { Remaining::Some })
 }

@@ -132,16 +132,16 @@ fn searched_field(bytes: &[u8]) -> Result<SearchedField<'_>, StoreError> {
 const FAMILY: &str = "email meta";
 
 /// The fields of an encoded message, in place.
-struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     rest: &'a [u8],
 }
 
 /// One field.
-struct Field<'a> {
+pub(crate) struct Field<'a> {
     tag: u32,
     value: Value<'a>,
     /// With its tag and length.
-    whole: &'a [u8],
+    pub(crate) whole: &'a [u8],
 }
 
 enum Value<'a> {
@@ -152,13 +152,13 @@ enum Value<'a> {
 }
 
 impl<'a> Fields<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
     // Inlined, with what follows: a record has some eighty fields, most of them passed over.
     #[inline]
-    fn next(&mut self) -> Result<Option<Field<'a>>, StoreError> {
+    pub(crate) fn next(&mut self) -> Result<Option<Field<'a>>, StoreError> {
         let begin = self.rest;
         if begin.is_empty() {
             return Ok(None);

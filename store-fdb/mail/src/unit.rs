@@ -7,7 +7,11 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-use env::{Timestamp, probe::Planted};
+use bytes::Bytes;
+use env::{
+    Timestamp,
+    probe::{self, Planted},
+};
 use kv::{AtomicOp, Transaction};
 use prost::Message;
 
@@ -44,6 +48,8 @@ struct Touched {
 
 struct LoadedMailbox {
     record: MailboxRecord,
+    /// As it was stored.
+    value: Bytes,
     next_uid: Option<u32>,
 }
 
@@ -141,7 +147,7 @@ impl AccountUnit {
                 let key = keys::mailbox::key(self.account, mailbox);
                 let Some(value) = self.tx.get(&key).await? else { return Ok(None) };
                 let record = keys::decode("mailbox", &value)?;
-                vacant.insert(LoadedMailbox { record, next_uid: None })
+                vacant.insert(LoadedMailbox { record, value, next_uid: None })
             }
         };
         Ok((!loaded.record.deleting).then_some(loaded))
@@ -149,7 +155,9 @@ impl AccountUnit {
 
     /// Writes a mailbox's record, so that later operations of this unit see it.
     pub(crate) fn write_mailbox(&mut self, mailbox: MailboxId, record: &MailboxRecord) {
-        self.tx.set(&keys::mailbox::key(self.account, mailbox), &record.encode_to_vec());
+        let before = self.mailboxes.get(&mailbox).map_or(&[][..], |loaded| &loaded.value);
+        let value = keys::encode_over(record, before);
+        self.tx.set(&keys::mailbox::key(self.account, mailbox), &value);
         if let Some(loaded) = self.mailboxes.get_mut(&mailbox) {
             loaded.record = record.clone();
         }
@@ -217,9 +225,12 @@ impl AccountUnit {
         };
         let used = u64::try_from(usage.bytes).unwrap_or(0);
         if usage.quota_bytes != 0 && used.saturating_add(size) > usage.quota_bytes {
+            env::sometimes!("a mailbox was full");
             return Ok(Err((used, usage.quota_bytes)));
         }
-        usage.bytes = usage.bytes.saturating_add_unsigned(size);
+        if !probe::planted(Planted::ForgetUsage) {
+            usage.bytes = usage.bytes.saturating_add_unsigned(size);
+        }
         Ok(Ok(()))
     }
 
@@ -271,6 +282,14 @@ impl AccountUnit {
         }
         log.flush();
         let wrote = log.order > 0;
+        if probe::planted(Planted::CountBySnapshot) {
+            let key = keys::counter::account_key(self.account);
+            let held = AccountCounts::decode(self.tx.get_snapshot(&key).await?.as_deref())?;
+            let bytes = held.bytes + account_delta.bytes;
+            let emails = held.emails + account_delta.emails;
+            self.tx.set(&key, &AccountCounts { bytes, emails }.operand());
+            account_delta = AccountCounts::default();
+        }
         self.write_counters(account_delta, &mailbox_deltas);
         if wrote { interest::tell(&self.tx, self.account).await } else { Ok(Interested::default()) }
     }

@@ -100,10 +100,12 @@ async fn record(
                 let since = since.map_or(now.unix_ms(), |since| references::time_of(&since));
                 let at = since.saturating_add(ADOPT_WITHIN_MS);
                 tx.set(&references::step_key(at, name), &Step::Forget.to_bytes());
+                env::sometimes!("removed a blob that nobody needs");
                 removed += 1;
             }
             Step::Forget => {
                 tx.clear(&dying_key);
+                env::sometimes!("forgot the mark of a removed blob");
                 forgotten += 1;
             }
         }

@@ -194,6 +194,7 @@ pub(crate) async fn mark_orphans(
                     if is_orphan(&tx, name, now).await?
                         && references::mark_dying(&tx, name, now).await?
                     {
+                        env::sometimes!("a scan found a blob that nobody ever needed");
                         marked += 1;
                     }
                 }

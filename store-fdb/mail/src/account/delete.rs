@@ -65,7 +65,7 @@ async fn mark(tx: &Transaction, account: AccountId) -> Result<bool, StoreError> 
     }
     tx.clear(&keys::account::credential_key(account));
     record = Account { login_disabled: true, deleting: true, ..record };
-    super::set_account_record(tx, account, &record);
+    super::set_account_record(tx, account, &record).await?;
     Ok(true)
 }
 

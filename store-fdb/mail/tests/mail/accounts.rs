@@ -71,7 +71,7 @@ async fn credentials_and_records_come_back() {
     mail::set_credential(&tx, fixture.account, &credential);
     let mut record = mail::account_record(&tx, fixture.account).await.unwrap();
     record.quota_bytes = 17;
-    mail::set_account_record(&tx, fixture.account, &record);
+    mail::set_account_record(&tx, fixture.account, &record).await.unwrap();
     tx.commit().await.unwrap();
     let tx = fixture.db.begin();
     assert_eq!(mail::credential(&tx, fixture.account).await.unwrap(), Some(credential));

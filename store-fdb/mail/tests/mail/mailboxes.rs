@@ -287,3 +287,26 @@ async fn an_append_and_a_deletion_at_once_do_not_both_commit() {
     fixture.expunge(fixture.inbox().await, ExpungeMode::All, &[target]).await;
     fixture.check().await;
 }
+
+#[tokio::test]
+async fn what_a_newer_release_wrote_survives_a_subscription_and_a_new_name() {
+    let fixture = Fixture::new().await;
+    let mailbox = create(&fixture, &new_mailbox("a", None)).await.unwrap();
+    let key = mail::keys::mailbox::key(fixture.account, mailbox);
+    // Field 1000, a number.
+    let newer = [0xc0, 0x3e, 0x07];
+    let tx = fixture.db.begin();
+    let before = tx.get(&key).await.unwrap().unwrap();
+    tx.set(&key, &[&before[..], &newer].concat());
+    tx.commit().await.unwrap();
+    unit!(fixture, StoreError, |unit| mail::set_subscription(
+        &mut unit,
+        mailbox,
+        Subscription::Subscribed
+    )
+    .await)
+    .unwrap();
+    rename(&fixture, mailbox, None, "b").await.unwrap();
+    let after = fixture.db.begin().get(&key).await.unwrap().unwrap();
+    assert!(after != before && after.ends_with(&newer), "{after:?}");
+}

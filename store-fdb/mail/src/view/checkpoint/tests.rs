@@ -27,7 +27,7 @@ impl World {
         let env = Env::system();
         let db = Database::memory(env.clone());
         let tx = db.begin();
-        set_account_record(&tx, ACCOUNT, &Account::default());
+        set_account_record(&tx, ACCOUNT, &Account::default()).await.unwrap();
         let mut unit = AccountUnit::new(&tx, ACCOUNT, NOW);
         let new = NewMailbox { name: "m".to_owned(), parent: None, role: None, subscribed: false };
         let mailbox = create_mailbox(&mut unit, &new, OperationId::random(&env)).await.unwrap();

@@ -1,0 +1,241 @@
+//! P1: every message acknowledged with 250 is in each recipient's mailbox once, or in the queue, or
+//! its sender got a report; and no message is anywhere twice, whatever its sender was told.
+//!
+//! A message is known by its token, which is its subject. Strict for the recipients whose
+//! mailboxes nobody but the delivery touches, and for those elsewhere; of the others it is told
+//! only that no message reached one twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use blob::BlobId;
+use cluster::work::{self, Kind};
+use env::BoxFuture;
+use kv::{RangeQuery, Transaction};
+use mail::{
+    AccountId, StoreError,
+    directory::{self, Address},
+    keys,
+    keys::directory::Target,
+};
+use node::deliver::outbound::{self, OutboundItem};
+use prost::Message;
+
+use crate::{Check, DOMAIN, Fact, Property, Violation, What, World, workloads::KEEPERS};
+
+/// Bytes of a report or a queued message that are looked at.
+const LOOKED_AT_MAX: usize = 64 * 1024;
+
+pub(super) struct Acknowledged;
+
+/// What a sender knows of one recipient's copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Promise {
+    /// It was acknowledged.
+    Made,
+    /// It was not, or nobody knows.
+    None,
+}
+
+/// Where messages are, by token and recipient.
+#[derive(Default)]
+struct Found {
+    /// Different messages with the token in the recipient's mailboxes: copies that a client made
+    /// are one.
+    held: BTreeMap<(String, String), BTreeSet<Vec<u8>>>,
+    /// Emails with the token.
+    emails: BTreeMap<(String, String), usize>,
+    /// In the queue.
+    queued: BTreeMap<(String, String), usize>,
+    /// Texts of reports.
+    reports: Vec<String>,
+}
+
+impl Check for Acknowledged {
+    fn name(&self) -> &'static str {
+        "acknowledged"
+    }
+
+    fn property(&self) -> Property {
+        Property::P1
+    }
+
+    fn check<'a>(&'a self, world: &'a World) -> BoxFuture<'a, Vec<Violation>> {
+        Box::pin(async {
+            let promises = world.facts().with(promises);
+            let recipients: BTreeSet<_> =
+                promises.keys().map(|(_, recipient)| recipient.clone()).collect();
+            match find(world, &recipients).await {
+                Ok(found) => judge(&promises, &found),
+                Err(error) => vec![Violation::new(Property::World, error)],
+            }
+        })
+    }
+}
+
+fn promises(facts: &[Fact]) -> BTreeMap<(String, String), Promise> {
+    let mut promises = BTreeMap::new();
+    for fact in facts {
+        match &fact.what {
+            What::Sending { token, recipients } => {
+                for recipient in recipients {
+                    promises.entry((token.clone(), recipient.clone())).or_insert(Promise::None);
+                }
+            }
+            What::Accepted { token, recipient, .. } => {
+                promises.insert((token.clone(), recipient.clone()), Promise::Made);
+            }
+            _ => {}
+        }
+    }
+    promises
+}
+
+fn is_keeper(recipient: &str) -> bool {
+    recipient.starts_with(KEEPERS)
+}
+
+fn is_elsewhere(recipient: &str) -> bool {
+    !recipient.ends_with(&format!("@{DOMAIN}"))
+}
+
+fn judge(promises: &BTreeMap<(String, String), Promise>, found: &Found) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    let mut tell = |what: String| violations.push(Violation::new(Property::P1, what));
+    for (copy, promise) in promises {
+        let (token, recipient) = copy;
+        let count = match (is_elsewhere(recipient), is_keeper(recipient)) {
+            (true, _) => found.queued.get(copy).copied().unwrap_or(0),
+            (false, true) => found.emails.get(copy).copied().unwrap_or(0),
+            (false, false) => found.held.get(copy).map_or(0, BTreeSet::len),
+        };
+        if count > 1 {
+            tell(format!("{recipient} has {token} {count} times"));
+        }
+        let is_strict = is_elsewhere(recipient) || is_keeper(recipient);
+        if count == 0 && is_strict && *promise == Promise::Made {
+            if found.reports.iter().any(|text| reports(text, token, recipient)) {
+                env::sometimes!("a sender learned of a failed recipient");
+            } else {
+                tell(format!("{recipient} has no {token}, which was acknowledged"));
+            }
+        }
+    }
+    let of_keepers = found.emails.keys().filter(|(_, recipient)| is_keeper(recipient));
+    for copy in of_keepers.filter(|copy| !promises.contains_key(*copy)) {
+        // A report has a subject of its own.
+        if copy.0.chars().all(|it| it.is_ascii_alphanumeric()) {
+            tell(format!("{} has {}, which nobody sent there", copy.1, copy.0));
+        }
+    }
+    violations
+}
+
+/// Whether a report says that this recipient did not get this message.
+fn reports(text: &str, token: &str, recipient: &str) -> bool {
+    text.contains(&format!("Final-Recipient: rfc822; {recipient}\r\n"))
+        && text.contains(&format!("\r\nSubject: {token}\r\n"))
+        && text.contains("Action: failed")
+}
+
+async fn find(world: &World, recipients: &BTreeSet<String>) -> Result<Found, String> {
+    let mut found = Found::default();
+    for recipient in recipients.iter().filter(|recipient| !is_elsewhere(recipient)) {
+        let Some(account) = account(world, recipient).await? else {
+            return Err(format!("{recipient} is no account"));
+        };
+        mailbox(world, account, recipient, &mut found).await?;
+    }
+    // Reports may reach those to whom nothing else was sent.
+    for extra in [format!("{KEEPERS}reporter@{DOMAIN}")] {
+        if !recipients.contains(&extra)
+            && let Some(account) = account(world, &extra).await?
+        {
+            mailbox(world, account, &extra, &mut found).await?;
+        }
+    }
+    queue(world, &mut found).await?;
+    Ok(found)
+}
+
+async fn account(world: &World, recipient: &str) -> Result<Option<AccountId>, String> {
+    let address = &Address::parse(recipient).map_err(|error| error.to_string())?;
+    let look = |tx: Transaction| async move { directory::record(&tx, address).await };
+    match world.db().run(look).await.map_err(|error| error.to_string())? {
+        Some(Target::Account(id)) => Ok(Some(AccountId(id))),
+        _ => Ok(None),
+    }
+}
+
+async fn mailbox(
+    world: &World,
+    account: AccountId,
+    recipient: &str,
+    found: &mut Found,
+) -> Result<(), String> {
+    let (begin, end) = keys::email::meta_range(account);
+    let query = RangeQuery::new(begin, end);
+    let query = &query;
+    let read = |tx: Transaction| async move { tx.range(query.clone()).collect().await };
+    for row in world.db().run(read).await.map_err(|error: kv::Error| error.to_string())? {
+        let meta = keys::email::EmailMeta::decode(&row.value[..]).map_err(|it| it.to_string())?;
+        let subject = meta.envelope.and_then(|it| it.subject).unwrap_or_default();
+        if subject.starts_with("Your message could not") {
+            found.reports.push(text(world, &meta.blob, meta.size).await?);
+        }
+        let copy = (subject, recipient.to_owned());
+        *found.emails.entry(copy.clone()).or_default() += 1;
+        found.held.entry(copy).or_default().insert(meta.blob);
+    }
+    Ok(())
+}
+
+/// What is queued, and for whom.
+async fn queue(world: &World, found: &mut Found) -> Result<(), String> {
+    let (begin, end) = outbound::submission_range();
+    let submissions = rows(world, begin, end).await?;
+    let mut tokens: BTreeMap<Vec<u8>, String> = BTreeMap::new();
+    for (key, value) in submissions {
+        let Some(id) = outbound::submission_of(&key) else { return Err("a bad key".to_owned()) };
+        let record = outbound::SubmissionRecord::decode(&value[..]).map_err(|it| it.to_string())?;
+        let text = text(world, &record.blob, record.size).await?;
+        if record.sender.is_empty() {
+            found.reports.push(text);
+        } else {
+            tokens.insert(id.to_vec(), subject(&text).to_owned());
+        }
+    }
+    let (begin, end) = work::item_range(Kind::Outbound);
+    for (_, value) in rows(world, begin, end).await? {
+        let item = OutboundItem::decode(&value[..]).map_err(|error| error.to_string())?;
+        let Some(token) = tokens.get(&item.submission) else { continue };
+        for recipient in item.recipients {
+            *found.queued.entry((token.clone(), recipient.address)).or_default() += 1;
+        }
+    }
+    Ok(())
+}
+
+fn subject(text: &str) -> &str {
+    let line = text.lines().find_map(|line| line.strip_prefix("Subject: "));
+    line.unwrap_or_default().trim_end()
+}
+
+async fn rows(
+    world: &World,
+    begin: Vec<u8>,
+    end: Vec<u8>,
+) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String> {
+    let query = &RangeQuery::new(begin, end);
+    let read = |tx: Transaction| async move {
+        Ok::<_, StoreError>(tx.range(query.clone()).collect().await?)
+    };
+    let rows = world.db().run(read).await.map_err(|error| error.to_string())?;
+    Ok(rows.into_iter().map(|row| (row.key.to_vec(), row.value.to_vec())).collect())
+}
+
+async fn text(world: &World, blob: &[u8], size: u64) -> Result<String, String> {
+    let blob = BlobId::from_slice(blob).ok_or("no blob's id")?;
+    let range = 0..size.min(LOOKED_AT_MAX as u64);
+    let bytes = world.blobs().read_to_vec(blob, range, LOOKED_AT_MAX).await;
+    Ok(String::from_utf8_lossy(&bytes.map_err(|error| error.to_string())?).into_owned())
+}
