@@ -2,8 +2,6 @@
 
 mod administrators;
 mod delivery;
-mod doubt;
-mod everyday;
 mod flags;
 mod hostile;
 mod idlers;
@@ -25,7 +23,6 @@ use crate::Share;
 
 /// Every workload that makes a world work.
 pub const ALL: &[Share] = &[
-    doubt::SHARE,
     flags::SHARE,
     idlers::SHARE,
     intruder::SHARE,
@@ -40,5 +37,4 @@ pub const ALL: &[Share] = &[
     midnight::SHARE,
     hostile::SHARE,
     newer::SHARE,
-    everyday::SHARE,
 ];

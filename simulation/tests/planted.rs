@@ -26,7 +26,12 @@ const fn case(
 
 /// Part A: delivery, counters, bytes, work, bounds, releases.
 const CASES: &[Case] = &[
-    case(Planted::AcceptUnstored, Property::P1, &["delivery", "quota", "everyday"], 12),
+    case(
+        Planted::AcceptUnstored,
+        Property::P1,
+        &["delivery", "quota", "store-noise", "store-away"],
+        12,
+    ),
     case(Planted::DropReport, Property::P1, &["quota"], 2),
     case(Planted::CountBySnapshot, Property::P4, &["tidy"], 20),
     case(Planted::ForgetUsage, Property::P4, &["quota"], 8),

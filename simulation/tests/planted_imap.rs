@@ -103,7 +103,7 @@ fn an_operation_that_is_done_again_is_caught() {
     check(&Case {
         planted: Planted::ForgetOperationId,
         property: Property::P1,
-        parts: &["idlers", "doubt"],
+        parts: &["idlers", "store-noise"],
         seeds_max: 10,
     });
 }

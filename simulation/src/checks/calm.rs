@@ -1,12 +1,16 @@
 //! When a world was calm: no fault in force, and none a short while ago.
 //!
-//! A fault's end is a [`What::Fault`] whose words end with [`ENDS`]; every other one is a beginning.
+//! A fault's beginning is a [`What::Fault`] whose words end with [`BEGINS`], its end one with [`ENDS`]. What
+//! befalls a workload's own members of the cluster has neither, and disturbs nobody else.
 
 use std::time::Duration;
 
 use env::Monotonic;
 
 use crate::{Fact, What};
+
+/// How the words of a fault's beginning end.
+const BEGINS: &str = ": begins";
 
 /// How the words of a fault's end end.
 const ENDS: &str = ": ends";
@@ -28,7 +32,7 @@ impl Calm {
         for fact in facts {
             match &fact.what {
                 What::Fault(text) if text.ends_with(ENDS) => in_force = in_force.saturating_sub(1),
-                What::Fault(_) => in_force += 1,
+                What::Fault(text) if text.ends_with(BEGINS) => in_force += 1,
                 What::Node(_) => {}
                 _ => continue,
             }

@@ -167,7 +167,6 @@ impl View {
         let (direction, from, to) = if version <= self.as_of {
             (Direction::Forward, version, self.as_of)
         } else {
-            env::sometimes!("a page is newer than the view that loads it");
             (Direction::Backward, self.as_of, version)
         };
         let mut effects = Vec::new();
@@ -312,7 +311,6 @@ async fn start(
 /// not from the first read, to find expunges too: HIGHESTMODSEQ must not go back, whichever node
 /// tells it (RFC 7162 §3.1.2.1).
 async fn rebuild(db: &Database, account: AccountId, mailbox: MailboxId) -> Result<View, ViewError> {
-    env::sometimes!("a view is built from the states");
     let (record, header, uid_next, horizon) = db
         .run(|tx| async move {
             let record = mailbox_record(&tx, account, mailbox).await?;
