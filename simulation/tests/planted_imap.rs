@@ -103,8 +103,8 @@ fn an_operation_that_is_done_again_is_caught() {
     check(&Case {
         planted: Planted::ForgetOperationId,
         property: Property::P1,
-        parts: &["idlers", "store-noise"],
-        seeds_max: 10,
+        parts: &["delivery", "idlers", "moves", "store-noise"],
+        seeds_max: 20,
     });
 }
 
