@@ -64,17 +64,23 @@ impl Wired {
         }
     }
 
+    async fn call(&self, epoch: Epoch, request: &Request) -> Result<Reply, NotReached> {
+        let request = serde_json::to_vec(request).map_err(not_reached)?;
+        self.reach(epoch, request.into()).await.map_err(not_reached)
+    }
+
     async fn ask(&self, epoch: Epoch, request: &Request) -> Result<Vec<SessionInfo>, NotReached> {
-        let failed = |error: MeshError| NotReached(error.to_string());
-        let damaged = |error: serde_json::Error| NotReached(error.to_string());
-        let request = serde_json::to_vec(request).map_err(damaged)?;
-        let mut reply = self.reach(epoch, request.into()).await.map_err(failed)?;
+        let mut reply = self.call(epoch, request).await?;
         let mut sessions = Vec::new();
-        while let Some(frame) = reply.next().await.map_err(failed)? {
-            sessions.push(serde_json::from_slice(&frame).map_err(damaged)?);
+        while let Some(frame) = reply.next().await.map_err(not_reached)? {
+            sessions.push(serde_json::from_slice(&frame).map_err(not_reached)?);
         }
         Ok(sessions)
     }
+}
+
+fn not_reached(error: impl fmt::Display) -> NotReached {
+    NotReached(error.to_string())
 }
 
 impl Fleet for Wired {
@@ -118,10 +124,7 @@ impl Fleet for Wired {
         match self.here() == Some(epoch) {
             true => self.own.follow_log(epoch, query),
             false => Box::pin(async move {
-                let request = serde_json::to_vec(&Request::FollowLog(query));
-                let request = request.map_err(|error| NotReached(error.to_string()))?;
-                let reply = self.reach(epoch, request.into()).await;
-                let reply = reply.map_err(|error| NotReached(error.to_string()))?;
+                let reply = self.call(epoch, &Request::FollowLog(query)).await?;
                 Ok(LogFeed::Peer(Box::new(reply)))
             }),
         }
