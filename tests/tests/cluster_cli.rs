@@ -155,6 +155,18 @@ impl Nodes {
         std::io::read_to_string(stream).expect("the node answers")
     }
 
+    /// Waits until the node takes clients: the store calls a node up a moment before it listens.
+    fn serves(&self, node: u8) {
+        let deadline = Deadline::usual();
+        loop {
+            let ready = self.ready(node);
+            if ready.starts_with("HTTP/1.1 200") {
+                return;
+            }
+            assert!(!deadline.is_over(), "{ready}");
+        }
+    }
+
     /// Logs in over IMAP at node 1.
     fn imap(&self) -> Wire {
         let wire = Wire::connect(self.base + 993).expect("the node accepts");
@@ -253,7 +265,7 @@ fn a_drained_node_stands_aside_until_it_is_undrained() {
     nodes.reach(1, aside);
     nodes.exits(2, &["undrain", "node-2"], 0);
     nodes.reach(1, ALL_UP);
-    assert!(nodes.ready(2).starts_with("HTTP/1.1 200"));
+    nodes.serves(2);
     // A node drains itself as well, and another one tells that it has.
     nodes.exits(1, &["drain", "node-1"], 0);
     nodes.reach(2, ["node-1 drained", "node-2 up", "node-3 up"]);
