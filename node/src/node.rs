@@ -13,7 +13,7 @@ use std::{
 
 use blob::sweep::{SweepSettings, Sweeper};
 use cluster::{
-    ClusterError, Membership, Standing,
+    ClusterError, Membership,
     membership::registry::{Activity, Wish},
     work::{Lags, Runner},
 };
@@ -158,6 +158,11 @@ impl Node {
                     leave(&env, None, peers).await;
                     withdraw(&config);
                     return Ok(Started::Ended);
+                }
+                // Whoever has the name may have published its address already.
+                Aside::Superseded => {
+                    leave(&env, None, peers).await;
+                    return Err(StartError::Superseded);
                 }
             }
         }
@@ -324,16 +329,12 @@ impl Node {
 
     /// Completes when the node is to end, for whatever reason but a signal.
     pub async fn asked_to_end(&self) -> Ending {
-        let (mut wish, mut standing) =
-            (self.peers.membership.wish(), self.peers.membership.standing());
-        let drain = async { wish.wait_for(|wish| *wish == Wish::Drain).await.is_ok() };
-        let superseded =
-            async { standing.wait_for(|it| *it == Standing::Superseded).await.is_ok() };
+        let mut wish = self.peers.membership.wish();
+        // The senders are ours.
         tokio::select! {
             biased;
-            true = superseded => Ending::Superseded,
-            true = drain => Ending::Drain,
-            else => std::future::pending().await,
+            () = self.peers.superseded() => Ending::Superseded,
+            _ = wish.wait_for(|wish| *wish == Wish::Drain) => Ending::Drain,
         }
     }
 

@@ -115,12 +115,22 @@ impl Peers {
     }
 
     /// Waits while administrators want the node to stand aside.
-    pub(crate) async fn until_wanted(&self) {
+    pub(crate) async fn until_wanted(&self) -> Wanted {
         tracing::warn!("this node is drained: it serves when it is told to (undrain)");
         self.membership.show_activity(Activity::Drained);
-        // The sender goes with the membership, which is ours.
+        // The senders go with the membership, which is ours.
         let mut wish = self.membership.wish();
-        let _wanted = wish.wait_for(|wish| *wish == Wish::Serve).await;
+        tokio::select! {
+            biased;
+            () = self.superseded() => Wanted::Never,
+            _ = wish.wait_for(|wish| *wish == Wish::Serve) => Wanted::Now,
+        }
+    }
+
+    /// Waits until another process has the node's name.
+    pub(crate) async fn superseded(&self) {
+        let mut standing = self.membership.standing();
+        let _superseded = standing.wait_for(|it| *it == Standing::Superseded).await;
     }
 
     /// Takes a share of the work.
@@ -128,6 +138,15 @@ impl Peers {
         self.membership.show_activity(Activity::Serving);
         Runner::start(db, env, &self.membership, RunnerSettings::default(), workers)
     }
+}
+
+/// What becomes of a node that stands aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// It is to serve.
+    Now,
+    /// Another process has its name.
+    Never,
 }
 
 /// The mesh, before the node is registered.

@@ -232,6 +232,8 @@ fn serve_s3(folder: &Path, hangs: &Arc<AtomicBool>) -> String {
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener).expect("it is bound");
             while let Ok((stream, _)) = listener.accept().await {
+                // Without it every answer waits for an acknowledgement that is itself delayed.
+                let _slower = stream.set_nodelay(true);
                 let http = hyper::server::conn::http1::Builder::new();
                 let (service, hangs) = (service.clone(), Arc::clone(&hangs));
                 let answer = service_fn(move |request| {

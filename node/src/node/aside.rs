@@ -14,7 +14,7 @@ use crate::{
     http::{self, HttpParts, Phase, Readiness},
     limits,
     metrics::{Metrics, Protocol},
-    peers::Peers,
+    peers::{Peers, Wanted},
     sessions::Sessions,
     settings::Settings,
     stop::Stop,
@@ -28,6 +28,8 @@ pub(super) enum Aside {
     Wanted,
     /// It is to end.
     Ended,
+    /// Another process has its name.
+    Superseded,
 }
 
 /// Opens the stores, and waits where FoundationDB is away: a node that ended instead would be
@@ -134,7 +136,10 @@ pub(super) async fn stand_aside(
     let ended = tokio::select! {
         biased;
         () = end => Aside::Ended,
-        () = peers.until_wanted() => Aside::Wanted,
+        wanted = peers.until_wanted() => match wanted {
+            Wanted::Now => Aside::Wanted,
+            Wanted::Never => Aside::Superseded,
+        },
     };
     stop.stop();
     // What was asked for is answered, so that whoever undrained the node hears of it.

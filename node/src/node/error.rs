@@ -46,6 +46,9 @@ pub enum StartError {
         /// Cargo's.
         feature: &'static str,
     },
+    /// Another process runs under this node's name; it took it while this one stood aside.
+    #[error("another process has taken this node's name: give each its own (cluster.node)")]
+    Superseded,
     /// FoundationDB holds no message bytes.
     #[error("blobs.engine must be \"s3\" where the store is \"fdb\"")]
     BlobsElsewhere,

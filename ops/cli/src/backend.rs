@@ -129,6 +129,15 @@ impl Backend {
         Ok(Remote::new(&url, token.reveal().to_owned()))
     }
 
+    /// A server that runs, where there is one, for what nodes have in memory; else as
+    /// [`Backend::open`], which can tell who was not asked.
+    pub(crate) fn open_running(args: &TargetArgs) -> Result<Self, CliError> {
+        match Self::server(args) {
+            Ok(remote) if remote.answers() => Ok(Self::Remote(remote)),
+            _ => Self::open(args),
+        }
+    }
+
     fn open_data(data: &Data) -> Result<Self, CliError> {
         let folder = &data.folder;
         let file = |source| CliError::File { path: folder.clone(), source };

@@ -16,7 +16,22 @@ fn with_backend(
     args: &TargetArgs,
     command: impl FnOnce(&Backend, &mut Output) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
-    let backend = Backend::open(args)?;
+    on_backend(Backend::open(args)?, args, command)
+}
+
+/// The same, for what nodes have in memory.
+fn with_running(
+    args: &TargetArgs,
+    command: impl FnOnce(&Backend, &mut Output) -> Result<(), CliError>,
+) -> Result<(), CliError> {
+    on_backend(Backend::open_running(args)?, args, command)
+}
+
+fn on_backend(
+    backend: Backend,
+    args: &TargetArgs,
+    command: impl FnOnce(&Backend, &mut Output) -> Result<(), CliError>,
+) -> Result<(), CliError> {
     let done = command(&backend, &mut Output::new(args));
     let closed = backend.close();
     done.and(closed)

@@ -100,6 +100,12 @@ impl Remote {
         self.answer(Method::GET, &target, None)
     }
 
+    /// Whether a node of ours is there: what is left of one that was killed names a port that
+    /// nobody or somebody else has.
+    pub(crate) fn answers(&self) -> bool {
+        self.get::<serde_json::Value>(&["cluster", "nodes"], &[]).is_ok()
+    }
+
     /// Makes something.
     pub(crate) fn post<T: DeserializeOwned>(
         &self,

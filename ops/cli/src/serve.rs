@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use env::Env;
 use node::{
-    Ending, Node, Started,
+    Ending, Node, StartError, Started,
     config::{Config, PortBase},
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -58,9 +58,11 @@ async fn run(config: Config, mode: Mode, log: &LogControl) -> Result<(), CliErro
     // Before anything is started, so that no signal finds the node without its handler.
     let mut signals = Signals::new()?;
     let listen = config.listen.clone();
-    let node = match Box::pin(Node::start_unless(config, env, signals.end())).await? {
-        Started::Serving(node) => *node,
-        Started::Ended => return Ok(()),
+    let node = match Box::pin(Node::start_unless(config, env, signals.end())).await {
+        Ok(Started::Serving(node)) => *node,
+        Ok(Started::Ended) => return Ok(()),
+        Err(StartError::Superseded) => return Err(CliError::Superseded),
+        Err(error) => return Err(error.into()),
     };
     let output = Output::human();
     let accounts = match mode {

@@ -1,5 +1,6 @@
 //! A whole node on a simulated machine: real drivers, real transactions, virtual time.
 
+mod aside;
 mod client;
 mod workload;
 mod world;

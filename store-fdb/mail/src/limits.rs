@@ -111,6 +111,9 @@ pub const FSCK_CHANGES_PER_STEP: usize = 512;
 /// [`LOG_ENTRY_BYTES_MAX`] each.
 pub const FSCK_VERSIONS_HELD: usize = 32;
 
+/// Blobs that a check asks for at once. Each holds a header, which is at most a window of 512 KiB.
+pub const FSCK_BLOBS_AT_ONCE: usize = 16;
+
 /// Places of emails in mailboxes that a check holds at once to find a UID that two emails have:
 /// 12 bytes each, so 24 MB. An account with more is gone through in several passes.
 pub const FSCK_PLACES_HELD_MAX: usize = 2_000_000;

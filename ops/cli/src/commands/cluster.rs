@@ -1,7 +1,8 @@
 //! `rookery cluster …`
 //!
 //! Everything but sessions is in the store, so where no server has it open, or it is one for many
-//! (FoundationDB), the command looks there itself.
+//! (FoundationDB), the command looks there itself. Sessions are known to nodes alone: a node that
+//! runs on the data folder asks all of them.
 
 mod certificates;
 mod drain;
@@ -15,7 +16,7 @@ use node::admin::{Page, PageQuery};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::{all_pages, with_backend};
+use super::{all_pages, with_backend, with_running};
 use crate::{
     args::{ClusterCommand, Group},
     backend::Backend,
@@ -49,9 +50,9 @@ pub(crate) fn run(group: Group<ClusterCommand>) -> Result<(), CliError> {
             output.done(format_args!("forgot node {node}"), &json!({ "forgotten": node }))
         }),
         ClusterCommand::Sessions { local, account } => {
-            with_backend(target, |backend, output| sessions(backend, output, local, account))
+            with_running(target, |backend, output| sessions(backend, output, local, account))
         }
-        ClusterCommand::KillSession { id } => with_backend(target, |backend, output| {
+        ClusterCommand::KillSession { id } => with_running(target, |backend, output| {
             let ended: cluster::EndedSession = match backend {
                 Backend::Direct(direct) => {
                     direct.run(cluster::end_session(&direct.admin, &Nowhere, &id))?

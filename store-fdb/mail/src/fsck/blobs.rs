@@ -6,7 +6,7 @@
 //! references before it is told: what nothing needs any more may go.
 
 use blob::{
-    BlobError, BlobId, Owner,
+    BlobError, BlobId, BlobReader, Owner,
     audit::{Audit, AuditError, Depth, Finding},
     sweep::{SCAN_INTERVAL, Share},
 };
@@ -20,6 +20,7 @@ use super::{
 use crate::{
     AccountId, StoreError,
     keys::{self, email::EmailMeta},
+    limits,
 };
 
 /// Whose blobs to check.
@@ -41,13 +42,11 @@ pub(super) async fn check(walk: &mut Walk, whose: Whose) -> Result<(), FsckError
         let begin = &from;
         let page =
             walk.step(|tx, rows| async move { page(&tx, whose, begin, rows / 4).await }).await?;
-        for (blob, owner) in page.needed {
-            // Those of one blob follow each other.
-            if last != Some(blob) {
-                check_one(walk, blob, owner).await?;
-                walk.progress.blobs += 1;
-                last = Some(blob);
-            }
+        let mut needed = page.needed;
+        // Those of one blob follow each other.
+        needed.retain(|(blob, _)| last.replace(*blob) != Some(*blob));
+        for few in needed.chunks(limits::FSCK_BLOBS_AT_ONCE) {
+            check_few(walk, few).await?;
         }
         match page.next {
             Some(next) => from = next,
@@ -117,8 +116,23 @@ async fn page(
     Ok(Page { needed: read.rows.iter().filter_map(needed).collect(), next: read.next() })
 }
 
-async fn check_one(walk: &mut Walk, blob: BlobId, owner: Owner) -> Result<(), FsckError> {
-    let checked = match walk.check_blob(blob).await {
+async fn check_few(walk: &mut Walk, few: &[(BlobId, Owner)]) -> Result<(), FsckError> {
+    let blobs: Vec<_> = few.iter().map(|(blob, _)| *blob).collect();
+    let checked = walk.check_blobs(&blobs).await;
+    for ((blob, owner), checked) in few.iter().zip(checked) {
+        conclude(walk, *blob, *owner, checked).await?;
+        walk.progress.blobs += 1;
+    }
+    Ok(())
+}
+
+async fn conclude(
+    walk: &mut Walk,
+    blob: BlobId,
+    owner: Owner,
+    checked: Result<BlobReader, BlobError>,
+) -> Result<(), FsckError> {
+    let checked = match checked {
         Ok(reader) if walk.depth == Depth::Bytes => walk.read_blob(reader).await?,
         checked => checked.map(drop),
     };

@@ -9,6 +9,7 @@ use std::{collections::HashSet, future::Future, time::Duration};
 use blob::{BlobError, BlobId, BlobReader, BlobStore, audit::Depth};
 use bytes::Bytes;
 use env::Env;
+use futures_util::future::join_all;
 use kv::{AsKvError, Database, KeyValue, RangeQuery, RetryPolicy, Transaction};
 use tokio::sync::mpsc;
 
@@ -107,8 +108,18 @@ impl Walk {
 
     /// Begins to check a blob, and rests.
     pub(super) async fn check_blob(&mut self, blob: BlobId) -> Result<BlobReader, BlobError> {
+        let mut checked = self.check_blobs(&[blob]).await;
+        checked.pop().expect("one was asked for")
+    }
+
+    /// Begins to check blobs, at most [`limits::FSCK_BLOBS_AT_ONCE`] of them, all at once: where
+    /// they are far away, most of the time is their answer's way. Rests afterwards.
+    pub(super) async fn check_blobs(
+        &mut self,
+        blobs: &[BlobId],
+    ) -> Vec<Result<BlobReader, BlobError>> {
         let begun = self.env.monotonic();
-        let checked = self.blobs.check(blob).await;
+        let checked = join_all(blobs.iter().map(|blob| self.blobs.check(*blob))).await;
         let took = self.env.monotonic().saturating_since(begun);
         self.rest_after(took).await;
         checked
