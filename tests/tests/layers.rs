@@ -29,11 +29,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("store-fdb/env", &[]),
     ("store-fdb/", &["store-fdb/", "protocols/message"]),
     ("cluster", &["store-fdb/"]),
-    ("node", &["protocols/", "store-fdb/", "cluster"]),
-    ("ops/", &["protocols/", "store-fdb/", "cluster", "node", "ops/"]),
+    // What the rest of the internet says of itself; it knows no store.
+    ("trust/", &["trust/", "protocols/", "store-fdb/env"]),
+    ("node", &["protocols/", "store-fdb/", "cluster", "trust/"]),
+    ("ops/", &["protocols/", "store-fdb/", "cluster", "trust/", "node", "ops/"]),
     // Over sockets alone.
     ("tests", &[]),
-    ("simulation", &["protocols/", "store-fdb/", "cluster", "node"]),
+    ("simulation", &["protocols/", "store-fdb/", "cluster", "trust/", "node"]),
 ];
 
 /// Crates whose place the design names.
@@ -41,6 +43,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("protocols/", &["message", "smtp", "imap", "pop3", "jmap", "sieve", "managesieve", "dav"]),
     ("store-fdb/", &["env", "kv", "blob", "mail"]),
     ("cluster", &["cluster"]),
+    ("trust/", &["dns", "origin"]),
     ("node", &["node"]),
     ("ops/", &["rookery", "bench"]),
     ("tests", &["blackbox"]),
@@ -168,6 +171,9 @@ fn the_rules_catch_wrong_arrows() {
     check("mail", "node", "store-fdb/mail must not use node");
     check("cluster", "smtp", "cluster must not use protocols/smtp");
     check("cluster", "message", "cluster must not use protocols/message");
+    check("dns", "mail", "trust/dns must not use store-fdb/mail");
+    check("dns", "cluster", "trust/dns must not use cluster");
+    check("cluster", "dns", "cluster must not use trust/dns");
     check("node", "rookery", "node must not use ops/cli");
     check("node", "simulation", "node must not use simulation");
     check("rookery", "blackbox", "ops/cli must not use tests");
