@@ -25,7 +25,9 @@ use kv::{
 use mail::StoreError;
 use prost::Message;
 
-pub use runner::{Completion, Done, Held, Lag, Lags, Runner, RunnerSettings, Worker};
+pub use runner::{
+    Completion, Done, Held, Lag, Lags, PutOff, Runner, RunnerSettings, Turn, Worker,
+};
 use zone::ZoneState;
 
 use crate::limits;

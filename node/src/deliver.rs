@@ -69,7 +69,9 @@ pub enum OnFailure {
     Report(Option<report::Reporting>),
 }
 
-pub use report::Reporting;
+pub(crate) use batch::{Report, send_report, write_report};
+pub(crate) use report::{Fate, Status, Trouble};
+pub use report::{Reporting, Returned};
 
 /// Why one recipient did not get the message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

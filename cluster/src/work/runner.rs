@@ -45,6 +45,13 @@ pub trait Worker: Send + Sync + 'static {
 
     /// Works on one item. `Err` says why it has to be tried again, later and later.
     fn work<'a>(&'a self, held: &'a Held, item: &'a Item) -> BoxFuture<'a, Result<Done, String>>;
+
+    /// Works on a claimed zone until it has nothing due or the turn does not go on. A kind whose
+    /// items have more in common than their zone chooses by itself which of them it gives to
+    /// [`Turn::item`].
+    fn work_zone<'a>(&'a self, turn: &'a Turn) -> BoxFuture<'a, ()> {
+        Box::pin(turn.items())
+    }
 }
 
 /// What came of an item.
@@ -61,6 +68,17 @@ pub enum Done {
         /// As what.
         payload: Vec<u8>,
     },
+}
+
+/// An item that is to come again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PutOff {
+    /// As it was read.
+    pub item: Item,
+    /// When it is to come.
+    pub due: Timestamp,
+    /// As what.
+    pub payload: Vec<u8>,
 }
 
 /// A claimed zone.
@@ -114,24 +132,23 @@ impl Held {
         }
     }
 
-    /// Puts an item off.
-    async fn put_off(
+    /// Puts an item off, in a transaction that may do more.
+    ///
+    /// # Errors
+    /// As [`Held::complete`].
+    pub async fn put_off(
         &self,
         tx: &Transaction,
         item: &Item,
         due: Timestamp,
         payload: &[u8],
-        failures: Option<&Failures>,
-    ) -> Result<(), ClusterError> {
-        if self.complete(tx, item).await? == Completion::Gone {
-            return Ok(());
+    ) -> Result<Completion, ClusterError> {
+        let completion = self.complete(tx, item).await?;
+        if completion == Completion::Ours {
+            // The zone is ours: no pointer is needed before it is let go.
+            tx.set(&item_key(self.kind, &self.zone, due.unix_ms(), &item.id), payload);
         }
-        // The zone is ours: no pointer is needed before it is let go.
-        tx.set(&item_key(self.kind, &self.zone, due.unix_ms(), &item.id), payload);
-        if let Some(failures) = failures {
-            super::note_failure(tx, self.kind, &self.zone, &item.id, failures);
-        }
-        Ok(())
+        Ok(completion)
     }
 }
 
@@ -387,11 +404,13 @@ impl Scan {
         };
         self.active.insert(held.zone.clone());
         shared.counters.claimed.store(self.active.len() as u64, Ordering::Relaxed);
-        let turn = Arc::new(Turn { shared: Arc::clone(&shared), held });
+        let end = shared.env.monotonic() + shared.settings.zone_turn;
+        let turn = Arc::new(Turn { shared: Arc::clone(&shared), held, end });
         self.tasks.push(Box::pin(async move {
             if work {
-                let working = Arc::clone(&turn);
-                let task = shared.env.spawn("zone", async move { working.run().await });
+                let (worker, working) = (Arc::clone(&shared.worker), Arc::clone(&turn));
+                let task =
+                    shared.env.spawn("zone", async move { worker.work_zone(&working).await });
                 if task.await.is_err() {
                     tracing::error!(zone = turn.held.zone, "a worker has panicked");
                     shared.counters.failed.fetch_add(1, Ordering::Relaxed);
@@ -405,16 +424,16 @@ impl Scan {
 }
 
 /// One node's turn at one zone.
-struct Turn {
+pub struct Turn {
     shared: Arc<Shared>,
     held: Held,
+    end: env::Monotonic,
 }
 
 impl Turn {
-    async fn run(&self) {
+    async fn items(&self) {
         let shared = &self.shared;
-        let end = shared.env.monotonic() + shared.settings.zone_turn;
-        while self.goes_on() && shared.env.monotonic() < end {
+        while self.goes_on() {
             let (kind, zone, now) = (self.held.kind, &self.held.zone, shared.env.wall());
             let items =
                 shared.db.run(|tx| async move { zone::due_items(&tx, kind, zone, now).await });
@@ -423,7 +442,7 @@ impl Turn {
                 Ok(items) => {
                     let at_once = shared.worker.items_at_once().max(1);
                     futures_util::stream::iter(items)
-                        .for_each_concurrent(at_once, |item| self.item(item, end))
+                        .for_each_concurrent(at_once, |item| self.item(item))
                         .await;
                 }
                 Err(error) => {
@@ -434,13 +453,39 @@ impl Turn {
         }
     }
 
-    fn goes_on(&self) -> bool {
-        !self.shared.is_stopped() && self.held.fence.is_live()
+    /// The zone.
+    pub fn held(&self) -> &Held {
+        &self.held
     }
 
-    async fn item(&self, item: Item, end: env::Monotonic) {
+    /// Whether anything more is to be begun: the node does not stop, has its epoch, and the turn
+    /// is not over.
+    pub fn goes_on(&self) -> bool {
+        let is_ours = !self.shared.is_stopped() && self.held.fence.is_live();
+        is_ours && self.shared.env.monotonic() < self.end
+    }
+
+    /// Puts items off, all in one transaction; what is not there any more stays away. At most
+    /// [`limits::ITEMS_PER_READ`] of them.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub async fn put_off(&self, items: &[PutOff]) -> Result<(), ClusterError> {
+        let held = &self.held;
+        let put_off = |tx| async move {
+            for it in items {
+                held.put_off(&tx, &it.item, it.due, &it.payload).await?;
+            }
+            Ok::<_, ClusterError>(())
+        };
+        held.completed(self.shared.db.run_versioned(put_off).await?.versionstamp);
+        Ok(())
+    }
+
+    /// Gives one item to the worker and notes what came of it, unless the turn does not go on.
+    pub async fn item(&self, item: Item) {
         let shared = &self.shared;
-        if !self.goes_on() || shared.env.monotonic() >= end {
+        if !self.goes_on() {
             return;
         }
         probe::observe(|| Observation::ActedOnClaim {
@@ -492,7 +537,13 @@ impl Turn {
             }
         };
         let (payload, failures) = (&payload[..], failures.as_ref());
-        let put_off = |tx| async move { held.put_off(&tx, item, due, payload, failures).await };
+        let put_off = |tx| async move {
+            let completion = held.put_off(&tx, item, due, payload).await?;
+            if let (Completion::Ours, Some(failures)) = (completion, failures) {
+                super::note_failure(&tx, held.kind, &held.zone, &item.id, failures);
+            }
+            Ok::<_, ClusterError>(())
+        };
         held.completed(shared.db.run_versioned(put_off).await?.versionstamp);
         Ok(())
     }

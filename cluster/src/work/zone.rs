@@ -211,19 +211,33 @@ pub async fn due_items(
     zone: &str,
     now: Timestamp,
 ) -> Result<Vec<Item>, StoreError> {
-    let (begin, end) = super::zone_item_range(kind as u64, zone);
-    let query = RangeQuery::new(begin, end).limit(limits::ITEMS_PER_READ).snapshot();
-    let mut items = Vec::new();
-    for row in tx.range(query).collect().await? {
-        let key = super::parse_item(&row.key)?;
-        if key.due_ms > now.unix_ms() {
-            break;
-        }
-        let failures = super::failures(tx, kind, zone, &key.id).await?.count;
-        let due = Timestamp::from_unix_ms(key.due_ms);
-        items.push(Item { due, id: key.id, payload: row.value, failures });
+    let mut items = first_items(tx, kind, zone, limits::ITEMS_PER_READ).await?;
+    items.retain(|item| item.due <= now);
+    for item in &mut items {
+        item.failures = super::failures(tx, kind, zone, &item.id).await?.count;
     }
     Ok(items)
+}
+
+/// The first items of a zone, due or not, at most `limit`, for a kind that counts failures by
+/// itself: [`Item::failures`] is 0. A snapshot, as [`due_items`].
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn first_items(
+    tx: &Transaction,
+    kind: Kind,
+    zone: &str,
+    limit: usize,
+) -> Result<Vec<Item>, StoreError> {
+    let (begin, end) = super::zone_item_range(kind as u64, zone);
+    let rows = tx.range(RangeQuery::new(begin, end).limit(limit).snapshot()).collect().await?;
+    let item = |row: kv::KeyValue| {
+        let key = super::parse_item(&row.key)?;
+        let due = Timestamp::from_unix_ms(key.due_ms);
+        Ok(Item { due, id: key.id, payload: row.value, failures: 0 })
+    };
+    rows.into_iter().map(item).collect()
 }
 
 /// Whether an item is still there, with conflict: whoever completes it does so once.

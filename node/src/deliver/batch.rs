@@ -5,8 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use blob::BlobId;
-use env::probe::{self, Planted};
+use blob::{BlobId, BlobStore};
+use env::{
+    Env,
+    probe::{self, Planted},
+};
 use kv::{AsKvError, Committed, Prefetch, Transaction};
 use mail::{
     AccountId, AccountUnit, Appended, Interested, KeywordSet, MailboxId, ModSeq, NewEmail,
@@ -18,7 +21,7 @@ use super::{
     Append, DeliverError, Delivered, OnFailure, Refusal, Request, Target,
     combine::{Shared, Waiting},
     outbound::{self, Body, RemoteRecipient, ReturnContent, Submission},
-    report::{self, Reporting, Status},
+    report::{self, Fate, Reporting, Status, Trouble},
 };
 use crate::patience::blob_step;
 
@@ -26,7 +29,7 @@ use crate::patience::blob_step;
 const REPORT_ATTEMPTS_MAX: usize = 4;
 
 /// A report that goes out with its request.
-pub(super) struct Report {
+pub(crate) struct Report {
     about: Vec<Status>,
     email: Arc<NewEmail>,
     blob: BlobId,
@@ -158,7 +161,7 @@ async fn run_together(
                 let OnFailure::Report(Some(reporting)) = &batch[index].request.on_failure else {
                     unreachable!("only requests with a sender ask for a report");
                 };
-                let report = write_report(shared, reporting, about).await?;
+                let report = write_report(&shared.env, &shared.blobs, reporting, about).await?;
                 batch[index].report = Some(report);
             }
             Err(Abort::NotAtOnce) => return Err(busy()),
@@ -302,13 +305,17 @@ impl Writing<'_> {
 /// What the sender is to be told: every failure, and each success that was asked for.
 fn to_report(request: &Request, results: &Results) -> Vec<Status> {
     let told = request.appends.iter().zip(results).flat_map(|(append, result)| {
-        let (recipients, result) = match result {
-            Ok(_) => (&append.tell_success, Ok(())),
-            Err(refusal) => (&append.recipients, Err(refusal.clone())),
+        let (recipients, fate) = match result {
+            Ok(_) => (&append.tell_success, Fate::Delivered),
+            Err(refusal) => (&append.recipients, Fate::Failed(Trouble::of(refusal))),
         };
         recipients
             .iter()
-            .map(move |recipient| Status { recipient: recipient.clone(), result: result.clone() })
+            .map(move |recipient| Status {
+                recipient: recipient.clone(),
+                original: None,
+                fate: fate.clone(),
+            })
     });
     told.collect()
 }
@@ -318,16 +325,41 @@ fn somebody_is_served(request: &Request, results: &Results) -> bool {
     request.outbound.is_some() || results.iter().any(Result::is_ok)
 }
 
-/// Puts the report's bytes; what it says was found by a transaction that did not commit.
-async fn write_report(
-    shared: &Shared,
+/// Sends a report in a transaction that does more. Returns whose mailboxes have it.
+///
+/// # Errors
+/// [`StoreError`].
+pub(crate) async fn send_report(
+    tx: &Transaction,
+    report: &Report,
+    now: env::Timestamp,
+) -> Result<BTreeMap<AccountId, Interested>, StoreError> {
+    let mut writing = Writing { tx, now, units: BTreeMap::new(), inboxes: BTreeMap::new() };
+    match writing.send_report(report).await {
+        Ok(()) => {}
+        Err(Abort::Store(error)) => return Err(error),
+        Err(Abort::NeedsReport(..) | Abort::NotAtOnce) => {
+            unreachable!("only a batch of requests is given up for these")
+        }
+    }
+    let mut changed = BTreeMap::new();
+    for (account, unit) in writing.units {
+        changed.insert(account, unit.finish().await?);
+    }
+    Ok(changed)
+}
+
+/// Puts the report's bytes; what it says was found before the transaction that sends it.
+pub(crate) async fn write_report(
+    env: &Env,
+    blobs: &BlobStore,
     reporting: &Reporting,
     about: Vec<Status>,
 ) -> Result<Report, DeliverError> {
-    let now = shared.env.wall();
-    let unique = u128::from_le_bytes(shared.env.random_array());
+    let now = env.wall();
+    let unique = u128::from_le_bytes(env.random_array());
     let bytes = report::build(reporting, &about, now, unique);
-    let blob = blob_step(&shared.env, shared.blobs.put(&bytes)).await;
+    let blob = blob_step(env, blobs.put(&bytes)).await;
     let blob = blob.map_err(|error| DeliverError::Blob(Arc::new(error)))?;
     let mut scanner = message::Scanner::new(message::Limits::default());
     scanner.push(&bytes);
@@ -337,8 +369,8 @@ async fn write_report(
         email: Arc::new(NewEmail::from_scan(blob, &scanned, now, KeywordSet::default())),
         blob,
         to: reporting.sender.clone(),
-        operation: OperationId::random(&shared.env),
-        submission: shared.env.random_array(),
+        operation: OperationId::random(env),
+        submission: env.random_array(),
     })
 }
 

@@ -1,4 +1,4 @@
-//! The outbound queue's records. Sending is another issue; what is queued today will be sent.
+//! The outbound queue's records. What sends them: [`crate::outbound`].
 //!
 //! | key | value | lifecycle |
 //! |---|---|---|
@@ -127,6 +127,16 @@ pub struct OutboundItem {
     /// Its recipients in this domain.
     #[prost(message, repeated, tag = "2")]
     pub recipients: Vec<OutboundRecipient>,
+    /// When the message was accepted, milliseconds since 1970; 0 in items of a release that did
+    /// not write it.
+    #[prost(int64, tag = "3")]
+    pub received_ms: i64,
+    /// Tries to send it.
+    #[prost(uint32, tag = "4")]
+    pub tries: u32,
+    /// The sender has been told that it is late.
+    #[prost(bool, tag = "5")]
+    pub is_late_told: bool,
 }
 
 /// A recipient in the queue.
@@ -141,6 +151,23 @@ pub struct OutboundRecipient {
     /// RFC 3461 ORCPT.
     #[prost(string, optional, tag = "3")]
     pub original: Option<String>,
+    /// Why the last try did not deliver to it.
+    #[prost(message, optional, tag = "4")]
+    pub last: Option<Trouble>,
+}
+
+/// Why a recipient did not get a message.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Trouble {
+    /// RFC 3463's code.
+    #[prost(string, tag = "1")]
+    pub status: String,
+    /// The server's reply, or what happened instead, for people.
+    #[prost(string, tag = "2")]
+    pub words: String,
+    /// The server that replied; empty where none did.
+    #[prost(string, tag = "3")]
+    pub remote: String,
 }
 
 /// (Submission, id)
@@ -151,6 +178,42 @@ pub fn submission_key(id: &[u8; 16]) -> Vec<u8> {
 /// All of (Submission, …)
 pub fn submission_range() -> (Vec<u8>, Vec<u8>) {
     kv::tuple::range_of(pack(&(Subspace::Submission as u64,)))
+}
+
+/// What is kept of a submission; `None` where it is gone.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn submission(
+    tx: &Transaction,
+    id: &[u8; 16],
+) -> Result<Option<SubmissionRecord>, StoreError> {
+    let Some(value) = tx.get(&submission_key(id)).await? else { return Ok(None) };
+    let record = SubmissionRecord::decode(value);
+    record.map(Some).map_err(|error| StoreError::damaged("submission", error))
+}
+
+/// Notes that one of a submission's domains has no recipient left; with the last one the
+/// submission goes.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn domain_done(
+    tx: &Transaction,
+    id: &[u8; 16],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let Some(mut record) = submission(tx, id).await? else { return Ok(()) };
+    record.domains_left = record.domains_left.saturating_sub(1);
+    if record.domains_left > 0 {
+        tx.set(&submission_key(id), &record.encode_to_vec());
+        return Ok(());
+    }
+    tx.clear(&submission_key(id));
+    if let Some(blob) = BlobId::from_slice(&record.blob) {
+        blob::references::remove(tx, blob, &blob::Owner::Submission(*id), now);
+    }
+    Ok(())
 }
 
 /// The id of a [`submission_key`]; `None` for a key that is none.
@@ -175,6 +238,7 @@ pub(crate) async fn enqueue(tx: &Transaction, submission: &Submission) -> Result
             address: recipient.written.clone(),
             notify: recipient.notify.clone(),
             original: recipient.original.clone(),
+            last: None,
         });
     }
     let record = SubmissionRecord {
@@ -202,7 +266,13 @@ pub(crate) async fn enqueue(tx: &Transaction, submission: &Submission) -> Result
     let owner = blob::Owner::Submission(submission.id);
     blob::references::adopt(tx, submission.blob, &owner, submission.received_at).await?;
     for (domain, recipients) in domains {
-        let item = OutboundItem { submission: submission.id.to_vec(), recipients };
+        let item = OutboundItem {
+            submission: submission.id.to_vec(),
+            recipients,
+            received_ms: submission.received_at.unix_ms(),
+            tries: 0,
+            is_late_told: false,
+        };
         let item = item.encode_to_vec();
         let due = submission.received_at;
         work::enqueue(tx, Kind::Outbound, domain, due, &submission.id, &item).await?;

@@ -16,7 +16,7 @@ use mail::{
 };
 
 use super::{
-    Append, Combining, Delivered, Deliverer, OnFailure, Refusal, Reporting, Request, Target,
+    Append, Combining, Delivered, Deliverer, OnFailure, Refusal, Reporting, Request, Returned, Target,
     outbound::{self, Body, RemoteRecipient, ReturnContent, Submission},
 };
 use crate::{Announcer, auth::new_credential, hub::Hub};
@@ -132,7 +132,8 @@ fn report_to(sender: &str) -> OnFailure {
         sender: Address::parse(sender).unwrap(),
         hostname: "mx.example.org".to_owned(),
         envelope_id: None,
-        header: b"Subject: x\r\n".to_vec(),
+        arrived_at: env::Timestamp::from_unix_seconds(0),
+        returned: Returned::Header(b"Subject: x\r\n".to_vec()),
     }))
 }
 

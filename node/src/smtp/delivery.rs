@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     deliver::{
-        Append, OnFailure, Reporting, Request, Target,
+        Append, OnFailure, Reporting, Request, Returned, Target,
         outbound::{Body, ReturnContent, Submission},
     },
     limits,
@@ -302,8 +302,9 @@ fn on_failure(services: &Services, envelope: &Envelope, finished: &Finished) -> 
     OnFailure::Report(envelope.sender.as_ref().map(|sender| Reporting {
         sender: sender.clone(),
         hostname: address::hostname(&services.config).to_string(),
-        envelope_id: envelope.mail.envid.as_ref().map(|id| id.as_str().to_owned()),
-        header: finished.header.clone(),
+        envelope_id: envelope.mail.envid.as_ref().map(ToString::to_string),
+        arrived_at: services.env.wall(),
+        returned: Returned::Header(finished.header.clone()),
     }))
 }
 

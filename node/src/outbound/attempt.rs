@@ -1,0 +1,154 @@
+//! One message over one connection: what to send, and what the server's answers mean.
+
+use smtp::{
+    Charset, EnvelopeId, ForwardPath, Notify, OriginalRecipient, Permanence, Ret, ReversePath,
+    client::{BeginError, Outcome, Recipient, RecipientOutcome, Response, Stage, Transaction},
+};
+
+use crate::deliver::{
+    Trouble,
+    outbound::{OutboundRecipient, SubmissionRecord},
+};
+
+/// What became of a recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Another server answers for it.
+    Taken {
+        /// That server.
+        remote: String,
+        /// Whether it tells the sender of a delivery.
+        reports: Reports,
+    },
+    /// It will never be taken.
+    Failed(Trouble),
+    /// It may be taken later.
+    Deferred(Trouble),
+}
+
+/// Whether a server knows DSN (RFC 3461).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reports {
+    Yes,
+    No,
+}
+
+/// The envelope of a submission's message for some recipients. `Err` for those that cannot be
+/// written on the wire.
+pub(super) fn envelope(
+    record: &SubmissionRecord,
+    recipients: &[OutboundRecipient],
+) -> Result<Transaction, Trouble> {
+    let unusable = |what: &str| Trouble {
+        status: "5.1.3".to_owned(),
+        words: format!("{what} is no address of a mailbox"),
+        remote: None,
+    };
+    let sender = match record.sender.as_str() {
+        "" => ReversePath::Null,
+        sender => ReversePath::parse(&format!("<{sender}>")).map_err(|_| unusable(sender))?,
+    };
+    let mut named = Vec::with_capacity(recipients.len());
+    for recipient in recipients {
+        let address = ForwardPath::parse(&format!("<{}>", recipient.address))
+            .map_err(|_| unusable(&recipient.address))?;
+        let notify = recipient.notify.as_deref().and_then(Notify::from_text);
+        named.push(Recipient {
+            address,
+            notify: notify.unwrap_or_default(),
+            orcpt: recipient.original.as_deref().and_then(OriginalRecipient::parse),
+        });
+    }
+    Ok(Transaction {
+        size: Some(record.size.saturating_sub(record.skip)),
+        body: match record.body {
+            0 => smtp::Body::SevenBit,
+            1 => smtp::Body::EightBitMime,
+            _ => smtp::Body::BinaryMime,
+        },
+        charset: if record.utf8 { Charset::Utf8 } else { Charset::Ascii },
+        envid: record.envelope_id.as_deref().and_then(EnvelopeId::parse),
+        ret: match record.return_content {
+            1 => Some(Ret::Full),
+            2 => Some(Ret::Headers),
+            _ => None,
+        },
+        ..Transaction::new(sender, named)
+    })
+}
+
+/// What a server's answers mean for each recipient.
+pub(super) fn verdicts(outcome: Outcome, remote: &str, reports: Reports) -> Vec<Verdict> {
+    let of = |recipient| match recipient {
+        RecipientOutcome::Accepted(_) => Verdict::Taken { remote: remote.to_owned(), reports },
+        RecipientOutcome::Refused { response, .. } => refused(&response, remote),
+        RecipientOutcome::Unknown => {
+            env::sometimes!("the reply to a message's end was not seen");
+            lost(remote, "no reply to the end of the message")
+        }
+        RecipientOutcome::NotSent => lost(remote, "the connection broke before the message's end"),
+    };
+    outcome.recipients.into_iter().map(of).collect()
+}
+
+fn lost(remote: &str, words: &str) -> Verdict {
+    Verdict::Deferred(Trouble {
+        status: "4.4.2".to_owned(),
+        words: format!("{remote}: {words}"),
+        remote: None,
+    })
+}
+
+/// A refusal is for good only where the server says so.
+fn refused(response: &Response, remote: &str) -> Verdict {
+    let trouble = of_response(response, remote);
+    match response.permanence() {
+        Some(Permanence::Permanent) => Verdict::Failed(trouble),
+        Some(Permanence::Temporary) | None => Verdict::Deferred(trouble),
+    }
+}
+
+/// A server's words.
+pub(super) fn of_response(response: &Response, remote: &str) -> Trouble {
+    let status = match (&response.enhanced, response.permanence()) {
+        (Some(code), _) => code.to_string(),
+        (None, Some(Permanence::Permanent)) => "5.0.0".to_owned(),
+        (None, _) => "4.0.0".to_owned(),
+    };
+    Trouble { status, words: response.to_string(), remote: Some(remote.to_owned()) }
+}
+
+/// Why a server cannot take a message as it is: another may, or none (RFC 3463 §3).
+pub(super) fn unfit(error: BeginError, remote: &str) -> Verdict {
+    let failed = |status: &str, words: String| {
+        Verdict::Failed(Trouble { status: status.to_owned(), words, remote: None })
+    };
+    match error {
+        BeginError::NotReady | BeginError::Exhausted { .. } => lost(remote, "the session is over"),
+        BeginError::TooManyRecipients { limit } => {
+            lost(remote, &format!("at most {limit} recipients at once"))
+        }
+        BeginError::NoRecipients => failed("5.5.3", "no recipients".to_owned()),
+        BeginError::Utf8Unsupported => {
+            failed("5.6.7", format!("{remote} takes no internationalized mail"))
+        }
+        BeginError::EightBitUnsupported | BeginError::BinaryUnsupported => {
+            failed("5.6.3", format!("{remote} does not take the message's encoding"))
+        }
+        BeginError::RequireTlsUnsupported => {
+            failed("5.7.30", format!("{remote} does not offer REQUIRETLS"))
+        }
+        BeginError::TooLarge { limit } => {
+            failed("5.3.4", format!("{remote} takes messages of at most {limit} bytes"))
+        }
+        BeginError::DeliverByUnsupported | BeginError::DeliverByTooSoon { .. } => {
+            failed("5.3.3", format!("{remote} does not promise delivery in time"))
+        }
+    }
+}
+
+/// What a failure to open a session means: the server's own refusal stands as its words.
+pub(super) fn at(stage: Stage, response: &Response, remote: &str) -> Trouble {
+    let trouble = of_response(response, remote);
+    Trouble { words: format!("{} ({stage})", trouble.words), ..trouble }
+}

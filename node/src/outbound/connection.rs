@@ -1,0 +1,271 @@
+//! Moves bytes between a socket and the client's side of SMTP.
+//!
+//! The session decides everything; here is what it cannot do: read, write, wait and shake hands.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use blob::BlobReader;
+use bytes::Bytes;
+use env::{Env, Monotonic, Stream};
+use smtp::{
+    HeloName,
+    client::{BeginError, Client, Event, Failure, Outcome, Output, Settings, Transaction},
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::security::Security;
+use crate::limits;
+
+/// A connection to another server, over which one message after the other can go.
+pub(super) struct Connection {
+    env: Env,
+    stream: Option<Stream>,
+    client: Client,
+    begun: Monotonic,
+    wake: Option<Monotonic>,
+    /// The server's name, as it was looked up.
+    pub(super) host: String,
+    /// The session has said why it is over.
+    failure: Option<Failure>,
+    /// A handshake that failed: the session only knows that the connection is gone.
+    handshake: Option<String>,
+}
+
+/// What a session comes to next.
+enum Step {
+    /// It has something to tell.
+    Event(Event),
+    /// It wants the next piece of the content.
+    Content,
+    /// The connection is closed.
+    Closed,
+}
+
+/// Why a server cannot be talked to.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    /// Nothing accepts there, or not in time.
+    #[error("no connection: {0}")]
+    Socket(io::Error),
+    /// The handshake failed.
+    #[error("TLS: {0}")]
+    Handshake(String),
+    /// The session did not come about.
+    #[error("{0}")]
+    Session(Failure),
+}
+
+/// Why a message did not get its outcome.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SendError {
+    /// The server cannot take it as it is; nothing was sent.
+    #[error("{0}")]
+    Begin(#[from] BeginError),
+    /// The message's bytes cannot be read; the server does not have it.
+    #[error("the message cannot be read: {0}")]
+    Blob(blob::BlobError),
+    /// We may not send it any more; the server does not have it.
+    #[error("the claim is lost")]
+    Unclaimed,
+}
+
+impl Connection {
+    /// Connects, greets, encrypts where the server can.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub(super) async fn open(
+        env: &Env,
+        address: SocketAddr,
+        host: &str,
+        helo: HeloName,
+        security: &Security,
+    ) -> Result<Self, ConnectError> {
+        let connecting = env.timeout(limits::CONNECT_TIMEOUT, env.connect(address)).await;
+        let stream = connecting
+            .unwrap_or_else(|env::Elapsed| Err(io::ErrorKind::TimedOut.into()))
+            .map_err(ConnectError::Socket)?;
+        let mut connection = Self {
+            env: env.clone(),
+            stream: Some(stream),
+            client: Client::new(Settings::new(helo)),
+            begun: env.monotonic(),
+            wake: None,
+            host: host.to_owned(),
+            failure: None,
+            handshake: None,
+        };
+        match connection.step(security).await {
+            Step::Event(Event::Ready(_)) => Ok(connection),
+            _ => Err(match (connection.handshake.take(), connection.failure.take()) {
+                (Some(reason), _) => ConnectError::Handshake(reason),
+                (None, Some(failure)) => ConnectError::Session(failure),
+                (None, None) => ConnectError::Socket(io::ErrorKind::ConnectionReset.into()),
+            }),
+        }
+    }
+
+    /// Whether another message can go over it.
+    pub(super) fn is_ready(&self) -> bool {
+        self.stream.is_some() && self.client.is_ready()
+    }
+
+    /// Whether the server reports what becomes of messages (RFC 3461).
+    pub(super) fn reports(&self) -> bool {
+        self.client.capabilities().offers(smtp::client::Extension::Dsn)
+    }
+
+    /// Why the session is over, where it is.
+    pub(super) fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
+    }
+
+    /// Sends one message. `may_end` is asked right before the content's end.
+    ///
+    /// # Errors
+    /// [`SendError`]; the server then has no message.
+    pub(super) async fn send(
+        &mut self,
+        security: &Security,
+        transaction: Transaction,
+        mut content: BlobReader,
+        may_end: impl Fn() -> bool,
+    ) -> Result<Outcome, SendError> {
+        let now = self.now();
+        self.client.begin(now, transaction)?;
+        let mut given_up = None;
+        loop {
+            match self.step(security).await {
+                Step::Event(Event::Answered(outcome)) => {
+                    return given_up.map_or(Ok(outcome), Err);
+                }
+                Step::Event(_) => {}
+                Step::Content => {
+                    if let Err(error) = self.hand_in(&mut content, &may_end).await {
+                        given_up = Some(error);
+                        // No end of the content: the server drops what it has.
+                        self.client.abort();
+                    }
+                }
+                Step::Closed => unreachable!("a session answers what it has begun"),
+            }
+        }
+    }
+
+    /// Hands in the next piece of the content, or its end.
+    async fn hand_in(
+        &mut self,
+        content: &mut BlobReader,
+        may_end: impl Fn() -> bool,
+    ) -> Result<(), SendError> {
+        let piece = content.next().await.map_err(SendError::Blob)?;
+        let now = self.now();
+        match piece {
+            Some(piece) => self.client.content(now, piece),
+            None if may_end() => self.client.finish(now),
+            None => return Err(SendError::Unclaimed),
+        }
+        Ok(())
+    }
+
+    /// Ends the session politely, and does not wait for long.
+    pub(super) async fn close(mut self, security: &Security) {
+        let now = self.now();
+        self.client.quit(now);
+        while !matches!(self.step(security).await, Step::Closed) {}
+    }
+
+    fn now(&self) -> Duration {
+        self.env.monotonic().saturating_since(self.begun)
+    }
+
+    /// Goes on until the session has something to tell or wants something.
+    async fn step(&mut self, security: &Security) -> Step {
+        loop {
+            if let Some(event) = self.put_out(security).await {
+                if let Event::Failed(failure) = &event {
+                    self.failure = Some(failure.clone());
+                }
+                return Step::Event(event);
+            }
+            if self.client.wants_content() {
+                return Step::Content;
+            }
+            let Some(stream) = self.stream.as_mut() else { return Step::Closed };
+            let mut space = [0; limits::READ_BYTES];
+            let (env, wake) = (self.env.clone(), self.wake);
+            let read = tokio::select! {
+                biased;
+                read = stream.read(&mut space) => Some(read),
+                () = env.sleep_until_any(wake) => None,
+            };
+            let now = self.now();
+            match read {
+                None => {
+                    self.wake = None;
+                    self.client.handle_timeout(now);
+                }
+                Some(Ok(0) | Err(_)) => self.client.handle_closed(now),
+                Some(Ok(count)) => self.client.handle_input(now, &space[..count]),
+            }
+        }
+    }
+
+    /// Does what the session wants, up to its next event.
+    async fn put_out(&mut self, security: &Security) -> Option<Event> {
+        while let Some(output) = self.client.poll_output() {
+            match output {
+                Output::Send(bytes) => self.send_bytes(bytes).await,
+                Output::WakeAt(at) => self.wake = Some(self.begun + at),
+                Output::Event(event) => return Some(event),
+                Output::StartTls => self.start_tls(security).await,
+                Output::Close => self.shut().await,
+            }
+        }
+        let now = self.now();
+        self.client.handle_sent(now);
+        None
+    }
+
+    async fn send_bytes(&mut self, bytes: Bytes) {
+        let Some(stream) = self.stream.as_mut() else { return };
+        let writing = async {
+            stream.write_all(&bytes).await?;
+            stream.flush().await
+        };
+        let written = self.env.timeout(limits::SEND_TIMEOUT, writing).await;
+        if !matches!(written, Ok(Ok(()))) {
+            self.stream = None;
+            let now = self.now();
+            self.client.handle_closed(now);
+        }
+    }
+
+    async fn start_tls(&mut self, security: &Security) {
+        let Some(stream) = self.stream.take() else { return };
+        let shaking = security.handshake(stream, &self.host);
+        let shaken = self.env.timeout(limits::HANDSHAKE_TIMEOUT, shaking).await;
+        let now = self.now();
+        match shaken {
+            Ok(Ok(stream)) => {
+                self.stream = Some(stream);
+                self.client.handle_tls_established(now);
+            }
+            Ok(Err(error)) => {
+                self.handshake = Some(error.to_string());
+                self.client.handle_closed(now);
+            }
+            Err(env::Elapsed) => {
+                self.handshake = Some("no answer in time".to_owned());
+                self.client.handle_closed(now);
+            }
+        }
+    }
+
+    async fn shut(&mut self) {
+        if let Some(mut stream) = self.stream.take() {
+            // The peer may be gone; nothing depends on it.
+            let _closed = self.env.timeout(limits::CLOSE_TIMEOUT, stream.shutdown()).await;
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! From a domain to the servers that take its mail (RFC 5321 §5.1).
+
+use std::net::IpAddr;
+
+use dns::{LookupError, Resolver};
+use env::Env;
+
+use crate::{
+    deliver::Trouble,
+    limits::{HOST_ADDRESSES_MAX, ROUTE_HOSTS_MAX},
+};
+
+/// A domain's servers, those to be tried first in front.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Route {
+    pub(super) hosts: Vec<String>,
+}
+
+/// Why there is no route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NoRoute {
+    /// There is none, and there will be none.
+    Never(Trouble),
+    /// It may be found later.
+    Now(Trouble),
+}
+
+fn trouble(status: &str, words: String) -> Trouble {
+    Trouble { status: status.to_owned(), words, remote: None }
+}
+
+/// Finds the servers of a domain, or the one that an address literal names.
+pub(super) async fn find(
+    env: &Env,
+    resolver: &Resolver,
+    domain: &str,
+    hostname: &str,
+) -> Result<Route, NoRoute> {
+    if domain.starts_with('[') {
+        return Ok(Route { hosts: vec![domain.to_owned()] });
+    }
+    let mut exchanges = match resolver.mx(domain).await {
+        Ok(answer) => answer.records,
+        // RFC 5321 §5.1: the domain itself is its only exchanger then.
+        Err(LookupError::NoRecords { .. }) => {
+            return Ok(Route { hosts: vec![domain.to_owned()] });
+        }
+        Err(LookupError::NoName { .. } | LookupError::BadName) => {
+            let words = format!("there is no domain {domain}");
+            return Err(NoRoute::Never(trouble("5.1.2", words)));
+        }
+        Err(error @ (LookupError::Temporary(_) | LookupError::Bogus)) => {
+            let words = format!("the mail servers of {domain} cannot be looked up: {error}");
+            return Err(NoRoute::Now(trouble("4.4.3", words)));
+        }
+    };
+    // RFC 7505 §3.
+    if exchanges.iter().all(|mx| mx.exchange.is_empty()) {
+        let words = format!("{domain} takes no mail");
+        return Err(NoRoute::Never(trouble("5.1.10", words)));
+    }
+    exchanges.retain(|mx| !mx.exchange.is_empty());
+    let own = |name: &str| name.trim_end_matches('.').eq_ignore_ascii_case(hostname);
+    // RFC 5321 §5.1: those that we are no better than would send it back to us.
+    let ours = exchanges.iter().filter(|mx| own(&mx.exchange)).map(|mx| mx.preference).min();
+    if let Some(ours) = ours {
+        exchanges.retain(|mx| mx.preference < ours);
+    }
+    if exchanges.is_empty() {
+        let words = format!("mail for {domain} comes back to {hostname}, which does not serve it");
+        return Err(NoRoute::Never(trouble("5.4.6", words)));
+    }
+    let mut drawn: Vec<_> = exchanges
+        .into_iter()
+        .map(|mx| (mx.preference, env.random_below(u64::MAX), mx.exchange))
+        .collect();
+    drawn.sort_unstable();
+    drawn.truncate(ROUTE_HOSTS_MAX);
+    Ok(Route { hosts: drawn.into_iter().map(|(_, _, host)| host).collect() })
+}
+
+/// A host's addresses, in the order in which they are tried: both families by turns, each in
+/// random order.
+pub(super) async fn addresses(
+    env: &Env,
+    resolver: &Resolver,
+    host: &str,
+) -> Result<Vec<IpAddr>, LookupError> {
+    if let Some(literal) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        let literal = literal.strip_prefix("IPv6:").unwrap_or(literal);
+        return Ok(vec![literal.parse().map_err(|_| LookupError::BadName)?]);
+    }
+    let found = resolver.addresses(host).await?.records;
+    let mut shuffled: Vec<_> =
+        found.into_iter().map(|address| (env.random_below(u64::MAX), address)).collect();
+    shuffled.sort_unstable();
+    let (six, four): (Vec<_>, Vec<_>) =
+        shuffled.into_iter().map(|(_, address)| address).partition(IpAddr::is_ipv6);
+    let (mut six, mut four) = (six.into_iter(), four.into_iter());
+    let mut ordered = Vec::new();
+    loop {
+        let (next_six, next_four) = (six.next(), four.next());
+        if next_six.is_none() && next_four.is_none() {
+            break;
+        }
+        ordered.extend(next_six.into_iter().chain(next_four));
+    }
+    ordered.truncate(HOST_ADDRESSES_MAX);
+    Ok(ordered)
+}
+
+#[cfg(test)]
+mod tests {
+    use dns::Zone;
+
+    use super::*;
+
+    async fn check(zone: Zone, expected: Result<&[&str], (&str, bool)>) {
+        let (env, resolver) = (Env::system(), Resolver::fixed(zone));
+        match (find(&env, &resolver, "example.net", "mx.example.org").await, expected) {
+            (Ok(route), Ok(hosts)) => assert_eq!(route.hosts, hosts),
+            (Err(NoRoute::Never(trouble)), Err((status, true)))
+            | (Err(NoRoute::Now(trouble)), Err((status, false))) => {
+                assert_eq!(trouble.status, status);
+            }
+            (found, expected) => panic!("{found:?} is not {expected:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn servers_are_tried_by_preference() {
+        let zone = Zone::new();
+        zone.mx("example.net", 20, "b.example.net").mx("example.net", 10, "a.example.net");
+        check(zone, Ok(&["a.example.net", "b.example.net"])).await;
+        let zone = Zone::new();
+        zone.address("example.net", [192, 0, 2, 1]);
+        check(zone, Ok(&["example.net"])).await;
+    }
+
+    #[tokio::test]
+    async fn mail_that_would_come_back_is_not_sent() {
+        let zone = Zone::new();
+        zone.mx("example.net", 10, "a.example.net")
+            .mx("example.net", 20, "MX.example.org")
+            .mx("example.net", 20, "c.example.net");
+        check(zone, Ok(&["a.example.net"])).await;
+        let zone = Zone::new();
+        zone.mx("example.net", 10, "mx.example.org").mx("example.net", 20, "c.example.net");
+        check(zone, Err(("5.4.6", true))).await;
+    }
+
+    #[tokio::test]
+    async fn where_there_is_no_route_it_is_said_whether_there_will_be() {
+        check(Zone::new(), Err(("5.1.2", true))).await;
+        let zone = Zone::new();
+        zone.mx("example.net", 0, "");
+        check(zone, Err(("5.1.10", true))).await;
+        let zone = Zone::new();
+        zone.temporary("example.net");
+        check(zone, Err(("4.4.3", false))).await;
+        let zone = Zone::new();
+        zone.bogus("example.net");
+        check(zone, Err(("4.4.3", false))).await;
+    }
+
+    #[tokio::test]
+    async fn both_families_take_turns() {
+        let zone = Zone::new();
+        zone.address("a.example.net", [192, 0, 2, 1])
+            .address("a.example.net", [192, 0, 2, 2])
+            .address("a.example.net", [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]);
+        let (env, resolver) = (Env::system(), Resolver::fixed(zone));
+        let found = addresses(&env, &resolver, "a.example.net").await.unwrap();
+        let families: Vec<bool> = found.iter().map(IpAddr::is_ipv6).collect();
+        assert_eq!(families, [true, false, false]);
+        let literal = addresses(&env, &resolver, "[IPv6:2001:db8::7]").await.unwrap();
+        assert_eq!(literal, ["2001:db8::7".parse::<IpAddr>().unwrap()]);
+    }
+}
