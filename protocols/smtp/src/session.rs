@@ -18,6 +18,7 @@ use crate::limits::{
     REPLIES_OCTETS_MAX,
 };
 use crate::response::{Response, Status};
+use crate::timer::Timer;
 use crate::trace::{Authentication, Dialect, Encryption, Protocol};
 
 mod auth;
@@ -25,12 +26,10 @@ mod commands;
 mod content;
 mod outbox;
 mod replies;
-mod timer;
 
 use content::{Chunk, Content, Transaction};
 use outbox::Outbox;
 use replies::Pending;
-use timer::Timer;
 
 /// One connection's server side.
 pub struct Session {

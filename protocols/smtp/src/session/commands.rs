@@ -5,8 +5,8 @@ use super::replies::Pending;
 use super::{Hello, Session, State};
 use crate::address::HeloName;
 use crate::call::{Body, Call, Charset, Output, Refusal};
-use crate::command::{self, Verb};
-use crate::config::{Role, TlsState};
+use crate::command::{self, Offered, Verb};
+use crate::config::{FutureRelease, Offer, Role, TlsState};
 use crate::response::Response;
 use crate::trace::{Authentication, Dialect};
 
@@ -85,6 +85,19 @@ impl Session {
         if !mechanisms.is_empty() {
             extensions.push(format!("AUTH {}", mechanisms.join(" ")));
         }
+        if self.offered_parameters().require_tls() {
+            extensions.push("REQUIRETLS".to_owned());
+        }
+        let configured = &self.config.extensions;
+        if configured.priority == Offer::Yes {
+            extensions.push("MT-PRIORITY".to_owned());
+        }
+        if let Some(offer) = configured.deliver_by {
+            extensions.push(format!("DELIVERBY {}", offer.seconds_min));
+        }
+        if let Some(FutureRelease { interval_max, until_max }) = configured.future_release {
+            extensions.push(format!("FUTURERELEASE {interval_max} {until_max}"));
+        }
         extensions
     }
 
@@ -101,8 +114,11 @@ impl Session {
             };
             return self.respond(&Response::Refused(required));
         }
-        match command::mail(arguments, self.dialect()) {
+        match command::mail(arguments, self.dialect(), &self.offered_parameters()) {
             Err(response) => self.respond(&response),
+            Ok(mail) if !self.config.extensions.allow(&mail) => {
+                self.respond(&Response::BeyondOffer);
+            }
             Ok(mail) if mail.size.is_some_and(|size| size > self.message_octets_max()) => {
                 self.respond(&Response::Refused(Refusal::MessageTooLarge));
             }
@@ -111,6 +127,10 @@ impl Session {
                 self.call(Call::Mail(mail), pending);
             }
         }
+    }
+
+    fn offered_parameters(&self) -> Offered<'_> {
+        Offered { extensions: &self.config.extensions, encryption: self.protocol().encryption }
     }
 
     fn rcpt(&mut self, arguments: &str) {

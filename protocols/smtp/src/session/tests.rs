@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::*;
 use crate::address::Domain;
 use crate::call::{AuthFailure, Permanence, QueueId, RcptTo};
-use crate::config::{ChannelBinding, EarlyTalkers, Mechanism, Role};
+use crate::config::{ChannelBinding, EarlyTalkers, Extensions, Mechanism, Role};
 use crate::limits::Limits;
 
 mod auth;
@@ -178,6 +178,7 @@ pub(super) fn config(role: Role) -> Config {
         tls: TlsState::Absent,
         mechanisms: Vec::new(),
         early_talkers: EarlyTalkers::Serve,
+        extensions: Extensions::default(),
         limits: Limits { message_octets_max: 1000, ..Limits::default() },
     }
 }
