@@ -15,6 +15,7 @@
 mod check;
 mod error;
 mod key;
+mod outbound;
 #[cfg(test)]
 mod reference;
 
@@ -25,8 +26,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use check::{NUMBERS, NumberKey, check_level};
+pub use check::{NumberKey, check_level, numbers};
 pub use error::ConfigError;
+pub use outbound::{Dns, Dnssec, Names, Outbound};
 
 /// The embedded engine's folder, in the data folder.
 pub const STORE_FOLDER: &str = "store";
@@ -69,6 +71,15 @@ pub struct Config {
     /// This node among the others.
     #[serde(default)]
     pub cluster: Cluster,
+    /// Sending to other servers.
+    #[serde(default)]
+    pub outbound: Outbound,
+    /// Looking up names.
+    #[serde(default)]
+    pub dns: Dns,
+    /// Where names come from.
+    #[serde(skip)]
+    pub names: Names,
 }
 
 /// Where to listen, by protocol. An empty list switches a protocol off.
@@ -115,7 +126,7 @@ pub enum WithoutTls {
     SelfSigned,
 }
 
-/// Bounds of what clients may use. Ranges are in [`NUMBERS`].
+/// Bounds of what clients may use. Ranges are in [`numbers`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
@@ -441,6 +452,9 @@ impl Config {
             store: Store::default(),
             blobs: Blobs::default(),
             cluster: Cluster::default(),
+            outbound: Outbound::default(),
+            dns: Dns::default(),
+            names: Names::default(),
         })
     }
 }

@@ -17,6 +17,7 @@ pub mod logs;
 pub mod metrics;
 pub mod names;
 mod node;
+mod outbound;
 mod patience;
 mod peers;
 mod server;

@@ -301,3 +301,39 @@ pub const LOG_PULSE: Duration = Duration::from_secs(15);
 
 /// Batches of lines that wait for a client to read them.
 pub const LOG_BATCHES_MAX: usize = 16;
+
+// ---- Sending -----------------------------------------------------------------------------------
+
+/// Recipients of one message in one transaction: what every server takes (RFC 5321 §4.5.3.1.8).
+pub const OUTBOUND_RECIPIENTS_MAX: usize = 100;
+
+/// Servers of a domain that are tried: more would be tried for longer than a message should wait.
+pub const ROUTE_HOSTS_MAX: usize = 10;
+
+/// Addresses of one server that are tried.
+pub const HOST_ADDRESSES_MAX: usize = 8;
+
+/// Connections that one message's try attempts before it is put off.
+pub const CONNECT_TRIES_MAX: usize = 10;
+
+/// How long a server may take to accept a connection: a lost packet is sent again several times.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a server may take for its side of a TLS handshake.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a server may take nothing of what is sent to it (RFC 5321 §4.5.3.2.5).
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(180);
+
+/// Messages of a domain that is down come back over this many milliseconds.
+pub const DOMAIN_SPREAD_MS: u64 = 5_000;
+
+/// What is put off is put off by so long at least, so that nothing goes round at once.
+pub const PUT_OFF_MIN: Duration = Duration::from_millis(500);
+
+/// Bytes of a message that go back with a report: more would cost the sender's quota more than it
+/// tells.
+pub const RETURNED_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Bytes of a header that go back with a report.
+pub const RETURNED_HEADER_BYTES_MAX: u64 = 64 * 1024;

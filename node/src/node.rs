@@ -182,7 +182,7 @@ impl Node {
         let stop = Stop::new();
         let backup = stores.backup.clone();
         let heard = (hub, peers.ears.clone());
-        let services = Services::new(stores, config, env.clone(), tls, stop.listen(), heard);
+        let services = Services::new(stores, config, env.clone(), tls, stop.listen(), heard)?;
         if let Some(mesh) = &peers.mesh {
             services.announcer.tell_elsewhere(OverMesh::new(mesh, &peers.membership));
         }

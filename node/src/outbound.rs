@@ -29,8 +29,6 @@ mod lane;
 mod route;
 mod schedule;
 mod security;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use blob::BlobStore;
 use cluster::wake::Ears;
+use dns::Resolver;
 use env::Env;
 use kv::{Database, RetryPolicy};
 use mail::view::ViewCache;
@@ -12,7 +13,7 @@ use tokio::sync::watch;
 use crate::{
     announce::Announcer,
     auth::{AuthError, Authenticator},
-    config::{Config, Limits},
+    config::{Config, Limits, Names},
     deliver::{Combining, Deliverer},
     hub::Hub,
     limits,
@@ -46,6 +47,8 @@ pub(crate) struct Parts {
     pub(crate) metrics: Metrics,
     pub(crate) tls: Tls,
     pub(crate) stopping: Stopping,
+    /// Looks up names.
+    pub(crate) resolver: Resolver,
     /// What is in force of the settings that all nodes share.
     pub(crate) settings: watch::Sender<Arc<Settings>>,
 }
@@ -59,7 +62,11 @@ impl Services {
         tls: Tls,
         stopping: Stopping,
         (hub, ears): (Hub, Ears),
-    ) -> Self {
+    ) -> Result<Self, dns::SettingsError> {
+        let resolver = match &config.names {
+            Names::Asked => Resolver::new(&env, &config.dns.settings())?,
+            Names::Given(zone) => Resolver::fixed(zone.clone()),
+        };
         let Stores { db, blobs, .. } = stores;
         let cache_bytes = usize::try_from(config.limits.view_cache_bytes).unwrap_or(usize::MAX);
         let views = ViewCache::new(db.clone(), env.clone(), cache_bytes);
@@ -79,6 +86,7 @@ impl Services {
             views: Some(views.clone()),
         });
         let parts = Parts {
+            resolver,
             deliverer,
             auth: Authenticator::new(db.clone(), env.clone()),
             stopping,
@@ -95,7 +103,7 @@ impl Services {
             db_in_time,
             env,
         };
-        Self { parts: Arc::new(parts) }
+        Ok(Self { parts: Arc::new(parts) })
     }
 }
 

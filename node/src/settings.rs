@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use cluster::settings::Record;
 use tokio::sync::watch;
 
-use crate::config::{Config, Limits, NUMBERS, NumberKey, check_level};
+use crate::config::{Config, Limits, NumberKey, check_level, numbers};
 
 /// What is in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,7 +116,7 @@ impl Settings {
 }
 
 fn parse(name: &'static str, value: &str) -> Result<u64, SettingError> {
-    let range: Option<&NumberKey> = NUMBERS.iter().find(|number| number.key == name);
+    let range: Option<&NumberKey> = numbers().find(|number| number.key == name);
     let range = range.expect("every shared number is a key of the configuration");
     let parsed = value.parse().ok().filter(|value| (range.min..=range.max).contains(value));
     parsed.ok_or_else(|| SettingError::Invalid {

@@ -19,7 +19,7 @@ use self::{
     blobs::BlobSweep,
     views::ViewCheckpoint,
 };
-use crate::{limits, services::Services};
+use crate::{limits, outbound, services::Services};
 
 /// The zone of work that no more than one node does at a time.
 const WHOLE: &str = "all";
@@ -35,6 +35,7 @@ pub(crate) fn workers(services: &Services, sweeper: blob::sweep::Sweeper) -> Vec
         Arc::new(walk(Chore::TrimLog)),
         Arc::new(walk(Chore::SweepOperations)),
         Arc::new(ViewCheckpoint::new(services)),
+        Arc::new(outbound::Sender::new(services)),
     ]
 }
 

@@ -16,6 +16,7 @@
 pub mod cluster;
 pub mod http;
 pub mod imap;
+pub mod names;
 pub mod program;
 pub mod server;
 pub mod shared;

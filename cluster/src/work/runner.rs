@@ -11,6 +11,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::Future,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -47,8 +48,8 @@ pub trait Worker: Send + Sync + 'static {
     fn work<'a>(&'a self, held: &'a Held, item: &'a Item) -> BoxFuture<'a, Result<Done, String>>;
 
     /// Works on a claimed zone until it has nothing due or the turn does not go on. A kind whose
-    /// items have more in common than their zone chooses by itself which of them it gives to
-    /// [`Turn::item`].
+    /// items have more in common than their zone does it in its own way, and lets each item's
+    /// outcome be noted ([`Turn::note`], [`Turn::put_off`]).
     fn work_zone<'a>(&'a self, turn: &'a Turn) -> BoxFuture<'a, ()> {
         Box::pin(turn.items())
     }
@@ -482,23 +483,26 @@ impl Turn {
         Ok(())
     }
 
-    /// Gives one item to the worker and notes what came of it, unless the turn does not go on.
-    pub async fn item(&self, item: Item) {
-        let shared = &self.shared;
-        if !self.goes_on() {
-            return;
+    async fn item(&self, item: Item) {
+        if self.goes_on() {
+            self.note(&item, self.shared.worker.work(&self.held, &item)).await;
         }
+    }
+
+    /// Notes what comes of the work on one item.
+    pub async fn note(&self, item: &Item, work: impl Future<Output = Result<Done, String>>) {
+        let shared = &self.shared;
         probe::observe(|| Observation::ActedOnClaim {
             epoch: self.held.fence.epoch().0,
             kind: self.held.kind.as_str(),
         });
-        let worked = shared.worker.work(&self.held, &item).await;
+        let worked = work.await;
         let failed = worked.is_err();
         if let Err(reason) = &worked {
             let (kind, zone) = (self.held.kind.as_str(), &self.held.zone);
             tracing::warn!(kind, zone, failures = item.failures + 1, reason, "work failed");
         }
-        match self.conclude(&item, worked).await {
+        match self.conclude(item, worked).await {
             Ok(()) => {
                 let it = &shared.counters;
                 let counter = if failed { &it.failed } else { &it.done };

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use super::{BlobEngine, Config, Engine};
+use super::{BlobEngine, Config, Engine, outbound};
 use crate::names;
 
 /// A number's unit and range: for the check, for the reference file and for its test.
@@ -21,7 +21,11 @@ pub struct NumberKey {
 }
 
 /// Every number in a [`Config`].
-pub const NUMBERS: [NumberKey; 8] = [
+pub fn numbers() -> impl Iterator<Item = &'static NumberKey> {
+    NUMBERS.iter().chain(&outbound::NUMBERS)
+}
+
+static NUMBERS: [NumberKey; 8] = [
     NumberKey {
         key: "limits.message_bytes_max",
         unit: "bytes",
@@ -108,7 +112,7 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
             return problem(key, "must not be empty".to_owned());
         }
     }
-    for number in &NUMBERS {
+    for number in numbers() {
         let value = (number.read)(config);
         if !(number.min..=number.max).contains(&value) {
             let NumberKey { key, unit, min, max, .. } = number;
@@ -124,6 +128,7 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     check_level(&config.log.level).map_err(|reason| Problem { key: "log.level", reason })?;
     check_blobs(config)?;
     check_cluster(config)?;
+    check_outbound(config)?;
     check_listen(config)
 }
 
@@ -164,6 +169,15 @@ fn check_cluster(config: &Config) -> Result<(), Problem> {
     if cluster.advertise.is_empty() && mesh.iter().any(|address| address.ip().is_unspecified()) {
         let reason = "must be set where listen.mesh is every address".to_owned();
         return problem("cluster.advertise", reason);
+    }
+    Ok(())
+}
+
+fn check_outbound(config: &Config) -> Result<(), Problem> {
+    let outbound = &config.outbound;
+    if outbound.retry_seconds_min > outbound.retry_seconds_max {
+        let reason = "must be at least outbound.retry_seconds_min".to_owned();
+        return Err(Problem { key: "outbound.retry_seconds_max", reason });
     }
     Ok(())
 }

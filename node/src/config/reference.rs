@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use super::{Blobs, Cluster, Config, Limits, Listen, Log, NUMBERS, Store};
+use super::{Blobs, Cluster, Config, Dns, Limits, Listen, Log, Outbound, Store, numbers};
 
 const REFERENCE: &str =
     include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../ops/config/rookery.toml"));
@@ -55,6 +55,8 @@ fn the_reference_file_shows_the_defaults() {
     assert_eq!(config.store, Store::default());
     assert_eq!(config.blobs, Blobs::default());
     assert_eq!(config.cluster, Cluster::default());
+    assert_eq!(config.outbound, Outbound::default());
+    assert_eq!(config.dns, Dns::default());
 }
 
 #[test]
@@ -63,7 +65,7 @@ fn every_key_is_documented_and_numbers_with_unit_range_and_default() {
     let table = toml::Table::try_from(&config).unwrap();
     for key in names(&table) {
         let comment = comment_above(&key);
-        let expected = match NUMBERS.iter().find(|number| number.key == key) {
+        let expected = match numbers().find(|number| number.key == key) {
             Some(number) => format!(
                 " Unit: {}. Range: {} to {}. Default: {}.",
                 number.unit,
@@ -81,7 +83,7 @@ fn every_key_is_documented_and_numbers_with_unit_range_and_default() {
 #[test]
 fn every_number_has_a_range() {
     let table = toml::Table::try_from(parsed()).unwrap();
-    let numbers: BTreeSet<&str> = NUMBERS.iter().map(|number| number.key).collect();
+    let numbers: BTreeSet<&str> = numbers().map(|number| number.key).collect();
     for (section, value) in &table {
         for (key, value) in value.as_table().into_iter().flatten() {
             let name = format!("{section}.{key}");

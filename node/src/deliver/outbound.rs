@@ -137,6 +137,9 @@ pub struct OutboundItem {
     /// The sender has been told that it is late.
     #[prost(bool, tag = "5")]
     pub is_late_told: bool,
+    /// It was put off because its domain could not be reached, and may go as soon as it can.
+    #[prost(bool, tag = "6")]
+    pub waits_for_domain: bool,
 }
 
 /// A recipient in the queue.
@@ -272,6 +275,7 @@ pub(crate) async fn enqueue(tx: &Transaction, submission: &Submission) -> Result
             received_ms: submission.received_at.unix_ms(),
             tries: 0,
             is_late_told: false,
+            waits_for_domain: false,
         };
         let item = item.encode_to_vec();
         let due = submission.received_at;

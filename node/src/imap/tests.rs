@@ -55,7 +55,7 @@ impl Server {
         let peers = Peers::join(&db, &env, &config, &hub).await.unwrap();
         let heard = (hub, peers.ears.clone());
         let stores = Stores::new(db, blobs);
-        let services = Services::new(stores, config, env, tls, stop.listen(), heard);
+        let services = Services::new(stores, config, env, tls, stop.listen(), heard).unwrap();
         let account = add_account(&services).await;
         Self { services, account, stop, _folder: folder }
     }

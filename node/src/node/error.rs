@@ -49,6 +49,9 @@ pub enum StartError {
     /// Another process runs under this node's name; it took it while this one stood aside.
     #[error("another process has taken this node's name: give each its own (cluster.node)")]
     Superseded,
+    /// Names cannot be looked up.
+    #[error("dns: {0}")]
+    Dns(#[from] dns::SettingsError),
     /// FoundationDB holds no message bytes.
     #[error("blobs.engine must be \"s3\" where the store is \"fdb\"")]
     BlobsElsewhere,

@@ -52,7 +52,7 @@ pub(super) fn envelope(
     for recipient in recipients {
         let address = ForwardPath::parse(&format!("<{}>", recipient.address))
             .map_err(|_| unusable(&recipient.address))?;
-        let notify = recipient.notify.as_deref().and_then(Notify::from_text);
+        let notify = recipient.notify.as_deref().and_then(Notify::parse);
         named.push(Recipient {
             address,
             notify: notify.unwrap_or_default(),
@@ -84,16 +84,26 @@ pub(super) fn verdicts(outcome: Outcome, remote: &str, reports: Reports) -> Vec<
         RecipientOutcome::Refused { response, .. } => refused(&response, remote),
         RecipientOutcome::Unknown => {
             env::sometimes!("the reply to a message's end was not seen");
-            lost(remote, "no reply to the end of the message")
+            deferred(remote, "4.4.0", "no reply to the end of the message")
         }
-        RecipientOutcome::NotSent => lost(remote, "the connection broke before the message's end"),
+        RecipientOutcome::NotSent => {
+            deferred(remote, BROKEN, "the connection broke before the message's end")
+        }
     };
     outcome.recipients.into_iter().map(of).collect()
 }
 
-fn lost(remote: &str, words: &str) -> Verdict {
+/// Whether the connection broke before the server had the message.
+pub(super) fn is_lost(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Deferred(trouble) if trouble.status == BROKEN)
+}
+
+/// RFC 3463 §3.5: a bad connection, where nothing of the message is at the server.
+const BROKEN: &str = "4.4.2";
+
+fn deferred(remote: &str, status: &str, words: &str) -> Verdict {
     Verdict::Deferred(Trouble {
-        status: "4.4.2".to_owned(),
+        status: status.to_owned(),
         words: format!("{remote}: {words}"),
         remote: None,
     })
@@ -124,9 +134,11 @@ pub(super) fn unfit(error: BeginError, remote: &str) -> Verdict {
         Verdict::Failed(Trouble { status: status.to_owned(), words, remote: None })
     };
     match error {
-        BeginError::NotReady | BeginError::Exhausted { .. } => lost(remote, "the session is over"),
+        BeginError::NotReady | BeginError::Exhausted { .. } => {
+            deferred(remote, BROKEN, "the session is over")
+        }
         BeginError::TooManyRecipients { limit } => {
-            lost(remote, &format!("at most {limit} recipients at once"))
+            deferred(remote, "4.5.3", &format!("at most {limit} recipients at once"))
         }
         BeginError::NoRecipients => failed("5.5.3", "no recipients".to_owned()),
         BeginError::Utf8Unsupported => {

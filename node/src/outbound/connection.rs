@@ -2,16 +2,26 @@
 //!
 //! The session decides everything; here is what it cannot do: read, write, wait and shake hands.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    mem::MaybeUninit,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Poll, ready},
+    time::Duration,
+};
 
 use blob::BlobReader;
 use bytes::Bytes;
 use env::{Env, Monotonic, Stream};
 use smtp::{
     HeloName,
-    client::{BeginError, Client, Event, Failure, Outcome, Output, Settings, Transaction},
+    client::{
+        BeginError, Client, Encryption, Event, Failure, Outcome, Output, Settings, Transaction,
+    },
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 use super::security::Security;
 use crate::limits;
@@ -79,6 +89,7 @@ impl Connection {
         address: SocketAddr,
         host: &str,
         helo: HeloName,
+        encryption: Encryption,
         security: &Security,
     ) -> Result<Self, ConnectError> {
         let connecting = env.timeout(limits::CONNECT_TIMEOUT, env.connect(address)).await;
@@ -88,7 +99,7 @@ impl Connection {
         let mut connection = Self {
             env: env.clone(),
             stream: Some(stream),
-            client: Client::new(Settings::new(helo)),
+            client: Client::new(Settings { encryption, ..Settings::new(helo) }),
             begun: env.monotonic(),
             wake: None,
             host: host.to_owned(),
@@ -113,11 +124,6 @@ impl Connection {
     /// Whether the server reports what becomes of messages (RFC 3461).
     pub(super) fn reports(&self) -> bool {
         self.client.capabilities().offers(smtp::client::Extension::Dsn)
-    }
-
-    /// Why the session is over, where it is.
-    pub(super) fn failure(&self) -> Option<&Failure> {
-        self.failure.as_ref()
     }
 
     /// Sends one message. `may_end` is asked right before the content's end.
@@ -192,12 +198,17 @@ impl Connection {
                 return Step::Content;
             }
             let Some(stream) = self.stream.as_mut() else { return Step::Closed };
-            let mut space = [0; limits::READ_BYTES];
-            let (env, wake) = (self.env.clone(), self.wake);
+            // The buffer lives on the stack of one poll, so that a connection that waits holds none.
+            let read = poll_fn(|cx| {
+                let mut space = [MaybeUninit::uninit(); limits::READ_BYTES];
+                let mut buffer = ReadBuf::uninit(&mut space);
+                ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer))?;
+                Poll::Ready(io::Result::Ok(Bytes::copy_from_slice(buffer.filled())))
+            });
             let read = tokio::select! {
                 biased;
-                read = stream.read(&mut space) => Some(read),
-                () = env.sleep_until_any(wake) => None,
+                read = read => Some(read),
+                () = self.env.sleep_until_any(self.wake) => None,
             };
             let now = self.now();
             match read {
@@ -205,8 +216,8 @@ impl Connection {
                     self.wake = None;
                     self.client.handle_timeout(now);
                 }
-                Some(Ok(0) | Err(_)) => self.client.handle_closed(now),
-                Some(Ok(count)) => self.client.handle_input(now, &space[..count]),
+                Some(Ok(bytes)) if !bytes.is_empty() => self.client.handle_input(now, &bytes),
+                Some(_) => self.client.handle_closed(now),
             }
         }
     }

@@ -58,7 +58,8 @@ impl Ret {
 }
 
 impl Notify {
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    /// Parses what stands behind `NOTIFY=`.
+    pub fn parse(text: &str) -> Option<Self> {
         if text.eq_ignore_ascii_case("NEVER") {
             return Some(Notify::Never);
         }

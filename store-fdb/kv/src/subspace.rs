@@ -58,6 +58,8 @@ pub enum Subspace {
     Secret = 25,
     /// Settings that nodes share.
     Setting = 26,
+    /// Domains that mail is sent to and that are in trouble.
+    Destination = 27,
 }
 
 impl Subspace {
