@@ -140,6 +140,44 @@ fn content_for_nobody_is_empty() {
     );
 }
 
+/// A dot alone would be an empty message to the recipient.
+#[test]
+fn no_content_goes_to_recipients_without_a_sender() {
+    check_ready(
+        settings,
+        "PIPELINING",
+        "! begin <s@y> <a@x>
+         C: MAIL FROM:<s@y>
+         C: RCPT TO:<a@x>
+         C: DATA
+         S: 550 not you
+         S: 250 ok
+         S: 354 go
+         > answered refused at MAIL 550 not you
+         > failed protocol violation at DATA: unexpected reply code 354
+         X:",
+    );
+}
+
+#[test]
+fn refusals_worth_another_try() {
+    let permanence = |at, reply: &str| {
+        let mut reader = Reader::default();
+        let line = format!("{reply}\r\n");
+        let reply = reader.read(&mut line.as_bytes()).expect("valid").expect("whole");
+        RecipientOutcome::Refused { at, response: reply.response() }.permanence()
+    };
+    let temporary = Some(crate::call::Permanence::Temporary);
+    let permanent = Some(crate::call::Permanence::Permanent);
+    assert_eq!(permanence(Stage::Rcpt, "452 later"), temporary);
+    assert_eq!(permanence(Stage::Rcpt, "552 too many"), temporary);
+    assert_eq!(permanence(Stage::Rcpt, "552 5.5.3 too many"), temporary);
+    assert_eq!(permanence(Stage::Rcpt, "552 5.2.2 mailbox full"), permanent);
+    assert_eq!(permanence(Stage::End, "552 too large"), permanent);
+    assert_eq!(permanence(Stage::End, "550 no"), permanent);
+    assert_eq!(RecipientOutcome::Unknown.permanence(), None);
+}
+
 #[test]
 fn lmtp_answers_for_each() {
     check_ready(
