@@ -141,8 +141,8 @@ impl Conversation {
             mechanisms: Vec::new(),
             early_talkers: EarlyTalkers::Refuse,
             extensions: Extensions { require_tls: Offer::Yes, ..Extensions::default() },
-            // A flight after a refused MAIL has an error for each recipient.
-            limits: Limits { errors_max: u32::MAX, refusals_max: u32::MAX, ..Limits::default() },
+            // Some flights have more unknown recipients than a server puts up with.
+            limits: Limits { refusals_max: u32::MAX, ..Limits::default() },
         };
         Conversation {
             case,
