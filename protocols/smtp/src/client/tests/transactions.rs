@@ -243,6 +243,25 @@ fn parameters() {
 }
 
 #[test]
+fn an_original_address_too_long_on_the_wire_is_left_out() {
+    for (length, kept) in [(82, true), (83, false)] {
+        let original = "\u{e9}".repeat(length);
+        let shown =
+            if kept { format!(" ORCPT=utf-8;{}", "\\x{E9}".repeat(length)) } else { String::new() };
+        check_ready(
+            settings,
+            "DSN",
+            &format!(
+                "! begin <s@y> <r@x> orcpt=utf-8;{original}
+                 C: MAIL FROM:<s@y>
+                 S: 250 ok
+                 C: RCPT TO:<r@x>{shown}"
+            ),
+        );
+    }
+}
+
+#[test]
 fn what_the_server_cannot_take_is_not_sent() {
     let cases = [
         ("", "<s@y>", "no recipients"),
