@@ -213,11 +213,11 @@ impl Client {
         }
     }
 
-    /// Everything put out so far was written. Ends the time that writing content may take; a
+    /// Every `Send` taken so far was written. Ends the time that writing content may take; a
     /// driver that never says so has [`Timeouts::block`] from one `content` to the next.
     pub fn handle_sent(&mut self, now: Duration) {
         self.timer.observe(now);
-        if let Some(open) = &mut self.transaction {
+        if let Some(open) = self.transaction.as_mut().filter(|_| self.outbox.octets() == 0) {
             open.written();
         }
     }

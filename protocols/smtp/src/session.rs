@@ -44,6 +44,8 @@ pub struct Session {
     authentication: Authentication,
     transaction: Option<Transaction>,
     tally: Tally,
+    /// Commands that may still be of the flight of a refused MAIL.
+    forgiven: usize,
     outbox: Outbox,
     timer: Timer,
 }
@@ -122,6 +124,7 @@ impl Session {
             authentication: Authentication::Anonymous,
             transaction: None,
             tally: Tally::default(),
+            forgiven: 0,
             outbox: Outbox::default(),
             timer: Timer::default(),
         };

@@ -232,7 +232,7 @@ impl Capabilities {
         self.recipients_max.map(NonZeroU64::get)
     }
 
-    /// RCPTDOMAINMAX: domains of recipients (RFC 9422 §4.3). Left to the caller to honour.
+    /// RCPTDOMAINMAX: domains of a session's recipients (RFC 9422 §4.3). Left to the caller to honour.
     pub fn recipient_domains_max(&self) -> Option<u64> {
         self.recipient_domains_max.map(NonZeroU64::get)
     }

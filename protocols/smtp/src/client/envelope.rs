@@ -184,12 +184,12 @@ impl Client {
 
     pub(super) fn answered_data(&mut self, response: Response) {
         let Some(open) = &mut self.transaction else { return };
+        let has_recipients = open.taken().next().is_some();
         match response.class() {
-            Class::Intermediate if open.taken().next().is_some() && !open.is_doomed() => {
-                self.begin_content();
-            }
-            // RFC 2033 §4.2: no reply would follow, so that nothing could be told apart.
-            Class::Intermediate if self.settings.dialect == Dialect::Lmtp => {
+            Class::Intermediate if has_recipients && !open.is_doomed() => self.begin_content(),
+            // A server that refused MAIL but has recipients would take a dot for their message;
+            // one of LMTP would not answer it, so that nothing could be told apart.
+            Class::Intermediate if has_recipients || self.settings.dialect == Dialect::Lmtp => {
                 self.unexpected(Stage::Data, &response);
             }
             Class::Intermediate => {

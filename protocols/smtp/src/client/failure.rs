@@ -104,6 +104,21 @@ pub enum Failure {
     Closed(Stage),
 }
 
+impl Failure {
+    /// The server's words, where it had any.
+    pub fn response(&self) -> Option<&Response> {
+        match self {
+            Failure::Refused { response, .. } | Failure::Closing { response, .. } => Some(response),
+            Failure::TlsNotOffered
+            | Failure::LoginNotOffered
+            | Failure::LoginNeedsTls
+            | Failure::Protocol { .. }
+            | Failure::TimedOut(_)
+            | Failure::Closed(_) => None,
+        }
+    }
+}
+
 /// How a server broke the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::capabilities::Capabilities;
 use super::failure::{Failure, Stage};
 use super::reply::Response;
+use crate::call::Permanence;
 
 /// What a client wants done, in this order.
 pub enum Output {
@@ -101,6 +102,20 @@ pub enum RecipientOutcome {
     /// The session ended before the content's end was sent: the server does not have the
     /// message.
     NotSent,
+}
+
+impl RecipientOutcome {
+    /// Whether a refusal is worth another try; `None` for what is no refusal.
+    pub fn permanence(&self) -> Option<Permanence> {
+        let RecipientOutcome::Refused { at, response } = self else { return None };
+        // RFC 5321 §4.5.3.1.10: an old code for too many recipients, not for a bad one.
+        let crowded = response.code == 552
+            && response.enhanced.is_none_or(|code| (code.subject, code.detail) == (5, 3));
+        match at {
+            Stage::Rcpt if crowded => Some(Permanence::Temporary),
+            _ => response.permanence(),
+        }
+    }
 }
 
 /// What an output means for the transaction.

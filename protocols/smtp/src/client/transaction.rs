@@ -11,6 +11,7 @@ use crate::address::{Address, ForwardPath, ReversePath};
 use crate::call::{Body, Charset, Submitter};
 use crate::dsn::{EnvelopeId, Notify, OriginalRecipient, Ret, write_xtext};
 use crate::handling::{DeliverBy, Priority, RequireTls};
+use crate::limits::ORCPT_CHARS_MAX;
 
 /// A message's envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,7 +151,10 @@ impl Transaction {
         let mut line = format!("RCPT TO:{}", recipient.address);
         if peer.offers(Extension::Dsn) {
             line.push_str(&notify_parameter(recipient.notify));
-            if let Some(orcpt) = &recipient.orcpt {
+            // An address kept in UTF-8 grows when it is escaped; a refused recipient would be
+            // a high price for its report's beauty.
+            let orcpt = recipient.orcpt.as_ref().map(ToString::to_string);
+            if let Some(orcpt) = orcpt.filter(|orcpt| orcpt.len() <= ORCPT_CHARS_MAX) {
                 line.push_str(&format!(" ORCPT={orcpt}"));
             }
         }

@@ -13,6 +13,7 @@ use crate::limits::Limits;
 mod auth;
 mod content;
 mod envelope;
+mod handling;
 mod lmtp;
 mod properties;
 mod time;
