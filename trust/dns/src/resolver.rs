@@ -1,7 +1,7 @@
 //! [`Resolver`]: the lookups.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
     time::Duration,
 };
@@ -177,6 +177,18 @@ impl Resolver {
         let answer = self.look(name::parse(name)?, RecordType::A).await?;
         Ok(each(answer, |data| match data {
             RData::A(address) => Some(address.0),
+            _ => None,
+        }))
+    }
+
+    /// The name's IPv6 addresses alone.
+    ///
+    /// # Errors
+    /// [`LookupError`].
+    pub async fn ipv6(&self, name: &str) -> Result<Answer<Vec<Ipv6Addr>>, LookupError> {
+        let answer = self.look(name::parse(name)?, RecordType::AAAA).await?;
+        Ok(each(answer, |data| match data {
+            RData::AAAA(address) => Some(address.0),
             _ => None,
         }))
     }
