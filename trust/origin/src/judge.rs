@@ -56,6 +56,17 @@ pub struct Verdicts {
     pub dmarc: DmarcVerdict,
 }
 
+/// Whether somebody wants reports about another's domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportsWanted {
+    /// They do.
+    Yes,
+    /// They do not say so.
+    No,
+    /// They could not be asked.
+    Unknown,
+}
+
 impl Judge {
     /// A judge that signs its findings with `hostname` (RFC 8601 §2.5, `authserv-id`).
     pub fn new(env: &Env, resolver: Resolver, hostname: &str) -> Self {
@@ -159,6 +170,13 @@ impl Judge {
         };
         let dmarc = dmarc::judge(&self.env, &self.resolver, fields, &authenticated).await;
         Verdicts { dkim, arc, dmarc }
+    }
+
+    /// Whether somebody in domain `at` wants reports about domain `of`, because it is the same organization's
+    /// or says so (RFC 9990 §4). Otherwise a record could send them to anybody.
+    pub async fn accepts_reports(&self, of: &str, at: &str) -> ReportsWanted {
+        let asking = Box::pin(dmarc::accepts_reports(&self.resolver, of, at));
+        self.env.timeout(MESSAGE_TIME_MAX, asking).await.unwrap_or(ReportsWanted::Unknown)
     }
 
     /// The header field that tells what was found (RFC 8601), with its name and its line ends. It

@@ -5,6 +5,7 @@
 //!   DMARC (RFC 9989) of a message; all of it as `Authentication-Results` (RFC 8601).
 //! - [`Signer`]: DKIM signatures and ARC seals; [`SigningKey`]: their keys.
 //! - [`Srs`]: senders of forwarded mail.
+//! - [`reports`]: what domains tell each other of mail in their name.
 //!
 //! Everything that is asked of the world goes through [`dns::Resolver`] and [`env::Env`], so that it runs in
 //! a simulation. A message streams through a [`Digester`], which keeps its header and hashes its body:
@@ -25,6 +26,7 @@ mod iprev;
 mod judge;
 mod key;
 pub mod limits;
+pub mod reports;
 mod results;
 mod sign;
 mod spf;
@@ -38,7 +40,7 @@ pub use dmarc::{
     Alignment, DmarcRecord, DmarcResult, DmarcVerdict, FailureOptions, Override, Policy, Psd,
 };
 pub use iprev::{IprevResult, IprevVerdict};
-pub use judge::{Connection, Judge, Verdicts};
+pub use judge::{Connection, Judge, ReportsWanted, Verdicts};
 pub use key::Algorithm;
 pub use sign::{DkimKey, KeyError, SignError, Signer, SigningKey};
 pub use spf::{SpfResult, SpfVerdict};

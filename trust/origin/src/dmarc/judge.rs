@@ -7,6 +7,7 @@ use env::Env;
 use message::Field;
 
 use crate::{
+    ReportsWanted,
     dmarc::{Alignment, DmarcRecord, DmarcResult, DmarcVerdict, Override, Policy, Psd},
     domain,
     limits::{AUTHORS_MAX, TREE_QUERIES_MAX},
@@ -124,6 +125,24 @@ pub(crate) fn author_domain(fields: &[Field<'_>]) -> Option<String> {
         found = Some(domain);
     }
     found
+}
+
+/// Whether reports about `of` may go to `at` (RFC 9990 §4).
+pub(crate) async fn accepts_reports(resolver: &Resolver, of: &str, at: &str) -> ReportsWanted {
+    let mut trees = Trees { resolver, known: BTreeMap::new() };
+    match trees.aligned(Alignment::Relaxed, at, of).await {
+        Ok(Aligned::Yes) => return ReportsWanted::Yes,
+        Ok(Aligned::No) => {}
+        Err(Unknown) => return ReportsWanted::Unknown,
+    }
+    match resolver.txt(&format!("{of}._report._dmarc.{at}")).await {
+        Ok(answer) => {
+            let says = |text: &Vec<u8>| DmarcRecord::parse(text).is_some();
+            if answer.records.iter().any(says) { ReportsWanted::Yes } else { ReportsWanted::No }
+        }
+        Err(LookupError::Temporary(_) | LookupError::Bogus) => ReportsWanted::Unknown,
+        Err(_) => ReportsWanted::No,
+    }
 }
 
 /// The policy for a domain below the record's.

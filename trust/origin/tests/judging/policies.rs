@@ -1,8 +1,9 @@
 //! What domains ask for: DMARC, iprev, and SPF where it fails.
 
 use origin::{
-    Digester, DmarcResult, DmarcVerdict, IprevResult, Override, Policy, Purpose, SpfResult,
-    SpfVerdict,
+    Digester, DmarcResult, DmarcVerdict, IprevResult, Override, Policy, Purpose, ReportsWanted,
+    SpfResult, SpfVerdict,
+    reports::{AggregateReport, Evaluated, PublishedPolicy, ReportMetadata, Row},
 };
 
 use crate::messages::World;
@@ -158,4 +159,61 @@ async fn an_empty_sender_is_judged_by_the_greeting() {
     let found = world.judge().judge_sender(&connection, "").await;
     assert_eq!((found.result, found.identity.as_str()), (SpfResult::Pass, "out.example.org"));
     assert_eq!(found.mechanism.as_deref(), Some("ip4:192.0.2.1"));
+}
+
+#[tokio::test]
+async fn reports_go_where_they_are_wanted() {
+    let world = World::new();
+    world
+        .zone
+        .txt("_dmarc.example.org", "v=DMARC1; p=none")
+        .txt("example.org._report._dmarc.reports.example", "v=DMARC1;")
+        .temporary("example.org._report._dmarc.down.example");
+    for (at, wanted) in [
+        ("example.org", ReportsWanted::Yes),
+        ("mail.example.org", ReportsWanted::Yes),
+        ("reports.example", ReportsWanted::Yes),
+        ("victim.example", ReportsWanted::No),
+        ("down.example", ReportsWanted::Unknown),
+    ] {
+        assert_eq!(world.judge().accepts_reports("example.org", at).await, wanted, "{at}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_judged_goes_into_reports() {
+    let world = World::new();
+    world
+        .zone
+        .txt("_dmarc.example.org", "v=DMARC1; p=reject; t=y; rua=mailto:a@example.org")
+        .txt("out.example.com", "v=spf1 ip4:192.0.2.1 -all");
+    let judge = world.judge();
+    let connection = world.connection().await;
+    let sender = judge.judge_sender(&connection, "b@out.example.com").await;
+    let message = b"From: a@example.org\r\n\r\n";
+    let digest = Digester::whole(Purpose::Judge, message);
+    let verdicts = judge.judge_message(&sender, &digest).await;
+    let policy = PublishedPolicy::of(&verdicts.dmarc).unwrap();
+    assert_eq!((policy.domain.as_str(), policy.testing), ("example.org", true));
+    let row = Row::of(&connection, &sender, &verdicts, Some("example.net"));
+    assert_eq!(
+        (row.disposition, row.spf, row.dkim),
+        (Policy::Quarantine, Evaluated::Fail, Evaluated::Fail)
+    );
+    assert_eq!(row.reasons[0].kind, "policy_test_mode");
+    assert_eq!(
+        (row.header_from.as_str(), row.envelope_from.as_deref()),
+        ("example.org", Some("out.example.com"))
+    );
+    assert_eq!(
+        (row.auth_spf[0].result.as_str(), row.auth_spf[0].scope.as_deref()),
+        ("pass", Some("mfrom"))
+    );
+    let mut other = row.clone();
+    other.count = 7;
+    assert!(row.is_like(&other));
+    let mut report = AggregateReport::new(ReportMetadata::default(), policy);
+    report.rows = vec![row];
+    let read = AggregateReport::parse(report.to_xml().as_bytes()).unwrap();
+    assert_eq!(read.rows, report.rows);
 }
