@@ -6,11 +6,12 @@
 
 mod address;
 mod aggregate;
-mod aggregate_xml;
 mod failure;
 mod pack;
+mod read_xml;
 mod time;
 mod tls;
+mod write_xml;
 
 pub use address::{ReportAddress, report_addresses, tls_report_uris};
 pub use aggregate::{

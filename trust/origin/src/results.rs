@@ -24,11 +24,10 @@ pub(crate) fn results(
         (IprevResult::Pass, Some(name)) => format!(" ({})", comment(name)),
         _ => String::new(),
     };
-    lines.push(format!("iprev={}{name} policy.iprev={}", iprev.result.as_str(), connection.peer));
+    let peer = value(&connection.peer.to_string());
+    lines.push(format!("iprev={}{name} policy.iprev={peer}", iprev.result.as_str()));
     let helo = &connection.spf_helo;
-    if !helo.domain.is_empty() {
-        lines.push(format!("spf={} smtp.helo={}", helo.result.as_str(), value(&helo.identity)));
-    }
+    lines.push(format!("spf={} smtp.helo={}", helo.result.as_str(), value(&helo.identity)));
     if sender.identity != helo.identity {
         let identity = value(&sender.identity);
         lines.push(format!("spf={} smtp.mailfrom={identity}", sender.result.as_str()));
@@ -93,14 +92,14 @@ pub(crate) fn field(name: &str, hostname: &str, results: &[String]) -> String {
 /// A value as RFC 8601 §2.2 has them: as it is, where it is a token or an address of such, else
 /// quoted. Control characters are left out, so that nobody begins a line of his own.
 fn value(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`{|}~@/".contains(&byte);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`{|}~@".contains(&byte);
     let mut text: String = text.chars().filter(|at| !at.is_control()).collect();
     let mut end = text.len().min(VALUE_BYTES_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
     text.truncate(end);
-    if !text.is_empty() && text.bytes().all(plain) && !text.contains('/') {
+    if !text.is_empty() && text.bytes().all(plain) {
         return text;
     }
     let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");

@@ -138,7 +138,8 @@ impl Signer {
     }
 
     /// The fields of a new ARC set, to go above the message as it is handed on (RFC 8617 §5.1); `None`
-    /// where the chain was broken already or is too long, and nothing is to be added.
+    /// where the chain was broken already, lost sets since it was judged, or is too long, and nothing is to be
+    /// added.
     ///
     /// `chain` and `results` are what was found of the message when it came; `digest` is of the message as it
     /// leaves. An RSA key is taken, where there is one, because few verify others.
@@ -158,6 +159,13 @@ impl Signer {
         let key = self.keys.iter().find(|key| key.key.is_rsa()).or(self.keys.first());
         let key = key.ok_or(SignError::NoKey)?;
         let number = chain.instances as usize + 1;
+        let before = match chain.result {
+            // RFC 8617 §5.1.2: a seal on a broken chain seals itself alone.
+            ArcResult::Fail => Some(Vec::new()),
+            ArcResult::None | ArcResult::Pass => arc::existing(&fields),
+        };
+        let whole = |sets: &Vec<_>| chain.result == ArcResult::Fail || sets.len() + 1 == number;
+        let Some(before) = before.filter(whole) else { return Ok(None) };
         if chain.reason == Some(ArcError::SealedAsBroken) || number > ARC_SETS_MAX {
             return Ok(None);
         }
@@ -169,11 +177,6 @@ impl Signer {
         self.common(&mut text, key, at);
         let signature = finish(text, key, &signed_names(&fields), body, &fields)?;
 
-        let before = match chain.result {
-            // RFC 8617 §5.1.2: a seal on a broken chain seals itself alone.
-            ArcResult::Fail => Vec::new(),
-            ArcResult::None | ArcResult::Pass => arc::existing(&fields).unwrap_or_default(),
-        };
         let mut text = Folded::new(arc::SEAL);
         text.tag("i", &number.to_string());
         text.tag("a", key.key.algorithm().as_str());

@@ -23,6 +23,9 @@ fn records() -> Vec<(&'static str, RData)> {
         ("gone.test.", alias("missing.test.")),
         ("host.plain.test.", a("192.0.2.2")),
         ("back.plain.test.", alias("host.test.")),
+        ("*.wild.test.", a("192.0.2.4")),
+        ("taken.wild.test.", a("192.0.2.5")),
+        ("below.inner.wild.test.", a("192.0.2.6")),
         ("wrong.test.", a("192.0.2.3")),
         ("expired.test.", a("192.0.2.3")),
         ("missing-signature.test.", a("192.0.2.3")),
@@ -167,6 +170,46 @@ async fn a_forged_record_is_bogus() {
     .await;
     assert_eq!(resolver.ipv4("host.test").await, Err(LookupError::Bogus));
     assert_eq!(resolver.ipv4("near.test").await, Err(LookupError::Bogus));
+}
+
+/// A wildcard's record is for names that do not exist, and that has to be shown.
+#[tokio::test]
+async fn a_wildcard_is_not_played_back_for_a_name_that_exists() {
+    let env = Env::system();
+    let look = async |host: &'static str, denial: fn(&World, &str) -> Vec<Record>| {
+        let world = world(&env);
+        let trust_anchors = TrustAnchors::Records(world.anchor());
+        let owner = format!("{host}.");
+        let server = Server::start(&env, move |query, _| {
+            let question = &query.queries[0];
+            if question.name() != &name(&owner) || question.query_type() != RecordType::A {
+                return vec![world.answer(query).to_vec().unwrap()];
+            }
+            let mut reply = reply(query);
+            reply.add_answers(world.expanded("*.wild.test.", &owner));
+            reply.add_authorities(denial(&world, &owner));
+            vec![reply.to_vec().unwrap()]
+        })
+        .await;
+        let settings =
+            Settings { validation: Validation::On, trust_anchors, ..settings(&[&server]) };
+        let resolver = Resolver::new(&env, &settings).unwrap();
+        resolver.ipv4(host).await.map(|answer| answer.security)
+    };
+    let free = "free.wild.test";
+    for host in [free, "a.b.free.wild.test", "zz.wild.test"] {
+        let found = look(host, |world, owner| world.denial(owner)).await;
+        assert_eq!(found, Ok(Security::Secure), "{host}");
+    }
+    // Names below show that it is there.
+    let inner = look("inner.wild.test", |world, owner| world.denial(owner)).await;
+    assert_eq!(inner, Err(LookupError::Bogus));
+    for host in [free, "taken.wild.test"] {
+        assert_eq!(look(host, |world, _| world.plain_soa()).await, Err(LookupError::Bogus));
+        assert_eq!(look(host, |_, _| vec![]).await, Err(LookupError::Bogus));
+    }
+    let taken = look("taken.wild.test", |world, owner| world.denial(owner)).await;
+    assert_eq!(taken, Err(LookupError::Bogus));
 }
 
 #[tokio::test]

@@ -102,6 +102,28 @@ impl World {
         format!("test. 3600 IN DNSKEY 257 3 15 {}\n", base64(key.public_bytes()))
     }
 
+    /// The records of a wildcard, signed as such and put in place of it.
+    pub(crate) fn expanded(&self, wildcard: &str, owner: &str) -> Vec<Record> {
+        let of = name(wildcard);
+        let mut records = self.sign(&of, self.names[&of].clone());
+        for record in &mut records {
+            record.name = name(owner);
+        }
+        records
+    }
+
+    /// An unsigned SOA of a zone that is unsigned.
+    pub(crate) fn plain_soa(&self) -> Vec<Record> {
+        self.rrset(&name("plain.test."), vec![soa()])
+    }
+
+    /// The signed denial of a name.
+    pub(crate) fn denial(&self, owner: &str) -> Vec<Record> {
+        let covering = self.covering(&name(owner));
+        let nsec = self.nsec(&covering);
+        self.sign(&covering, vec![nsec])
+    }
+
     fn is_plain(owner: &Name) -> bool {
         name("plain.test.").zone_of(owner)
     }

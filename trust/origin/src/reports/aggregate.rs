@@ -6,7 +6,7 @@ use env::Timestamp;
 
 use crate::{
     Alignment, Connection, DmarcResult, DmarcVerdict, Override, Policy, SpfVerdict, Verdicts,
-    reports::{ReportError, aggregate_xml, gzip},
+    reports::{ReportError, gzip, read_xml, write_xml},
 };
 
 /// A report.
@@ -234,12 +234,12 @@ impl AggregateReport {
     /// # Errors
     /// [`ReportError::Malformed`].
     pub fn parse(bytes: &[u8]) -> Result<Self, ReportError> {
-        aggregate_xml::parse(bytes)
+        read_xml::read(bytes)
     }
 
     /// The report as XML (RFC 9990, appendix A).
     pub fn to_xml(&self) -> String {
-        aggregate_xml::write(self)
+        write_xml::write(self)
     }
 
     /// The report as it goes into a message, packed: `application/gzip`.

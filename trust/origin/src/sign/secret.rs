@@ -1,4 +1,5 @@
-//! Private keys. They are wiped when they are let go, and never shown.
+//! Private keys. They are never shown, and our copy of their documents is wiped when it is let go; what
+//! `ring` makes of them is not.
 
 use std::sync::Arc;
 

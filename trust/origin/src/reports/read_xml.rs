@@ -1,28 +1,24 @@
-//! Aggregate reports as XML. Reading goes by the names of elements alone: reports in use are of several
+//! Reading aggregate reports. It goes by the names of elements alone: reports in use are of several
 //! namespaces, orders and drafts.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use env::Timestamp;
-use quick_xml::{
-    Reader,
-    escape::{escape, resolve_xml_entity},
-    events::Event,
-};
+use quick_xml::{Reader, escape::resolve_xml_entity, events::Event};
 
 use crate::{
     Alignment, Policy,
     limits::{REPORT_DEPTH_MAX, REPORT_ROWS_MAX, REPORT_TEXT_BYTES_MAX},
     reports::{
-        AggregateReport, DkimAuth, Evaluated, PolicyReason, PublishedPolicy, ReportError,
-        ReportMetadata, Row, SpfAuth, failure::truncate,
+        AggregateReport, Evaluated, PublishedPolicy, ReportError,
+        ReportMetadata, Row, failure::truncate,
     },
 };
 
 /// Reasons, signatures and errors of one place that are kept; more are left out.
 const LIST_MAX: usize = 50;
 
-pub(super) fn parse(bytes: &[u8]) -> Result<AggregateReport, ReportError> {
+pub(super) fn read(bytes: &[u8]) -> Result<AggregateReport, ReportError> {
     let text = String::from_utf8_lossy(bytes);
     let mut reader = Reader::from_str(&text);
     let mut reading = Reading::default();
@@ -253,104 +249,6 @@ fn some(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-pub(super) fn write(report: &AggregateReport) -> String {
-    let mut xml = Xml("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n".to_owned());
-    xml.0.push_str("<feedback xmlns=\"urn:ietf:params:xml:ns:dmarc-2.0\">\n");
-    xml.text("version", "1.0");
-    xml.element("report_metadata", |xml| {
-        let metadata = &report.metadata;
-        xml.text("org_name", &metadata.organization);
-        xml.text("email", &metadata.email);
-        xml.optional("extra_contact_info", metadata.contact.as_deref());
-        xml.text("report_id", &metadata.id);
-        xml.element("date_range", |xml| {
-            xml.text("begin", &metadata.begin.unix_seconds().to_string());
-            xml.text("end", &metadata.end.unix_seconds().to_string());
-        });
-        for error in &metadata.errors {
-            xml.text("error", error);
-        }
-    });
-    xml.element("policy_published", |xml| {
-        let policy = &report.policy;
-        xml.text("domain", &policy.domain);
-        xml.text("adkim", policy.dkim.as_str());
-        xml.text("aspf", policy.spf.as_str());
-        xml.text("p", policy.policy.as_str());
-        xml.optional("sp", policy.subdomain_policy.map(Policy::as_str));
-        xml.optional("np", policy.missing_policy.map(Policy::as_str));
-        xml.optional("pct", policy.percent.map(|percent| percent.to_string()).as_deref());
-        xml.text("testing", if policy.testing { "y" } else { "n" });
-    });
-    for row in &report.rows {
-        xml.element("record", |xml| write_row(xml, row));
-    }
-    xml.0.push_str("</feedback>\n");
-    xml.0
-}
-
-fn write_row(xml: &mut Xml, row: &Row) {
-    xml.element("row", |xml| {
-        xml.text("source_ip", &row.source.to_string());
-        xml.text("count", &row.count.to_string());
-        xml.element("policy_evaluated", |xml| {
-            xml.text("disposition", row.disposition.as_str());
-            xml.text("dkim", row.dkim.as_str());
-            xml.text("spf", row.spf.as_str());
-            for PolicyReason { kind, comment } in &row.reasons {
-                xml.element("reason", |xml| {
-                    xml.text("type", kind);
-                    xml.optional("comment", comment.as_deref());
-                });
-            }
-        });
-    });
-    xml.element("identifiers", |xml| {
-        xml.optional("envelope_to", row.envelope_to.as_deref());
-        xml.optional("envelope_from", row.envelope_from.as_deref());
-        xml.text("header_from", &row.header_from);
-    });
-    xml.element("auth_results", |xml| {
-        for DkimAuth { domain, selector, result, comment } in &row.auth_dkim {
-            xml.element("dkim", |xml| {
-                xml.text("domain", domain);
-                xml.optional("selector", selector.as_deref());
-                xml.text("result", result);
-                xml.optional("human_result", comment.as_deref());
-            });
-        }
-        for SpfAuth { domain, scope, result } in &row.auth_spf {
-            xml.element("spf", |xml| {
-                xml.text("domain", domain);
-                xml.optional("scope", scope.as_deref());
-                xml.text("result", result);
-            });
-        }
-    });
-}
-
-struct Xml(String);
-
-impl Xml {
-    fn element(&mut self, name: &str, inner: impl FnOnce(&mut Self)) {
-        self.0.push_str(&format!("<{name}>\n"));
-        inner(self);
-        self.0.push_str(&format!("</{name}>\n"));
-    }
-
-    fn text(&mut self, name: &str, text: &str) {
-        // XML 1.0 §2.2: most control characters cannot be said at all.
-        let clean: String = text.chars().filter(|at| !at.is_control()).collect();
-        self.0.push_str(&format!("<{name}>{}</{name}>\n", escape(clean)));
-    }
-
-    fn optional(&mut self, name: &str, text: Option<&str>) {
-        if let Some(text) = text {
-            self.text(name, text);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -419,7 +317,7 @@ mod tests {
           <d:record><d:row><d:source_ip>2001:db8::1</d:source_ip><d:count>2</d:count></d:row>
           <d:auth_results><d:spf/><d:dkim><d:domain>one</d:domain></d:dkim><d:dkim><d:domain>two</d:domain></d:dkim></d:auth_results></d:record>
           <d:record><d:row><d:source_ip>nowhere</d:source_ip></d:row></d:record></d:feedback>"#;
-        let report = parse(xml.as_bytes()).unwrap();
+        let report = read(xml.as_bytes()).unwrap();
         assert_eq!(
             (report.metadata.organization.as_str(), report.metadata.id.as_str()),
             ("A & B", "7A&")
@@ -441,13 +339,13 @@ mod tests {
                 "{lol}<feedback><report_metadata><org_name>{inner}</org_name></report_metadata><policy_published><domain>a</domain></policy_published></feedback>"
             )
         };
-        assert!(parse(wrap("fine").as_bytes()).is_ok());
-        assert!(parse(wrap("&d;").as_bytes()).is_err(), "entities of its own");
-        assert!(parse(wrap(&"<x>".repeat(100)).as_bytes()).is_err());
+        assert!(read(wrap("fine").as_bytes()).is_ok());
+        assert!(read(wrap("&d;").as_bytes()).is_err(), "entities of its own");
+        assert!(read(wrap(&"<x>".repeat(100)).as_bytes()).is_err());
         for bad in
             ["", "text", "<feedback>", "<feedback></feedback>", "<a></b>", "<html><body/></html>"]
         {
-            assert_eq!(parse(bad.as_bytes()), Err(ReportError::Malformed), "{bad:?}");
+            assert_eq!(read(bad.as_bytes()), Err(ReportError::Malformed), "{bad:?}");
         }
     }
 
@@ -462,7 +360,7 @@ mod tests {
              <domain>a</domain></policy_published><record><row><source_ip>192.0.2.1</source_ip></row>\
              <auth_results>{dkim}</auth_results></record>{many}</feedback>"
         );
-        let report = parse(xml.as_bytes()).unwrap();
+        let report = read(xml.as_bytes()).unwrap();
         assert_eq!((report.rows.len(), report.rows_left_out), (REPORT_ROWS_MAX, 11));
         assert_eq!(report.rows[0].auth_dkim.len(), LIST_MAX);
         assert_eq!(report.metadata.email.len(), REPORT_TEXT_BYTES_MAX);
@@ -476,7 +374,7 @@ mod tests {
             if let Some(place) = bytes.get_mut(at) {
                 *place = byte;
             }
-            let _unwanted = parse(&bytes);
+            let _unwanted = read(&bytes);
         }
     }
 }
