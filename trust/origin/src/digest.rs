@@ -5,7 +5,7 @@ use message::{Field, Fields};
 use crate::{
     canon::{BodyHash, BodyHasher, Canon},
     dkim::{Kind, Signature},
-    limits::{HEADER_BYTES_MAX, SIGNATURES_MAX},
+    limits::{FIELDS_MAX, HEADER_BYTES_MAX, SIGNATURES_MAX},
 };
 
 /// What a message is digested for.
@@ -36,7 +36,7 @@ enum State {
     TooLarge,
 }
 
-/// Which signature's limit to make sure of while reading.
+/// How our own signatures take bodies and fields.
 pub(crate) const SIGNING_CANON: Canon = Canon::Relaxed;
 
 /// A message that was taken whole.
@@ -128,12 +128,12 @@ impl Digester {
         if self.state == State::Header {
             self.begin_body();
         }
-        let size = match self.state {
-            State::TooLarge => HeaderSize::TooLarge,
-            State::Header | State::Body => HeaderSize::Whole,
-        };
+        let many = Fields::new(&self.header).nth(FIELDS_MAX).is_some();
+        if self.state == State::TooLarge || many {
+            return Digest { header: Vec::new(), bodies: Vec::new(), size: HeaderSize::TooLarge };
+        }
         let bodies = self.bodies.into_iter().map(BodyHasher::finish).collect();
-        Digest { header: self.header, bodies, size }
+        Digest { header: self.header, bodies, size: HeaderSize::Whole }
     }
 }
 
@@ -142,7 +142,13 @@ impl Digest {
         Fields::new(&self.header).collect()
     }
 
-    /// The message's header, its blank line included; empty where it is larger than is kept.
+    /// Whether the header has more bytes or fields than are looked at. Such a message is to be refused:
+    /// what it claims to be our findings is not found either.
+    pub fn is_too_large(&self) -> bool {
+        self.size == HeaderSize::TooLarge
+    }
+
+    /// The message's header, its blank line included; empty where it is larger than is looked at.
     pub fn header(&self) -> &[u8] {
         &self.header
     }
@@ -185,7 +191,11 @@ mod tests {
             assert!(digester.header.len() <= HEADER_BYTES_MAX);
         }
         let digest = digester.finish();
-        assert_eq!((digest.size, digest.header.len()), (HeaderSize::TooLarge, 0));
+        assert_eq!((digest.is_too_large(), digest.header.len()), (true, 0));
+        let many = "a:\r\n".repeat(FIELDS_MAX);
+        assert!(!Digester::whole(Purpose::Sign, many.as_bytes()).is_too_large());
+        let more = format!("{many}b:\r\n\r\n");
+        assert!(Digester::whole(Purpose::Sign, more.as_bytes()).is_too_large());
     }
 
     #[test]

@@ -201,8 +201,8 @@ impl Judge {
         results::results(connection, sender, verdicts)
     }
 
-    /// Where the message claims to have been judged by this judge: ranges of its bytes to drop, in
-    /// order (RFC 8601 §5).
+    /// Where the message claims to have been judged by this judge, or may: ranges of its bytes to drop, in
+    /// order (RFC 8601 §5). Of one whose header [`Digest::is_too_large`] none are known.
     pub fn forged_results(&self, digest: &Digest) -> Vec<std::ops::Range<usize>> {
         results::forged(&digest.fields(), &self.hostname)
     }

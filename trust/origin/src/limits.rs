@@ -6,6 +6,9 @@ use std::time::Duration;
 /// without signatures whose author is unknown.
 pub const HEADER_BYTES_MAX: usize = 1024 * 1024;
 
+/// Fields of a header. A signature may list 256 names, each of which is looked for among all of them.
+pub const FIELDS_MAX: usize = 10_000;
+
 /// DKIM signatures of one message that are looked at, the topmost first: each costs a lookup and
 /// a verification. RFC 6376 §6.1 lets verifiers limit it.
 pub const SIGNATURES_MAX: usize = 10;

@@ -106,3 +106,47 @@ pub(crate) fn header_data(
     }
     data
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    use dns::Zone;
+    use env::Env;
+    use ring::digest::{SHA256, digest};
+
+    use super::*;
+    use crate::{Digester, Purpose, SigningKey, dkim::Kind};
+
+    /// A message of which the first `length` bytes of the body are signed.
+    async fn signed(length: usize, body: &str) -> Result<(), DkimError> {
+        let key = SigningKey::generate_ed25519(&Env::system());
+        let zone = Zone::new();
+        zone.txt("s._domainkey.example.org", key.record());
+        let hash = STANDARD.encode(digest(&SHA256, &body.as_bytes()[..length.min(body.len())]));
+        let from = "From: a@example.org\r\n";
+        let unsigned = format!(
+            "DKIM-Signature: v=1; a=ed25519-sha256; d=example.org; s=s; h=from; l={length}; bh={hash}; b="
+        );
+        let block = from.as_bytes();
+        let fields: Vec<_> = message::Fields::new(block).collect();
+        let own = format!("{unsigned}\r\n");
+        let data = header_data(Canon::Simple, &["from".to_owned()], own.as_bytes(), &fields);
+        let signature = STANDARD.encode(key.sign(&data).unwrap());
+        let message = format!("{unsigned}{signature}\r\n{from}\r\n{body}");
+        let digested = Digester::whole(Purpose::Judge, message.as_bytes());
+        let fields = digested.fields();
+        let signature = Signature::parse(Kind::Dkim, fields[0].value)?;
+        let resolver = Resolver::fixed(zone);
+        let mut keys = Keys::new(&resolver);
+        verify(&signature, &fields[0], &fields, &digested.bodies, &mut keys, 0).await.map(|_| ())
+    }
+
+    #[tokio::test]
+    async fn what_follows_a_signed_part_is_told() {
+        let body = "signed\r\nadded\r\n";
+        assert_eq!(signed(body.len(), body).await, Ok(()));
+        assert_eq!(signed(8, body).await, Err(DkimError::BodyPartlySigned));
+        assert_eq!(signed(0, body).await, Err(DkimError::BodyPartlySigned));
+        assert_eq!(signed(100, body).await, Err(DkimError::BodyChanged));
+    }
+}

@@ -10,8 +10,8 @@ use crate::{
     Alignment, Policy,
     limits::{REPORT_DEPTH_MAX, REPORT_ROWS_MAX, REPORT_TEXT_BYTES_MAX},
     reports::{
-        AggregateReport, Evaluated, PublishedPolicy, ReportError,
-        ReportMetadata, Row, failure::truncate,
+        AggregateReport, Evaluated, PublishedPolicy, ReportError, ReportMetadata, Row,
+        failure::truncate,
     },
 };
 
