@@ -5,7 +5,9 @@
 
 mod arc_suite;
 mod examples;
+mod hostile;
 mod messages;
+mod others;
 mod policies;
 mod spf_suite;
 mod suites;
