@@ -22,6 +22,7 @@ mod cache;
 mod chain;
 pub mod limits;
 mod name;
+mod proof;
 mod resolver;
 mod scope;
 mod settings;

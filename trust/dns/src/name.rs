@@ -13,8 +13,8 @@ use crate::LookupError;
 /// not a visible ASCII character.
 pub(crate) fn parse(text: &str) -> Result<Name, LookupError> {
     let text = text.strip_suffix('.').unwrap_or(text);
-    let visible = |byte: u8| byte.is_ascii_graphic() && byte != b'\\';
-    if text.is_empty() || !text.bytes().all(visible) {
+    let printable = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'\\';
+    if text.is_empty() || !text.bytes().all(printable) {
         return Err(LookupError::BadName);
     }
     let lower = text.to_ascii_lowercase();
@@ -28,10 +28,24 @@ pub(crate) fn parse(text: &str) -> Result<Name, LookupError> {
     Ok(name)
 }
 
-/// The name as text, in lower case and without a dot at its end; empty for the root.
+/// The name as text, in lower case and without a dot at its end; empty for the root. A byte that is not
+/// visible, and a dot or backslash within a label, is escaped (RFC 1035 §5.1), and so no name that
+/// [`parse`] takes.
 pub(crate) fn text(name: &Name) -> String {
-    let text = name.to_lowercase().to_ascii();
-    text.strip_suffix('.').map(str::to_owned).unwrap_or(text)
+    let mut text = String::new();
+    for label in name.iter() {
+        if !text.is_empty() {
+            text.push('.');
+        }
+        for byte in label {
+            match byte {
+                b'.' | b'\\' => text.extend(['\\', char::from(*byte)]),
+                byte if byte.is_ascii_graphic() => text.push(char::from(byte.to_ascii_lowercase())),
+                byte => text.push_str(&format!("\\{byte:03}")),
+            }
+        }
+    }
+    text
 }
 
 /// The name that holds an address' names (RFC 1035 §3.5, RFC 3596 §2.5).
@@ -56,14 +70,17 @@ mod tests {
         check("_25._tcp.mx.example.org", "_25._tcp.mx.example.org");
         check("xn--bcher-kva.example", "xn--bcher-kva.example");
         check(&format!("{}.example", "a".repeat(63)), &format!("{}.example", "a".repeat(63)));
+        check("odd:name/with%signs.example", "odd:name/with%signs.example");
         assert_eq!(text(&Name::root()), "");
+        assert_eq!(text(&parse("a b.example").unwrap()), "a\\032b.example");
+        let odd = Name::from_labels([&b"a.b"[..], b"\0\xff\\"]).unwrap();
+        assert_eq!(text(&odd), "a\\.b.\\000\\255\\\\");
     }
 
     #[test]
     fn what_is_no_name_is_refused() {
         let long = ["a".repeat(63).as_str(); 4].join(".");
-        for bad in
-            ["", ".", "..", "a..b", ".a", "a b", "a\\.b", "bücher.example", "a\0b", "a\r\nb", &long]
+        for bad in ["", ".", "..", "a..b", ".a", "a\\.b", "bücher.example", "a\0b", "a\r\nb", &long]
         {
             assert_eq!(parse(bad), Err(LookupError::BadName), "{bad:?}");
         }

@@ -1,7 +1,7 @@
 //! [`Resolver`]: the lookups.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
     time::Duration,
 };
@@ -12,7 +12,7 @@ use hickory_net::{
     DnsError, NetError,
     dnssec::DnssecDnsHandle,
     proto::{
-        dnssec::{Proof, rdata::DNSSECRData},
+        dnssec::Proof,
         op::{DnsRequest, DnsRequestOptions, DnsResponse, Edns, Message, Query},
         rr::{Name, RData, Record, RecordType},
     },
@@ -24,6 +24,7 @@ use crate::{
     chain::{self, Reply},
     limits::{PROOFS_MAX, UDP_BYTES},
     name,
+    proof::{is_shown_wildcard, proven},
     scope::Scope,
     settings::{Anchors, Settings, SettingsError, Validation},
     transport::Transport,
@@ -181,6 +182,18 @@ impl Resolver {
         }))
     }
 
+    /// The name's IPv6 addresses alone.
+    ///
+    /// # Errors
+    /// [`LookupError`].
+    pub async fn ipv6(&self, name: &str) -> Result<Answer<Vec<Ipv6Addr>>, LookupError> {
+        let answer = self.look(name::parse(name)?, RecordType::AAAA).await?;
+        Ok(each(answer, |data| match data {
+            RData::AAAA(address) => Some(address.0),
+            _ => None,
+        }))
+    }
+
     async fn look(&self, name: Name, kind: RecordType) -> Result<Answer<Vec<RData>>, LookupError> {
         match &*self.source {
             Source::Fixed(zone) => chain::follow(name, kind, |name| zone.ask(name, kind)).await,
@@ -279,6 +292,9 @@ impl Servers {
                     let code = response.response_code;
                     Ok(Validated::Reply(Reply { records, code, denial: Security::Insecure }))
                 }
+                _ if is_shown_wildcard(name, kind, &response) => {
+                    Ok(Validated::Reply(proven(name, kind, *response)?))
+                }
                 _ if kind != RecordType::CNAME && has_alias(&response, name) => {
                     Ok(Validated::AliasUnproven)
                 }
@@ -348,30 +364,4 @@ fn with_proof(mut records: Vec<Record>, proof: Proof) -> Vec<Record> {
 fn has_alias(response: &DnsResponse, name: &Name) -> bool {
     let alias = |record: &Record| record.name == *name && chain::alias_of(record).is_some();
     response.answers.iter().any(alias)
-}
-
-/// What the validator lets through, where it has nothing against it.
-///
-/// Where all of the authority section is from insecure zones it lets a denial through, whatever the
-/// zones are. Only a zone that the name is in can say that: otherwise anybody's unsigned SOA would
-/// make TLSA records of a signed zone go away.
-fn proven(name: &Name, kind: RecordType, response: DnsResponse) -> Result<Reply, LookupError> {
-    let answered = response.answers.iter().any(|record| {
-        record.name == *name && (record.record_type() == kind || chain::alias_of(record).is_some())
-    });
-    let secure = |record: &Record| {
-        record.proof == Proof::Secure
-            && matches!(record.data, RData::DNSSEC(DNSSECRData::NSEC(_) | DNSSECRData::NSEC3(_)))
-    };
-    let own = |record: &Record| record.proof == Proof::Insecure && record.name.zone_of(name);
-    let authorities = &response.authorities;
-    let denial = if authorities.iter().any(secure) {
-        Security::Secure
-    } else if answered || authorities.is_empty() || authorities.iter().any(own) {
-        Security::Insecure
-    } else {
-        return Err(LookupError::Bogus);
-    };
-    let code = response.response_code;
-    Ok(Reply { records: response.into_message().answers, code, denial })
 }

@@ -60,6 +60,9 @@ pub enum Validation {
 }
 
 /// What chains of trust begin at. A name below none of them is insecure (RFC 4033 §5).
+///
+/// Of the root, the key-signing keys are enough. Of another zone all keys are needed, because the validator
+/// looks for the zone's DS records where one is not an anchor itself.
 #[derive(Debug, Clone, Default)]
 pub enum TrustAnchors {
     /// The root's keys that came with this release.

@@ -245,3 +245,60 @@ fn read(query: &Message, bytes: &[u8]) -> Read {
     }
     Read::Answer(Box::new(response))
 }
+
+#[cfg(test)]
+mod tests {
+    use hickory_net::proto::{
+        op::Query,
+        rr::{Name, RData, Record, RecordType, rdata::TXT},
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn query() -> Message {
+        let mut query = Message::query();
+        query.metadata.id = 0x1234;
+        query.add_query(Query::query(Name::from_ascii("a.example.").unwrap(), RecordType::TXT));
+        query
+    }
+
+    fn answer() -> Vec<u8> {
+        let mut answer = Message::response(0x1234, OpCode::Query);
+        answer.add_queries(query().queries.clone());
+        for text in [&b"one"[..], b"two"] {
+            let data = RData::TXT(TXT::from_bytes(vec![text]));
+            answer.add_answer(Record::from_rdata(query().queries[0].name().clone(), 60, data));
+        }
+        answer.to_vec().unwrap()
+    }
+
+    #[test]
+    fn an_answer_is_told_from_what_is_none() {
+        let is_answer = |bytes: &[u8]| matches!(read(&query(), bytes), Read::Answer(_));
+        assert!(is_answer(&answer()));
+        assert!(!is_answer(&query().to_vec().unwrap()), "an echo is no answer");
+        for cut in 0..answer().len() {
+            assert!(!is_answer(&answer()[..cut]), "cut at {cut}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_reading_panic(
+            tail in proptest::collection::vec(any::<u8>(), 0..600),
+            keep in 2usize..80,
+        ) {
+            let mut bytes = answer();
+            bytes.truncate(keep);
+            bytes.extend(tail);
+            if let Read::Answer(response) = read(&query(), &bytes) {
+                let mut cache = Cache::new(1);
+                let key = || (Name::root().into(), RecordType::TXT);
+                let now = env::Monotonic::default();
+                cache.keep(key(), &response, now);
+                prop_assert!(!matches!(cache.look(&key(), now), Some(Err(_))));
+            }
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Whether a signature is right.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use dns::{LookupError, Resolver};
+use message::Field;
+
+use crate::{
+    canon::{BodyHash, Canon},
+    dkim::{DkimError, Signature, field_without_signature},
+    key::{Identity, PublicKey},
+};
+
+/// Keys of one message, each looked up once.
+pub(crate) struct Keys<'r> {
+    resolver: &'r Resolver,
+    known: BTreeMap<String, Result<Arc<PublicKey>, DkimError>>,
+}
+
+impl<'r> Keys<'r> {
+    pub(crate) fn new(resolver: &'r Resolver) -> Self {
+        Self { resolver, known: BTreeMap::new() }
+    }
+
+    pub(crate) async fn get(&mut self, name: &str) -> Result<Arc<PublicKey>, DkimError> {
+        if let Some(known) = self.known.get(name) {
+            return known.clone();
+        }
+        let found = match self.resolver.txt(name).await {
+            Ok(answer) => PublicKey::find(&answer.records).map(Arc::new),
+            Err(LookupError::NoName { .. } | LookupError::NoRecords { .. }) => {
+                Err(DkimError::NoKey)
+            }
+            Err(LookupError::BadName) => Err(DkimError::Malformed),
+            Err(LookupError::Temporary(_) | LookupError::Bogus) => Err(DkimError::KeyUnavailable),
+        };
+        self.known.insert(name.to_owned(), found.clone());
+        found
+    }
+}
+
+/// Checks a signature that stands in `field`; `at` is the time in Unix seconds.
+pub(crate) async fn verify(
+    signature: &Signature,
+    field: &Field<'_>,
+    fields: &[Field<'_>],
+    bodies: &[BodyHash],
+    keys: &mut Keys<'_>,
+    at: u64,
+) -> Result<Arc<PublicKey>, DkimError> {
+    if signature.expires.is_some_and(|expires| expires < at) {
+        return Err(DkimError::Expired);
+    }
+    let body = bodies
+        .iter()
+        .find(|body| (body.canon, body.limit) == (signature.body_canon, signature.length))
+        .ok_or(DkimError::BodyChanged)?;
+    if body.hash.as_ref() != signature.body_hash
+        || signature.length.is_some_and(|length| length > body.length)
+    {
+        return Err(DkimError::BodyChanged);
+    }
+    let key = keys.get(&signature.key_name()).await?;
+    if key.identity == Identity::SameDomain
+        && !signature.identity.is_empty()
+        && !signature.identity.to_ascii_lowercase().ends_with(&format!("@{}", signature.domain))
+    {
+        return Err(DkimError::IdentityMismatch);
+    }
+    let own = field_without_signature(field.raw);
+    let data = header_data(signature.header_canon, &signature.fields, &own, fields);
+    key.verify(signature.algorithm, &data, &signature.signature)?;
+    if signature.length.is_some_and(|length| length < body.length) {
+        return Err(DkimError::BodyPartlySigned);
+    }
+    Ok(key)
+}
+
+/// The bytes that a signature signs (RFC 6376 §3.7): the fields it lists, those of one name from the
+/// bottom up (§5.4.2), then itself without what makes it one.
+pub(crate) fn header_data(
+    canon: Canon,
+    names: &[String],
+    own: &[u8],
+    fields: &[Field<'_>],
+) -> Vec<u8> {
+    let mut data = Vec::new();
+    let mut taken: Vec<(&str, usize)> = Vec::new();
+    for name in names {
+        let known = taken.iter().position(|(known, _)| known.eq_ignore_ascii_case(name));
+        let place = known.unwrap_or_else(|| {
+            taken.push((name, fields.len()));
+            taken.len() - 1
+        });
+        let below = &mut taken[place].1;
+        let found = fields[..*below].iter().rposition(|field| field.is(name));
+        // A field that is not there signs that it is not there.
+        *below = found.unwrap_or(0);
+        if let Some(found) = found {
+            canon.field(fields[found].raw, &mut data);
+        }
+    }
+    canon.field(own, &mut data);
+    if data.ends_with(b"\r\n") {
+        data.truncate(data.len() - 2);
+    }
+    data
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    use dns::Zone;
+    use env::Env;
+    use ring::digest::{SHA256, digest};
+
+    use super::*;
+    use crate::{Digester, Purpose, SigningKey, dkim::Kind};
+
+    /// A message of which the first `length` bytes of the body are signed.
+    async fn signed(length: usize, body: &str) -> Result<(), DkimError> {
+        let key = SigningKey::generate_ed25519(&Env::system());
+        let zone = Zone::new();
+        zone.txt("s._domainkey.example.org", key.record());
+        let hash = STANDARD.encode(digest(&SHA256, &body.as_bytes()[..length.min(body.len())]));
+        let from = "From: a@example.org\r\n";
+        let unsigned = format!(
+            "DKIM-Signature: v=1; a=ed25519-sha256; d=example.org; s=s; h=from; l={length}; bh={hash}; b="
+        );
+        let block = from.as_bytes();
+        let fields: Vec<_> = message::Fields::new(block).collect();
+        let own = format!("{unsigned}\r\n");
+        let data = header_data(Canon::Simple, &["from".to_owned()], own.as_bytes(), &fields);
+        let signature = STANDARD.encode(key.sign(&data).unwrap());
+        let message = format!("{unsigned}{signature}\r\n{from}\r\n{body}");
+        let digested = Digester::whole(Purpose::Judge, message.as_bytes());
+        let fields = digested.fields();
+        let signature = Signature::parse(Kind::Dkim, fields[0].value)?;
+        let resolver = Resolver::fixed(zone);
+        let mut keys = Keys::new(&resolver);
+        verify(&signature, &fields[0], &fields, &digested.bodies, &mut keys, 0).await.map(|_| ())
+    }
+
+    #[tokio::test]
+    async fn what_follows_a_signed_part_is_told() {
+        let body = "signed\r\nadded\r\n";
+        assert_eq!(signed(body.len(), body).await, Ok(()));
+        assert_eq!(signed(8, body).await, Err(DkimError::BodyPartlySigned));
+        assert_eq!(signed(0, body).await, Err(DkimError::BodyPartlySigned));
+        assert_eq!(signed(100, body).await, Err(DkimError::BodyChanged));
+    }
+}

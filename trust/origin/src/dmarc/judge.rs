@@ -1,0 +1,251 @@
+//! Finding the policy, and who is aligned with the author (RFC 9989 §4.4, §4.10, §5.3).
+
+use std::collections::BTreeMap;
+
+use dns::{LookupError, Resolver};
+use env::Env;
+use message::Field;
+
+use crate::{
+    ReportsWanted,
+    dmarc::{Alignment, DmarcRecord, DmarcResult, DmarcVerdict, Override, Policy, Psd},
+    domain,
+    limits::{AUTHORS_MAX, TREE_QUERIES_MAX},
+};
+
+/// Labels that a long name is cut to (RFC 9989 §4.10).
+const LABELS_AFTER_CUT: usize = 7;
+
+/// Domains that were found to stand behind the message.
+#[derive(Debug, Default)]
+pub(crate) struct Authenticated {
+    /// Of signatures that passed.
+    pub(crate) dkim: Vec<String>,
+    /// Of the envelope, if SPF passed.
+    pub(crate) spf: Option<String>,
+    /// Whether something could not be found out for now.
+    pub(crate) temporary: Temporary,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Temporary {
+    #[default]
+    No,
+    Yes,
+}
+
+/// A domain could not be asked.
+#[derive(Debug, Clone, Copy)]
+struct Unknown;
+
+pub(crate) async fn judge(
+    env: &Env,
+    resolver: &Resolver,
+    fields: &[Field<'_>],
+    authenticated: &Authenticated,
+) -> DmarcVerdict {
+    let Some(author) = author_domain(fields) else {
+        return DmarcVerdict { result: DmarcResult::PermError, ..DmarcVerdict::default() };
+    };
+    let mut trees = Trees { resolver, known: BTreeMap::new() };
+    let mut verdict = DmarcVerdict { author_domain: author.clone(), ..DmarcVerdict::default() };
+    let found = async {
+        let tree = trees.get(&author).await?;
+        let Some((policy_domain, record)) = tree.policy(&author) else { return Ok(None) };
+        let policy = if policy_domain == author {
+            record.policy
+        } else {
+            below(resolver, &author, &record).await?
+        };
+        Ok(Some((policy_domain, record, policy)))
+    };
+    let (policy_domain, record, policy) = match found.await {
+        Ok(Some(found)) => found,
+        Ok(None) => return verdict,
+        Err(Unknown) => {
+            verdict.result = DmarcResult::TempError;
+            return verdict;
+        }
+    };
+    let mut temporary = authenticated.temporary;
+    for domain in &authenticated.dkim {
+        if verdict.aligned_dkim.is_none() {
+            match trees.aligned(record.dkim, domain, &author).await {
+                Ok(Aligned::Yes) => verdict.aligned_dkim = Some(domain.clone()),
+                Ok(Aligned::No) => {}
+                Err(Unknown) => temporary = Temporary::Yes,
+            }
+        }
+    }
+    if let Some(domain) = &authenticated.spf {
+        match trees.aligned(record.spf, domain, &author).await {
+            Ok(Aligned::Yes) => verdict.aligned_spf = Some(domain.clone()),
+            Ok(Aligned::No) => {}
+            Err(Unknown) => temporary = Temporary::Yes,
+        }
+    }
+    verdict.result = match temporary {
+        _ if verdict.aligned_dkim.is_some() || verdict.aligned_spf.is_some() => DmarcResult::Pass,
+        Temporary::Yes => DmarcResult::TempError,
+        Temporary::No => DmarcResult::Fail,
+    };
+    if verdict.result == DmarcResult::Fail {
+        (verdict.disposition, verdict.reason) = disposition(env, policy, &record);
+    }
+    verdict.policy = policy;
+    verdict.policy_domain = policy_domain;
+    verdict.record = Some(record);
+    verdict
+}
+
+/// What is done of what the policy asks for.
+fn disposition(env: &Env, policy: Policy, record: &DmarcRecord) -> (Policy, Override) {
+    if policy == Policy::None {
+        (policy, Override::None)
+    } else if record.testing {
+        (policy.weaker(), Override::Testing)
+    } else if env.random_below(100) >= u64::from(record.percent) {
+        (policy.weaker(), Override::SampledOut)
+    } else {
+        (policy, Override::None)
+    }
+}
+
+/// The author's domain: that of the one `From` (RFC 9989 §5.3.1).
+pub(crate) fn author_domain(fields: &[Field<'_>]) -> Option<String> {
+    let mut from = fields.iter().filter(|field| field.is("From"));
+    let (Some(field), None) = (from.next(), from.next()) else { return None };
+    let authors = message::parse_addresses(field.value, AUTHORS_MAX);
+    let mut found: Option<String> = None;
+    for author in authors.iter().filter(|author| author.is_mailbox()) {
+        let domain = domain::ascii(author.host.as_deref().unwrap_or_default())?;
+        if found.as_ref().is_some_and(|other| *other != domain) {
+            return None;
+        }
+        found = Some(domain);
+    }
+    found
+}
+
+/// Whether reports about `of` may go to `at` (RFC 9990 §4).
+pub(crate) async fn accepts_reports(resolver: &Resolver, of: &str, at: &str) -> ReportsWanted {
+    let mut trees = Trees { resolver, known: BTreeMap::new() };
+    match trees.aligned(Alignment::Relaxed, at, of).await {
+        Ok(Aligned::Yes) => return ReportsWanted::Yes,
+        Ok(Aligned::No) => {}
+        Err(Unknown) => return ReportsWanted::Unknown,
+    }
+    match resolver.txt(&format!("{of}._report._dmarc.{at}")).await {
+        Ok(answer) => {
+            let says = |text: &Vec<u8>| DmarcRecord::parse(text).is_some();
+            if answer.records.iter().any(says) { ReportsWanted::Yes } else { ReportsWanted::No }
+        }
+        Err(LookupError::Temporary(_) | LookupError::Bogus) => ReportsWanted::Unknown,
+        Err(_) => ReportsWanted::No,
+    }
+}
+
+/// The policy for a domain below the record's.
+async fn below(resolver: &Resolver, author: &str, record: &DmarcRecord) -> Result<Policy, Unknown> {
+    let existing = record.subdomain_policy.unwrap_or(record.policy);
+    let Some(missing) = record.missing_policy else { return Ok(existing) };
+    match resolver.addresses(author).await {
+        Err(LookupError::NoName { .. }) => Ok(missing),
+        Err(LookupError::Temporary(_) | LookupError::Bogus) => Err(Unknown),
+        Ok(_) | Err(LookupError::NoRecords { .. } | LookupError::BadName) => Ok(existing),
+    }
+}
+
+/// The records on the way from a domain to the root, from below.
+#[derive(Clone)]
+struct Tree {
+    start: String,
+    records: Vec<(String, DmarcRecord)>,
+}
+
+impl Tree {
+    /// RFC 9989 §4.10.2.
+    fn organization(&self) -> &str {
+        for (domain, record) in &self.records {
+            match record.psd {
+                Psd::No => return domain,
+                Psd::Yes if *domain != self.start => {
+                    let cut = self.start.len() - domain.len() - 1;
+                    let from = self.start[..cut].rfind('.').map_or(0, |dot| dot + 1);
+                    return &self.start[from..];
+                }
+                Psd::Yes | Psd::Unknown => {}
+            }
+        }
+        // The records come from below, so the last has the fewest labels.
+        self.records.last().map_or(&self.start, |(domain, _)| domain)
+    }
+
+    /// RFC 9989 §4.10.1: the author's own, the organization's, the public suffix's.
+    fn policy(&self, author: &str) -> Option<(String, DmarcRecord)> {
+        let of = |wanted: &str| self.records.iter().find(|(domain, _)| domain == wanted);
+        let suffix = || self.records.iter().find(|(_, record)| record.psd == Psd::Yes);
+        of(author).or_else(|| of(self.organization())).or_else(suffix).cloned()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Aligned {
+    Yes,
+    No,
+}
+
+/// Walks up the tree, each made once for a message.
+struct Trees<'r> {
+    resolver: &'r Resolver,
+    known: BTreeMap<String, Tree>,
+}
+
+impl Trees<'_> {
+    async fn get(&mut self, start: &str) -> Result<Tree, Unknown> {
+        if let Some(tree) = self.known.get(start) {
+            return Ok(tree.clone());
+        }
+        let mut records = Vec::new();
+        let mut at = start;
+        for _ in 0..TREE_QUERIES_MAX {
+            match self.resolver.txt(&format!("_dmarc.{at}")).await {
+                Ok(answer) => {
+                    if let Some(record) = DmarcRecord::find(&answer.records) {
+                        let last = record.psd != Psd::Unknown;
+                        records.push((at.to_owned(), record));
+                        if last {
+                            break;
+                        }
+                    }
+                }
+                Err(LookupError::Temporary(_) | LookupError::Bogus) => return Err(Unknown),
+                Err(_) => {}
+            }
+            let labels = at.split('.').count();
+            let drop = if labels > LABELS_AFTER_CUT + 1 { labels - LABELS_AFTER_CUT } else { 1 };
+            let Some(rest) = at.splitn(drop + 1, '.').nth(drop) else { break };
+            at = rest;
+        }
+        let tree = Tree { start: start.to_owned(), records };
+        self.known.insert(start.to_owned(), tree.clone());
+        Ok(tree)
+    }
+
+    async fn aligned(
+        &mut self,
+        alignment: Alignment,
+        domain: &str,
+        author: &str,
+    ) -> Result<Aligned, Unknown> {
+        if domain == author {
+            return Ok(Aligned::Yes);
+        }
+        if alignment == Alignment::Strict {
+            return Ok(Aligned::No);
+        }
+        let author = self.get(author).await?;
+        let same = self.get(domain).await?.organization() == author.organization();
+        Ok(if same { Aligned::Yes } else { Aligned::No })
+    }
+}

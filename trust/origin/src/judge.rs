@@ -1,0 +1,279 @@
+//! [`Judge`]: a connection, its sender, its message, in the order in which they come.
+
+use std::net::IpAddr;
+
+use dns::Resolver;
+use env::Env;
+use message::Field;
+
+use crate::{
+    arc::{self, ArcError, ArcResult, ArcVerdict},
+    digest::{Digest, HeaderSize},
+    dkim::{self, DkimError, DkimResult, DkimVerdict, Keys, Kind, Signature},
+    dmarc::{self, Authenticated, DmarcResult, DmarcVerdict},
+    iprev::{self, IprevResult, IprevVerdict},
+    key::Testing,
+    limits::{MESSAGE_TIME_MAX, SIGNATURES_MAX, SPF_TIME_MAX},
+    results,
+    spf::{self, Identity, Question, SpfResult, SpfVerdict},
+};
+
+/// Judges where mail is from. Cloning is a few reference counts.
+#[derive(Clone)]
+pub struct Judge {
+    env: Env,
+    resolver: Resolver,
+    hostname: String,
+}
+
+impl std::fmt::Debug for Judge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Judge").field("hostname", &self.hostname).finish()
+    }
+}
+
+/// A client, and what is known of it before it says whom it sends for.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// Its address; an IPv4 one as such.
+    pub peer: IpAddr,
+    /// The name that it greeted with.
+    pub helo: String,
+    /// Whether its address has a name that leads back.
+    pub iprev: IprevVerdict,
+    /// What the name that it greeted with says of it.
+    pub spf_helo: SpfVerdict,
+}
+
+/// What was found of a message.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verdicts {
+    /// One a signature, the topmost first; at most [`SIGNATURES_MAX`].
+    pub dkim: Vec<DkimVerdict>,
+    /// The chain of those who handled it before.
+    pub arc: ArcVerdict,
+    /// Whether its author's domain vouches for it.
+    pub dmarc: DmarcVerdict,
+}
+
+/// Whether somebody wants reports about another's domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportsWanted {
+    /// They do.
+    Yes,
+    /// They do not say so.
+    No,
+    /// They could not be asked.
+    Unknown,
+}
+
+impl Judge {
+    /// A judge that signs its findings with `hostname` (RFC 8601 §2.5, `authserv-id`).
+    pub fn new(env: &Env, resolver: Resolver, hostname: &str) -> Self {
+        Self { env: env.clone(), resolver, hostname: hostname.to_owned() }
+    }
+
+    /// The name that it signs its findings with.
+    pub fn hostname(&self) -> &str {
+        &self.hostname
+    }
+
+    fn time(&self) -> u64 {
+        u64::try_from(self.env.wall().unix_seconds()).unwrap_or_default()
+    }
+
+    /// Judges a client by its address and its greeting. Ends within
+    /// [`SPF_TIME_MAX`].
+    pub async fn judge_connection(&self, peer: IpAddr, helo: &str) -> Connection {
+        let peer = peer.to_canonical();
+        let question = self.question(peer, helo, Identity::Helo);
+        let (iprev, spf_helo) = tokio::join!(self.iprev(peer), self.spf(question));
+        Connection { peer, helo: helo.to_owned(), iprev, spf_helo }
+    }
+
+    async fn iprev(&self, peer: IpAddr) -> IprevVerdict {
+        let checking = iprev::check(&self.resolver, peer);
+        self.env
+            .timeout(SPF_TIME_MAX, checking)
+            .await
+            .unwrap_or(IprevVerdict { result: IprevResult::TempError, name: None })
+    }
+
+    fn question<'a>(
+        &'a self,
+        client: IpAddr,
+        helo: &'a str,
+        identity: Identity<'a>,
+    ) -> Question<'a> {
+        Question { client, helo, identity, receiver: &self.hostname, time: self.time() }
+    }
+
+    async fn spf(&self, question: Question<'_>) -> SpfVerdict {
+        let checking = Box::pin(spf::check(&self.resolver, question));
+        match self.env.timeout(SPF_TIME_MAX, checking).await {
+            Ok(verdict) => verdict,
+            // RFC 7208 §4.6.4: an error, and one that may pass.
+            Err(_) => {
+                let identity = match question.identity {
+                    Identity::Helo => question.helo,
+                    Identity::MailFrom(sender) => sender,
+                };
+                let identity = identity.to_owned();
+                SpfVerdict { result: SpfResult::TempError, identity, ..SpfVerdict::default() }
+            }
+        }
+    }
+
+    /// Judges an envelope's sender; an empty one is judged by the greeting (RFC 7208 §2.4).
+    pub async fn judge_sender(&self, connection: &Connection, mail_from: &str) -> SpfVerdict {
+        if mail_from.is_empty() {
+            return connection.spf_helo.clone();
+        }
+        let identity = Identity::MailFrom(mail_from);
+        self.spf(self.question(connection.peer, &connection.helo, identity)).await
+    }
+
+    /// Judges a message that came from such a sender. Ends within [`MESSAGE_TIME_MAX`]; what
+    /// was not found out by then is a temporary error.
+    pub async fn judge_message(&self, sender: &SpfVerdict, digest: &Digest) -> Verdicts {
+        if digest.size == HeaderSize::TooLarge {
+            return too_large();
+        }
+        let fields = digest.fields();
+        let judging = Box::pin(self.judge_fields(sender, digest, &fields));
+        match self.env.timeout(MESSAGE_TIME_MAX, judging).await {
+            Ok(verdicts) => verdicts,
+            Err(_) => out_of_time(&fields),
+        }
+    }
+
+    async fn judge_fields(
+        &self,
+        sender: &SpfVerdict,
+        digest: &Digest,
+        fields: &[Field<'_>],
+    ) -> Verdicts {
+        let at = self.time();
+        let mut keys = Keys::new(&self.resolver);
+        let mut dkim = Vec::new();
+        for field in signatures(fields) {
+            dkim.push(judge_signature(field, fields, digest, &mut keys, at).await);
+        }
+        let arc = arc::verify(fields, &digest.bodies, &mut keys, at).await;
+        let temporary = sender.result == SpfResult::TempError
+            || dkim.iter().any(|it| it.result == DkimResult::TempError);
+        let passed = dkim.iter().filter(|it| it.result == DkimResult::Pass);
+        let authenticated = Authenticated {
+            dkim: passed.map(|it| it.domain.clone()).collect(),
+            spf: (sender.result == SpfResult::Pass).then(|| sender.domain.clone()),
+            temporary: if temporary { dmarc::Temporary::Yes } else { dmarc::Temporary::No },
+        };
+        let dmarc = dmarc::judge(&self.env, &self.resolver, fields, &authenticated).await;
+        Verdicts { dkim, arc, dmarc }
+    }
+
+    /// Whether somebody in domain `at` wants reports about domain `of`, because it is the same organization's
+    /// or says so (RFC 9990 §4). Otherwise a record could send them to anybody.
+    pub async fn accepts_reports(&self, of: &str, at: &str) -> ReportsWanted {
+        let asking = Box::pin(dmarc::accepts_reports(&self.resolver, of, at));
+        self.env.timeout(MESSAGE_TIME_MAX, asking).await.unwrap_or(ReportsWanted::Unknown)
+    }
+
+    /// The header field that tells what was found (RFC 8601), with its name and its line ends. It
+    /// goes above everything that the message has.
+    pub fn authentication_results(
+        &self,
+        connection: &Connection,
+        sender: &SpfVerdict,
+        verdicts: &Verdicts,
+    ) -> String {
+        let results = results::results(connection, sender, verdicts);
+        results::field("Authentication-Results", &self.hostname, &results)
+    }
+
+    /// What was found, as it goes into a seal ([`crate::Signer::seal`]).
+    pub fn results(
+        &self,
+        connection: &Connection,
+        sender: &SpfVerdict,
+        verdicts: &Verdicts,
+    ) -> Vec<String> {
+        results::results(connection, sender, verdicts)
+    }
+
+    /// Where the message claims to have been judged by this judge, or may: ranges of its bytes to drop, in
+    /// order (RFC 8601 §5). Of one whose header [`Digest::is_too_large`] none are known.
+    pub fn forged_results(&self, digest: &Digest) -> Vec<std::ops::Range<usize>> {
+        results::forged(&digest.fields(), &self.hostname)
+    }
+}
+
+fn signatures<'f, 'a>(fields: &'f [Field<'a>]) -> impl Iterator<Item = &'f Field<'a>> {
+    fields.iter().filter(|field| field.is("DKIM-Signature")).take(SIGNATURES_MAX)
+}
+
+async fn judge_signature(
+    field: &Field<'_>,
+    fields: &[Field<'_>],
+    digest: &Digest,
+    keys: &mut Keys<'_>,
+    at: u64,
+) -> DkimVerdict {
+    let signature = match Signature::parse(Kind::Dkim, field.value) {
+        Ok(signature) => signature,
+        Err(reason) => return unread(reason),
+    };
+    let verified = dkim::verify(&signature, field, fields, &digest.bodies, keys, at).await;
+    let (result, reason, testing) = match verified {
+        Ok(key) => (DkimResult::Pass, None, key.testing == Testing::Yes),
+        Err(reason) => (reason.result(), Some(reason), false),
+    };
+    DkimVerdict {
+        result,
+        reason,
+        domain: signature.domain,
+        selector: signature.selector,
+        identity: signature.identity,
+        algorithm: Some(signature.algorithm),
+        signature_start: signature.start,
+        testing,
+    }
+}
+
+fn unread(reason: DkimError) -> DkimVerdict {
+    DkimVerdict {
+        result: reason.result(),
+        reason: Some(reason),
+        domain: String::new(),
+        selector: String::new(),
+        identity: String::new(),
+        algorithm: None,
+        signature_start: String::new(),
+        testing: false,
+    }
+}
+
+fn too_large() -> Verdicts {
+    let arc = ArcVerdict {
+        result: ArcResult::Fail,
+        reason: Some(ArcError::Message(DkimError::HeaderTooLarge)),
+        ..ArcVerdict::default()
+    };
+    let dmarc = DmarcVerdict { result: DmarcResult::PermError, ..DmarcVerdict::default() };
+    Verdicts { dkim: vec![unread(DkimError::HeaderTooLarge)], arc, dmarc }
+}
+
+fn out_of_time(fields: &[Field<'_>]) -> Verdicts {
+    let dkim = signatures(fields).map(|_| unread(DkimError::KeyUnavailable)).collect();
+    let mut arc = ArcVerdict::default();
+    if arc::newest_signature(fields).is_some() {
+        arc.result = ArcResult::Fail;
+        arc.reason = Some(ArcError::Message(DkimError::KeyUnavailable));
+    }
+    let dmarc = DmarcVerdict {
+        result: DmarcResult::TempError,
+        author_domain: dmarc::author_domain(fields).unwrap_or_default(),
+        ..DmarcVerdict::default()
+    };
+    Verdicts { dkim, arc, dmarc }
+}
