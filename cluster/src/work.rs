@@ -25,9 +25,7 @@ use kv::{
 use mail::StoreError;
 use prost::Message;
 
-pub use runner::{
-    Completion, Done, Held, Lag, Lags, PutOff, Runner, RunnerSettings, Turn, Worker,
-};
+pub use runner::{Completion, Done, Held, Lag, Lags, PutOff, Runner, RunnerSettings, Turn, Worker};
 use zone::ZoneState;
 
 use crate::limits;

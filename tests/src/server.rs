@@ -312,6 +312,11 @@ impl Server {
         self.run();
     }
 
+    /// Gives it other sections of its configuration from its next start on.
+    pub fn configure(&mut self, sections: &str) {
+        sections.clone_into(&mut self.sections);
+    }
+
     /// Starts it again on other data, which takes the place of its own.
     ///
     /// # Panics

@@ -309,13 +309,11 @@ fn to_report(request: &Request, results: &Results) -> Vec<Status> {
             Ok(_) => (&append.tell_success, Fate::Delivered),
             Err(refusal) => (&append.recipients, Fate::Failed(Trouble::of(refusal))),
         };
-        recipients
-            .iter()
-            .map(move |recipient| Status {
-                recipient: recipient.clone(),
-                original: None,
-                fate: fate.clone(),
-            })
+        recipients.iter().map(move |recipient| Status {
+            recipient: recipient.clone(),
+            original: None,
+            fate: fate.clone(),
+        })
     });
     told.collect()
 }
@@ -392,7 +390,7 @@ impl Report {
             id: self.submission,
             blob: self.blob,
             size: self.email.size,
-            skip: 0,
+            skip: report::RETURN_PATH.len() as u64,
             sender: String::new(),
             account: None,
             received_at: now,

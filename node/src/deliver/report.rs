@@ -103,7 +103,11 @@ impl Fate {
                 format!("passed on to {remote}, which may not tell what becomes of it")
             }
             Self::Delayed { trouble, until } => {
-                format!("not delivered yet, tried until {}: {}", date::rfc5322(*until), trouble.words)
+                format!(
+                    "not delivered yet, tried until {}: {}",
+                    date::rfc5322(*until),
+                    trouble.words
+                )
             }
             Self::Failed(trouble) => trouble.words.clone(),
         }
@@ -175,6 +179,9 @@ fn opening(about: &[Status]) -> (&'static str, &'static str) {
     }
 }
 
+/// RFC 5321 §4.4: what a mailbox's copy of a report begins with, and other servers are not sent.
+pub(super) const RETURN_PATH: &str = "Return-Path: <>\r\n";
+
 /// The report as a message with CRLF line ends.
 pub(super) fn build(
     reporting: &Reporting,
@@ -207,7 +214,7 @@ pub(super) fn build(
         .map(|id| format!("Original-Envelope-Id: {}\r\n", id.as_str()))
         .unwrap_or_default();
     let mut message = format!(
-        "From: Mail Delivery System <postmaster@{hostname}>\r\n\
+        "{RETURN_PATH}From: Mail Delivery System <postmaster@{hostname}>\r\n\
          To: <{sender}>\r\n\
          Subject: {subject}\r\n\
          Date: {date}\r\n\

@@ -16,7 +16,8 @@ use mail::{
 };
 
 use super::{
-    Append, Combining, Delivered, Deliverer, OnFailure, Refusal, Reporting, Request, Returned, Target,
+    Append, Combining, Delivered, Deliverer, OnFailure, Refusal, Reporting, Request, Returned,
+    Target,
     outbound::{self, Body, RemoteRecipient, ReturnContent, Submission},
 };
 use crate::{Announcer, auth::new_credential, hub::Hub};

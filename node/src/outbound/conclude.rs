@@ -152,9 +152,7 @@ fn decide(
                 let tells = wants(notify, |on| on.success) && reports == Reports::No;
                 tells.then_some(Fate::Relayed { remote })
             }
-            Verdict::Failed(trouble) => {
-                wants_failures(notify).then_some(Fate::Failed(trouble))
-            }
+            Verdict::Failed(trouble) => wants_failures(notify).then_some(Fate::Failed(trouble)),
             Verdict::Deferred(trouble) if end <= now => {
                 wants_failures(notify).then(|| Fate::Failed(expired(trouble)))
             }
@@ -166,7 +164,8 @@ fn decide(
                 };
                 waiting.push(OutboundRecipient { last: Some(last), ..recipient.clone() });
                 // RFC 3461 §4.1: a delay is told unless the sender wants to hear of other things.
-                let tells = tells_late && (notify == Notify::Default || wants(notify, |on| on.delay));
+                let tells =
+                    tells_late && (notify == Notify::Default || wants(notify, |on| on.delay));
                 tells.then_some(Fate::Delayed { trouble, until: end })
             }
         };

@@ -81,7 +81,7 @@ pub(super) async fn run(parts: &Parts, turn: &Turn) {
                 on_their_way.insert(item.id.clone());
                 let lane = &lane;
                 flying.push(Box::pin(async move {
-                    turn.note(&item, lane.send(&item)).await;
+                    turn.note(&item, Box::pin(lane.send(&item))).await;
                     item.id
                 }));
                 continue;
@@ -188,7 +188,8 @@ impl<'a> Lane<'a> {
                 Err(trouble) => {
                     verdicts.extend(vec![Verdict::Failed(trouble); some.len()]);
                 }
-                Ok(_) => verdicts.extend(self.deliver_some(task, route, some.len(), verdicts.len()).await?),
+                Ok(_) => verdicts
+                    .extend(self.deliver_some(task, route, some.len(), verdicts.len()).await?),
             }
         }
         Ok(verdicts)
@@ -250,9 +251,7 @@ impl<'a> Lane<'a> {
         let may_end = || self.held.fence.is_live();
         match connection.send(&self.parts.security, transaction, content, may_end).await {
             Ok(outcome) => Ok(attempt::verdicts(outcome, &host, reports)),
-            Err(SendError::Begin(error)) => {
-                Ok(vec![attempt::unfit(error, &host); some.len()])
-            }
+            Err(SendError::Begin(error)) => Ok(vec![attempt::unfit(error, &host); some.len()]),
             Err(error) => Err(error),
         }
     }
@@ -299,7 +298,11 @@ impl<'a> Lane<'a> {
     }
 
     /// Where a handshake fails, mail goes in clear: nothing says that it must not.
-    async fn connect_to(&self, address: SocketAddr, host: &str) -> Result<Connection, ConnectError> {
+    async fn connect_to(
+        &self,
+        address: SocketAddr,
+        host: &str,
+    ) -> Result<Connection, ConnectError> {
         let Parts { env, security, hostname, .. } = self.parts;
         let helo = || HeloName::parse(hostname).expect("the configuration has checked the name");
         let open = |encryption| Connection::open(env, address, host, helo(), encryption, security);

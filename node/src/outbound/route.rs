@@ -140,9 +140,11 @@ mod tests {
     #[tokio::test]
     async fn mail_that_would_come_back_is_not_sent() {
         let zone = Zone::new();
-        zone.mx("example.net", 10, "a.example.net")
-            .mx("example.net", 20, "MX.example.org")
-            .mx("example.net", 20, "c.example.net");
+        zone.mx("example.net", 10, "a.example.net").mx("example.net", 20, "MX.example.org").mx(
+            "example.net",
+            20,
+            "c.example.net",
+        );
         check(zone, Ok(&["a.example.net"])).await;
         let zone = Zone::new();
         zone.mx("example.net", 10, "mx.example.org").mx("example.net", 20, "c.example.net");

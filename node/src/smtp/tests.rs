@@ -75,7 +75,8 @@ impl World {
         let hub = Hub::default();
         let peers = Peers::join(&stores.db, &env, &config, &hub).await.unwrap();
         let heard = (hub, peers.ears.clone());
-        let services = Services::new(stores, config, env.clone(), tls, stop.listen(), heard).unwrap();
+        let services =
+            Services::new(stores, config, env.clone(), tls, stop.listen(), heard).unwrap();
         let mut world = Self {
             env: env.clone(),
             services,
