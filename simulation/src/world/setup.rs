@@ -7,7 +7,7 @@ use std::{
 };
 
 use kv::Faults;
-use node::config::{Config, PortBase, Tls, Wakeups};
+use node::config::{Config, Names, PortBase, Tls, Wakeups};
 
 use super::{NodeId, tls::TlsFiles};
 
@@ -108,5 +108,13 @@ pub(super) fn config(node: NodeId, data: &Path, tls: &TlsFiles, setup: &Setup) -
     config.tls = Some(Tls { certificate: tls.certificate.clone(), key: tls.key.clone() });
     config.cluster.node = node.to_string();
     config.cluster.wakeups = setup.wakeups;
+    config.names = names();
     config
+}
+
+/// Nobody tells of a name beyond the world, so what is for other servers stays in the queue.
+fn names() -> Names {
+    let zone = dns::Zone::new();
+    zone.temporary("remote.test");
+    Names::Given(zone)
 }

@@ -9,7 +9,7 @@ use kv::{Database, Faults, LargeValues};
 use node::{
     Node, StartError, Started, Stores,
     admin::{Admin, cluster as administration},
-    config::{Config, PortBase},
+    config::{Config, Names, PortBase},
 };
 use simulation::{Latency, Seed, Simulation};
 
@@ -22,6 +22,7 @@ const SOON: Duration = Duration::from_secs(10);
 async fn start(env: &Env, stores: &Stores, data: &std::path::Path) -> Result<Started, StartError> {
     let mut config = Config::dev(Some(data.to_owned()), PortBase::default()).expect("ports");
     config.cluster.node = NAME.to_owned();
+    config.names = Names::Given(dns::Zone::new());
     let listen = &mut config.listen;
     for list in [&mut listen.smtp, &mut listen.lmtp, &mut listen.imap, &mut listen.http] {
         list.clear();

@@ -12,7 +12,7 @@ use mail::{
 use node::{
     Node, Stores,
     admin::{Password, accounts, domains},
-    config::{Config, PortBase},
+    config::{Config, Names, PortBase},
 };
 use simulation::Simulation;
 
@@ -53,6 +53,7 @@ impl World {
         config.listen.smtp = vec![SMTP];
         config.listen.lmtp = vec![LMTP];
         config.listen.imap = vec![IMAP];
+        config.names = Names::Given(dns::Zone::new());
         let stores = Stores::new(db.clone(), blobs.clone());
         let node = Node::start_on(stores, config, env.clone()).await.expect("the node starts");
         let admin = node.admin();
