@@ -113,14 +113,7 @@ impl Judge {
         match self.env.timeout(SPF_TIME_MAX, checking).await {
             Ok(verdict) => verdict,
             // RFC 7208 §4.6.4: an error, and one that may pass.
-            Err(_) => {
-                let identity = match question.identity {
-                    Identity::Helo => question.helo,
-                    Identity::MailFrom(sender) => sender,
-                };
-                let identity = identity.to_owned();
-                SpfVerdict { result: SpfResult::TempError, identity, ..SpfVerdict::default() }
-            }
+            Err(_) => spf::unanswered(question),
         }
     }
 
@@ -160,13 +153,16 @@ impl Judge {
             dkim.push(judge_signature(field, fields, digest, &mut keys, at).await);
         }
         let arc = arc::verify(fields, &digest.bodies, &mut keys, at).await;
-        let temporary = sender.result == SpfResult::TempError
-            || dkim.iter().any(|it| it.result == DkimResult::TempError);
-        let passed = dkim.iter().filter(|it| it.result == DkimResult::Pass);
+        let signers = |result| {
+            let such = dkim.iter().filter(move |verdict| verdict.result == result);
+            such.map(|verdict| verdict.domain.clone()).collect()
+        };
+        let envelope = |result| (sender.result == result).then(|| sender.domain.clone());
         let authenticated = Authenticated {
-            dkim: passed.map(|it| it.domain.clone()).collect(),
-            spf: (sender.result == SpfResult::Pass).then(|| sender.domain.clone()),
-            temporary: if temporary { dmarc::Temporary::Yes } else { dmarc::Temporary::No },
+            dkim: signers(DkimResult::Pass),
+            spf: envelope(SpfResult::Pass),
+            unknown_dkim: signers(DkimResult::TempError),
+            unknown_spf: envelope(SpfResult::TempError),
         };
         let dmarc = dmarc::judge(&self.env, &self.resolver, fields, &authenticated).await;
         Verdicts { dkim, arc, dmarc }

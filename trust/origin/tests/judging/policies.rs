@@ -124,9 +124,47 @@ async fn what_cannot_be_asked_is_a_temporary_error() {
         let found = dmarc(&world, &format!("a@{domain}"), None).await;
         assert_eq!((found.result, found.disposition), (DmarcResult::TempError, Policy::None));
     }
-    world.zone.txt("_dmarc.example.org", "v=DMARC1; p=reject");
-    let found = dmarc(&world, "a@example.org", Some("down.example")).await;
+    world.zone.txt("_dmarc.example.org", "v=DMARC1; p=reject").temporary("_dmarc.mail.example.org");
+    let found = dmarc(&world, "a@example.org", Some("mail.example.org")).await;
     assert_eq!((found.result, found.disposition), (DmarcResult::TempError, Policy::None));
+}
+
+/// A stranger whose name servers are silent must not keep the author's policy from being applied.
+#[tokio::test]
+async fn what_strangers_do_not_answer_does_not_matter() {
+    let world = World::new();
+    world
+        .zone
+        .txt("_dmarc.example.org", "v=DMARC1; p=reject")
+        .temporary("_dmarc.down.example")
+        .temporary("down.example")
+        .temporary("s._domainkey.down.example")
+        .temporary("bounce.example.org")
+        .temporary("s._domainkey.example.org");
+    let found = dmarc(&world, "a@example.org", Some("down.example")).await;
+    assert_eq!((found.result, found.disposition), (DmarcResult::Fail, Policy::Reject));
+    let judge = world.judge();
+    let connection = world.connection().await;
+    for (domain, expected) in [
+        ("down.example", (DmarcResult::Fail, Policy::Reject)),
+        ("example.org", (DmarcResult::TempError, Policy::None)),
+    ] {
+        let host = if domain == "example.org" { "bounce.example.org" } else { domain };
+        let sender = judge.judge_sender(&connection, &format!("a@{host}")).await;
+        assert_eq!(sender.result, SpfResult::TempError);
+        let unsigned = "From: a@example.org\r\n\r\n";
+        let signature = format!(
+            "DKIM-Signature: v=1; a=rsa-sha256; d={domain}; s=s; h=from; c=simple/relaxed; \
+             bh=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=; b=AAAA\r\n"
+        );
+        let quiet = SpfVerdict::default();
+        let signed = format!("{signature}{unsigned}");
+        for (sender, message) in [(&sender, unsigned), (&quiet, signed.as_str())] {
+            let digest = Digester::whole(Purpose::Judge, message.as_bytes());
+            let found = judge.judge_message(sender, &digest).await.dmarc;
+            assert_eq!((found.result, found.disposition), expected, "{domain} {message}");
+        }
+    }
 }
 
 #[tokio::test]
