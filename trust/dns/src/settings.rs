@@ -49,7 +49,8 @@ impl Default for Settings {
 /// Who checks signatures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Validation {
-    /// We do.
+    /// We do. The servers have to hand on signatures: from one that drops them, everything below a trust
+    /// anchor is refuted.
     #[default]
     On,
     /// Nobody: every answer is insecure.

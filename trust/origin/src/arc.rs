@@ -97,6 +97,22 @@ struct Seal {
     says: ArcResult,
 }
 
+impl Seal {
+    fn key_name(&self) -> String {
+        format!("{}._domainkey.{}", self.selector, self.domain)
+    }
+}
+
+/// Where the keys are that the chain is checked with; none where it is not whole.
+pub(crate) fn key_names(fields: &[Field<'_>]) -> Vec<String> {
+    let sets = sets(fields).unwrap_or_default();
+    let seals = sets.iter().filter_map(|set| parse_seal(set.seal.value).ok());
+    let mut names: Vec<String> = seals.map(|seal| seal.key_name()).collect();
+    let newest = sets.last().map(|set| Signature::parse(Kind::Arc, set.signature.value));
+    names.extend(newest.and_then(Result::ok).map(|signature| signature.key_name()));
+    names
+}
+
 /// The number of a set that a field of the chain belongs to.
 fn instance(field: &Field<'_>) -> Option<usize> {
     let number = if field.is(RESULTS) {
@@ -135,17 +151,17 @@ pub(crate) fn existing<'a>(fields: &[Field<'a>]) -> Option<Vec<[&'a [u8]; 3]>> {
 }
 
 /// Judges the chain; `at` is the time in Unix seconds.
-pub(crate) async fn verify(
+pub(crate) fn verify(
     fields: &[Field<'_>],
     bodies: &[BodyHash],
-    keys: &mut Keys<'_>,
+    keys: &Keys,
     at: u64,
 ) -> ArcVerdict {
     let instances = instances(fields);
     let mut verdict = ArcVerdict { instances, ..ArcVerdict::default() };
     let judged = match sets(fields) {
         Ok(sets) if sets.is_empty() => return verdict,
-        Ok(sets) => check(&sets, fields, bodies, keys, at).await,
+        Ok(sets) => check(&sets, fields, bodies, keys, at),
         Err(error) => Err(error),
     };
     match judged {
@@ -180,11 +196,11 @@ fn sets<'f, 'a>(fields: &'f [Field<'a>]) -> Result<Vec<Set<'f, 'a>>, ArcError> {
     Ok(sets.map(|((results, signature), seal)| Set { results, signature, seal }).collect())
 }
 
-async fn check(
+fn check(
     sets: &[Set<'_, '_>],
     fields: &[Field<'_>],
     bodies: &[BodyHash],
-    keys: &mut Keys<'_>,
+    keys: &Keys,
     at: u64,
 ) -> Result<Vec<ArcSet>, ArcError> {
     let mut seals = Vec::with_capacity(sets.len());
@@ -200,10 +216,9 @@ async fn check(
     }
     let newest = sets.last().ok_or(ArcError::Malformed)?.signature;
     let signature = Signature::parse(Kind::Arc, newest.value).map_err(ArcError::Message)?;
-    dkim::verify(&signature, newest, fields, bodies, keys, at).await.map_err(ArcError::Message)?;
+    dkim::verify(&signature, newest, fields, bodies, keys, at).map_err(ArcError::Message)?;
     for (place, seal) in seals.iter().enumerate().rev() {
-        let key = format!("{}._domainkey.{}", seal.selector, seal.domain);
-        let key = keys.get(&key).await.map_err(ArcError::Seal)?;
+        let key = keys.get(&seal.key_name()).map_err(ArcError::Seal)?;
         let data = sealed_data(
             sets[..=place].iter().map(|set| [set.results.raw, set.signature.raw, set.seal.raw]),
         );

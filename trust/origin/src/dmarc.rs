@@ -7,7 +7,7 @@
 mod judge;
 mod record;
 
-pub(crate) use judge::{Authenticated, Temporary, accepts_reports, author_domain, judge};
+pub(crate) use judge::{Authenticated, accepts_reports, author_domain, judge};
 pub use record::{Alignment, DmarcRecord, FailureOptions, Psd};
 
 /// What a domain asks for.

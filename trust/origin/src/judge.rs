@@ -8,12 +8,12 @@ use message::Field;
 
 use crate::{
     arc::{self, ArcError, ArcResult, ArcVerdict},
-    digest::{Digest, HeaderSize},
+    digest::Digest,
     dkim::{self, DkimError, DkimResult, DkimVerdict, Keys, Kind, Signature},
     dmarc::{self, Authenticated, DmarcResult, DmarcVerdict},
     iprev::{self, IprevResult, IprevVerdict},
     key::Testing,
-    limits::{MESSAGE_TIME_MAX, SIGNATURES_MAX, SPF_TIME_MAX},
+    limits::{POLICY_TIME_MAX, SIGNATURES_MAX, SPF_TIME_MAX},
     results,
     spf::{self, Identity, Question, SpfResult, SpfVerdict},
 };
@@ -113,14 +113,7 @@ impl Judge {
         match self.env.timeout(SPF_TIME_MAX, checking).await {
             Ok(verdict) => verdict,
             // RFC 7208 §4.6.4: an error, and one that may pass.
-            Err(_) => {
-                let identity = match question.identity {
-                    Identity::Helo => question.helo,
-                    Identity::MailFrom(sender) => sender,
-                };
-                let identity = identity.to_owned();
-                SpfVerdict { result: SpfResult::TempError, identity, ..SpfVerdict::default() }
-            }
+            Err(_) => spf::unanswered(question),
         }
     }
 
@@ -133,50 +126,62 @@ impl Judge {
         self.spf(self.question(connection.peer, &connection.helo, identity)).await
     }
 
-    /// Judges a message that came from such a sender. Ends within [`MESSAGE_TIME_MAX`]; what
-    /// was not found out by then is a temporary error.
+    /// Judges a message that came from such a sender. Ends within [`crate::limits::KEY_TIME_MAX`] and [`POLICY_TIME_MAX`];
+    /// what was not found out by then is a temporary error.
     pub async fn judge_message(&self, sender: &SpfVerdict, digest: &Digest) -> Verdicts {
-        if digest.size == HeaderSize::TooLarge {
+        if digest.is_too_large() {
             return too_large();
         }
         let fields = digest.fields();
-        let judging = Box::pin(self.judge_fields(sender, digest, &fields));
-        match self.env.timeout(MESSAGE_TIME_MAX, judging).await {
-            Ok(verdicts) => verdicts,
-            Err(_) => out_of_time(&fields),
-        }
+        let signatures: Vec<_> = fields
+            .iter()
+            .filter(|field| field.is("DKIM-Signature"))
+            .take(SIGNATURES_MAX)
+            .map(|field| (field, Signature::parse(Kind::Dkim, field.value)))
+            .collect();
+        let of_signatures = signatures.iter().filter_map(|(_, parsed)| parsed.as_ref().ok());
+        let names = of_signatures.map(Signature::key_name).chain(arc::key_names(&fields)).collect();
+        let keys = Keys::fetch(&self.env, &self.resolver, names).await;
+        let at = self.time();
+        let dkim: Vec<DkimVerdict> = signatures
+            .into_iter()
+            .map(|(field, parsed)| judge_signature(parsed, field, &fields, digest, &keys, at))
+            .collect();
+        let arc = arc::verify(&fields, &digest.bodies, &keys, at);
+        let dmarc = self.judge_author(sender, &dkim, &fields).await;
+        Verdicts { dkim, arc, dmarc }
     }
 
-    async fn judge_fields(
+    async fn judge_author(
         &self,
         sender: &SpfVerdict,
-        digest: &Digest,
+        dkim: &[DkimVerdict],
         fields: &[Field<'_>],
-    ) -> Verdicts {
-        let at = self.time();
-        let mut keys = Keys::new(&self.resolver);
-        let mut dkim = Vec::new();
-        for field in signatures(fields) {
-            dkim.push(judge_signature(field, fields, digest, &mut keys, at).await);
-        }
-        let arc = arc::verify(fields, &digest.bodies, &mut keys, at).await;
-        let temporary = sender.result == SpfResult::TempError
-            || dkim.iter().any(|it| it.result == DkimResult::TempError);
-        let passed = dkim.iter().filter(|it| it.result == DkimResult::Pass);
-        let authenticated = Authenticated {
-            dkim: passed.map(|it| it.domain.clone()).collect(),
-            spf: (sender.result == SpfResult::Pass).then(|| sender.domain.clone()),
-            temporary: if temporary { dmarc::Temporary::Yes } else { dmarc::Temporary::No },
+    ) -> DmarcVerdict {
+        let signers = |result| {
+            let such = dkim.iter().filter(move |verdict| verdict.result == result);
+            such.map(|verdict| verdict.domain.clone()).collect()
         };
-        let dmarc = dmarc::judge(&self.env, &self.resolver, fields, &authenticated).await;
-        Verdicts { dkim, arc, dmarc }
+        let envelope = |result| (sender.result == result).then(|| sender.domain.clone());
+        let authenticated = Authenticated {
+            dkim: signers(DkimResult::Pass),
+            spf: envelope(SpfResult::Pass),
+            unknown_dkim: signers(DkimResult::TempError),
+            unknown_spf: envelope(SpfResult::TempError),
+        };
+        let judging = Box::pin(dmarc::judge(&self.env, &self.resolver, fields, &authenticated));
+        self.env.timeout(POLICY_TIME_MAX, judging).await.unwrap_or_else(|_| DmarcVerdict {
+            result: DmarcResult::TempError,
+            author_domain: dmarc::author_domain(fields).unwrap_or_default(),
+            ..DmarcVerdict::default()
+        })
     }
 
     /// Whether somebody in domain `at` wants reports about domain `of`, because it is the same organization's
     /// or says so (RFC 9990 §4). Otherwise a record could send them to anybody.
     pub async fn accepts_reports(&self, of: &str, at: &str) -> ReportsWanted {
         let asking = Box::pin(dmarc::accepts_reports(&self.resolver, of, at));
-        self.env.timeout(MESSAGE_TIME_MAX, asking).await.unwrap_or(ReportsWanted::Unknown)
+        self.env.timeout(POLICY_TIME_MAX, asking).await.unwrap_or(ReportsWanted::Unknown)
     }
 
     /// The header field that tells what was found (RFC 8601), with its name and its line ends. It
@@ -208,22 +213,19 @@ impl Judge {
     }
 }
 
-fn signatures<'f, 'a>(fields: &'f [Field<'a>]) -> impl Iterator<Item = &'f Field<'a>> {
-    fields.iter().filter(|field| field.is("DKIM-Signature")).take(SIGNATURES_MAX)
-}
-
-async fn judge_signature(
+fn judge_signature(
+    parsed: Result<Signature, DkimError>,
     field: &Field<'_>,
     fields: &[Field<'_>],
     digest: &Digest,
-    keys: &mut Keys<'_>,
+    keys: &Keys,
     at: u64,
 ) -> DkimVerdict {
-    let signature = match Signature::parse(Kind::Dkim, field.value) {
+    let signature = match parsed {
         Ok(signature) => signature,
         Err(reason) => return unread(reason),
     };
-    let verified = dkim::verify(&signature, field, fields, &digest.bodies, keys, at).await;
+    let verified = dkim::verify(&signature, field, fields, &digest.bodies, keys, at);
     let (result, reason, testing) = match verified {
         Ok(key) => (DkimResult::Pass, None, key.testing == Testing::Yes),
         Err(reason) => (reason.result(), Some(reason), false),
@@ -261,19 +263,4 @@ fn too_large() -> Verdicts {
     };
     let dmarc = DmarcVerdict { result: DmarcResult::PermError, ..DmarcVerdict::default() };
     Verdicts { dkim: vec![unread(DkimError::HeaderTooLarge)], arc, dmarc }
-}
-
-fn out_of_time(fields: &[Field<'_>]) -> Verdicts {
-    let dkim = signatures(fields).map(|_| unread(DkimError::KeyUnavailable)).collect();
-    let mut arc = ArcVerdict::default();
-    if arc::newest_signature(fields).is_some() {
-        arc.result = ArcResult::Fail;
-        arc.reason = Some(ArcError::Message(DkimError::KeyUnavailable));
-    }
-    let dmarc = DmarcVerdict {
-        result: DmarcResult::TempError,
-        author_domain: dmarc::author_domain(fields).unwrap_or_default(),
-        ..DmarcVerdict::default()
-    };
-    Verdicts { dkim, arc, dmarc }
 }

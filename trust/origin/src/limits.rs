@@ -45,8 +45,12 @@ pub const EXPLANATION_BYTES_MAX: usize = 512;
 /// for it, with its connection open).
 pub const SPF_TIME_MAX: Duration = Duration::from_secs(20);
 
-/// How long one message's signatures and policies may take.
-pub const MESSAGE_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long one key may take. All of a message's are looked up at once.
+pub const KEY_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How long an author's policy may take: up to eight questions to the author's organization, for each of
+/// its domains that is to be compared.
+pub const POLICY_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// Names of a client's address that are looked up back (RFC 8601 §2.7.3 has no number; SPF's).
 pub const IPREV_NAMES_MAX: usize = 10;

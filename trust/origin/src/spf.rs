@@ -4,7 +4,7 @@ mod check;
 mod macros;
 mod record;
 
-pub(crate) use check::{Identity, Question, check};
+pub(crate) use check::{Identity, Question, check, unanswered};
 
 /// What a domain says of a client (RFC 7208 §2.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -40,8 +40,9 @@ impl std::fmt::Debug for Srs {
 /// Why an address is not rewritten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SrsError {
-    /// It is no address with a domain.
-    #[error("not an address")]
+    /// It is no address with a domain, or its local part has to be quoted, which a longer one cannot have
+    /// in it.
+    #[error("not an address that can be rewritten")]
     NotAnAddress,
     /// It would be longer than a local part may be. Another sender has to do.
     #[error("the address is too long to be rewritten")]
@@ -165,7 +166,14 @@ impl Kind {
 fn split(address: &str) -> Result<(&str, String), SrsError> {
     let (local, host) = address.rsplit_once('@').ok_or(SrsError::NotAnAddress)?;
     let host = domain::ascii(host).ok_or(SrsError::NotAnAddress)?;
-    if local.is_empty() { Err(SrsError::NotAnAddress) } else { Ok((local, host)) }
+    // RFC 5322 §3.2.3, and RFC 6532 §3.2.
+    let plain = |byte: u8| {
+        byte.is_ascii_alphanumeric() || b".!#$%&'*+-/=?^_`{|}~".contains(&byte) || byte >= 0x80
+    };
+    if local.is_empty() || !local.bytes().all(plain) {
+        return Err(SrsError::NotAnAddress);
+    }
+    Ok((local, host))
 }
 
 /// Of what kind a rewritten local part is, and what follows the first separator.
@@ -266,7 +274,11 @@ mod tests {
         let elsewhere = before.replace("fwd.example", "other.example");
         assert_eq!(ours.reverse(&elsewhere, at(2_000)), Err(SrsError::NotOurs));
         assert_eq!(ours.reverse("a@fwd.example", at(1)), Err(SrsError::NotOurs));
-        assert_eq!(ours.forward("nobody", at(1)), Err(SrsError::NotAnAddress));
+        for bad in
+            ["nobody", "@b.example", "\"a b\"@c.example", "\"a@b\"@c.example", "a\r\n@b.example"]
+        {
+            assert_eq!(ours.forward(bad, at(1)), Err(SrsError::NotAnAddress), "{bad:?}");
+        }
         assert_eq!(
             ours.forward(&format!("{}@b.example", "a".repeat(60)), at(1)),
             Err(SrsError::TooLong)

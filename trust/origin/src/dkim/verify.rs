@@ -1,51 +1,60 @@
 //! Whether a signature is right.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use dns::{LookupError, Resolver};
+use env::Env;
+use futures_util::future::join_all;
 use message::Field;
 
 use crate::{
     canon::{BodyHash, Canon},
     dkim::{DkimError, Signature, field_without_signature},
     key::{Identity, PublicKey},
+    limits::KEY_TIME_MAX,
 };
 
 /// Keys of one message, each looked up once.
-pub(crate) struct Keys<'r> {
-    resolver: &'r Resolver,
+pub(crate) struct Keys {
     known: BTreeMap<String, Result<Arc<PublicKey>, DkimError>>,
 }
 
-impl<'r> Keys<'r> {
-    pub(crate) fn new(resolver: &'r Resolver) -> Self {
-        Self { resolver, known: BTreeMap::new() }
+impl Keys {
+    /// Looks all of them up at once, so that none has to wait for another's name servers: whoever adds
+    /// signatures must not be able to take the time away from those of others.
+    pub(crate) async fn fetch(env: &Env, resolver: &Resolver, names: BTreeSet<String>) -> Self {
+        let fetching = names.into_iter().map(|name| async move {
+            let looking = look(resolver, &name);
+            let found = env.timeout(KEY_TIME_MAX, looking).await;
+            (name, found.unwrap_or(Err(DkimError::KeyUnavailable)))
+        });
+        Self { known: join_all(fetching).await.into_iter().collect() }
     }
 
-    pub(crate) async fn get(&mut self, name: &str) -> Result<Arc<PublicKey>, DkimError> {
-        if let Some(known) = self.known.get(name) {
-            return known.clone();
-        }
-        let found = match self.resolver.txt(name).await {
-            Ok(answer) => PublicKey::find(&answer.records).map(Arc::new),
-            Err(LookupError::NoName { .. } | LookupError::NoRecords { .. }) => {
-                Err(DkimError::NoKey)
-            }
-            Err(LookupError::BadName) => Err(DkimError::Malformed),
-            Err(LookupError::Temporary(_) | LookupError::Bogus) => Err(DkimError::KeyUnavailable),
-        };
-        self.known.insert(name.to_owned(), found.clone());
-        found
+    pub(crate) fn get(&self, name: &str) -> Result<Arc<PublicKey>, DkimError> {
+        self.known.get(name).cloned().unwrap_or(Err(DkimError::KeyUnavailable))
+    }
+}
+
+async fn look(resolver: &Resolver, name: &str) -> Result<Arc<PublicKey>, DkimError> {
+    match resolver.txt(name).await {
+        Ok(answer) => PublicKey::find(&answer.records).map(Arc::new),
+        Err(LookupError::NoName { .. } | LookupError::NoRecords { .. }) => Err(DkimError::NoKey),
+        Err(LookupError::BadName) => Err(DkimError::Malformed),
+        Err(LookupError::Temporary(_) | LookupError::Bogus) => Err(DkimError::KeyUnavailable),
     }
 }
 
 /// Checks a signature that stands in `field`; `at` is the time in Unix seconds.
-pub(crate) async fn verify(
+pub(crate) fn verify(
     signature: &Signature,
     field: &Field<'_>,
     fields: &[Field<'_>],
     bodies: &[BodyHash],
-    keys: &mut Keys<'_>,
+    keys: &Keys,
     at: u64,
 ) -> Result<Arc<PublicKey>, DkimError> {
     if signature.expires.is_some_and(|expires| expires < at) {
@@ -60,7 +69,7 @@ pub(crate) async fn verify(
     {
         return Err(DkimError::BodyChanged);
     }
-    let key = keys.get(&signature.key_name()).await?;
+    let key = keys.get(&signature.key_name())?;
     if key.identity == Identity::SameDomain
         && !signature.identity.is_empty()
         && !signature.identity.to_ascii_lowercase().ends_with(&format!("@{}", signature.domain))
@@ -136,9 +145,9 @@ mod tests {
         let digested = Digester::whole(Purpose::Judge, message.as_bytes());
         let fields = digested.fields();
         let signature = Signature::parse(Kind::Dkim, fields[0].value)?;
-        let resolver = Resolver::fixed(zone);
-        let mut keys = Keys::new(&resolver);
-        verify(&signature, &fields[0], &fields, &digested.bodies, &mut keys, 0).await.map(|_| ())
+        let names = [signature.key_name()].into();
+        let keys = Keys::fetch(&Env::system(), &Resolver::fixed(zone), names).await;
+        verify(&signature, &fields[0], &fields, &digested.bodies, &keys, 0).map(|_| ())
     }
 
     #[tokio::test]

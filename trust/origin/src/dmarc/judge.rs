@@ -16,22 +16,17 @@ use crate::{
 /// Labels that a long name is cut to (RFC 9989 §4.10).
 const LABELS_AFTER_CUT: usize = 7;
 
-/// Domains that were found to stand behind the message.
+/// Domains that stand behind the message, or might.
 #[derive(Debug, Default)]
 pub(crate) struct Authenticated {
     /// Of signatures that passed.
     pub(crate) dkim: Vec<String>,
     /// Of the envelope, if SPF passed.
     pub(crate) spf: Option<String>,
-    /// Whether something could not be found out for now.
-    pub(crate) temporary: Temporary,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Temporary {
-    #[default]
-    No,
-    Yes,
+    /// Of signatures whose key could not be had.
+    pub(crate) unknown_dkim: Vec<String>,
+    /// Of the envelope, if SPF could not be asked.
+    pub(crate) unknown_spf: Option<String>,
 }
 
 /// A domain could not be asked.
@@ -67,27 +62,19 @@ pub(crate) async fn judge(
             return verdict;
         }
     };
-    let mut temporary = authenticated.temporary;
-    for domain in &authenticated.dkim {
-        if verdict.aligned_dkim.is_none() {
-            match trees.aligned(record.dkim, domain, &author).await {
-                Ok(Aligned::Yes) => verdict.aligned_dkim = Some(domain.clone()),
-                Ok(Aligned::No) => {}
-                Err(Unknown) => temporary = Temporary::Yes,
-            }
-        }
-    }
-    if let Some(domain) = &authenticated.spf {
-        match trees.aligned(record.spf, domain, &author).await {
-            Ok(Aligned::Yes) => verdict.aligned_spf = Some(domain.clone()),
-            Ok(Aligned::No) => {}
-            Err(Unknown) => temporary = Temporary::Yes,
-        }
-    }
-    verdict.result = match temporary {
-        _ if verdict.aligned_dkim.is_some() || verdict.aligned_spf.is_some() => DmarcResult::Pass,
-        Temporary::Yes => DmarcResult::TempError,
-        Temporary::No => DmarcResult::Fail,
+    let (dkim, unknown_dkim) = trees.first(record.dkim, &authenticated.dkim, &author).await;
+    let (spf, unknown_spf) = trees.first(record.spf, authenticated.spf.as_slice(), &author).await;
+    (verdict.aligned_dkim, verdict.aligned_spf) = (dkim, spf);
+    verdict.result = if verdict.aligned_dkim.is_some() || verdict.aligned_spf.is_some() {
+        DmarcResult::Pass
+    } else if unknown_dkim.is_err()
+        || unknown_spf.is_err()
+        || trees.might(record.dkim, &authenticated.unknown_dkim, &author).await
+        || trees.might(record.spf, authenticated.unknown_spf.as_slice(), &author).await
+    {
+        DmarcResult::TempError
+    } else {
+        DmarcResult::Fail
     };
     if verdict.result == DmarcResult::Fail {
         (verdict.disposition, verdict.reason) = disposition(env, policy, &record);
@@ -245,7 +232,36 @@ impl Trees<'_> {
             return Ok(Aligned::No);
         }
         let author = self.get(author).await?;
+        // A stranger's domain is not asked: if it did not answer, nothing would be known of the message.
+        if !domain::is_within(domain, author.organization()) {
+            return Ok(Aligned::No);
+        }
         let same = self.get(domain).await?.organization() == author.organization();
         Ok(if same { Aligned::Yes } else { Aligned::No })
+    }
+
+    /// The first of the domains that is aligned, and whether all were known.
+    async fn first(
+        &mut self,
+        alignment: Alignment,
+        domains: &[String],
+        author: &str,
+    ) -> (Option<String>, Result<(), Unknown>) {
+        let mut known = Ok(());
+        for domain in domains {
+            match self.aligned(alignment, domain, author).await {
+                Ok(Aligned::Yes) => return (Some(domain.clone()), known),
+                Ok(Aligned::No) => {}
+                Err(Unknown) => known = Err(Unknown),
+            }
+        }
+        (None, known)
+    }
+
+    /// Whether one of the domains is aligned, as far as is known. Only such a one can leave open what
+    /// the author's domain says: what others fail to answer must not keep a policy from being applied.
+    async fn might(&mut self, alignment: Alignment, domains: &[String], author: &str) -> bool {
+        let (aligned, known) = self.first(alignment, domains, author).await;
+        aligned.is_some() || known.is_err()
     }
 }

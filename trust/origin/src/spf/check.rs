@@ -52,26 +52,39 @@ struct Said {
     explanation: Option<(Spec, String)>,
 }
 
+impl Question<'_> {
+    /// The identity, what stands for it as an address, and its domain, where it has one of several
+    /// labels (RFC 7208 §4.3).
+    fn identity(&self) -> (&str, String, Option<String>) {
+        let (identity, sender, host) = match self.identity {
+            Identity::Helo => (self.helo, format!("postmaster@{}", self.helo), self.helo),
+            Identity::MailFrom(sender) => match sender.rsplit_once('@') {
+                // A missing local part is postmaster's.
+                Some(("", host)) => (sender, format!("postmaster@{host}"), host),
+                Some((_, host)) => (sender, sender.to_owned(), host),
+                None => (sender, format!("postmaster@{sender}"), sender),
+            },
+        };
+        (identity, sender, domain::ascii(host).filter(|domain| domain.contains('.')))
+    }
+}
+
+/// What there is to say where the time ran out.
+pub(crate) fn unanswered(question: Question<'_>) -> SpfVerdict {
+    let (identity, _, domain) = question.identity();
+    SpfVerdict {
+        result: SpfResult::TempError,
+        domain: domain.unwrap_or_default(),
+        identity: identity.to_owned(),
+        ..SpfVerdict::default()
+    }
+}
+
 /// Asks the identity's domain.
 pub(crate) async fn check(resolver: &Resolver, question: Question<'_>) -> SpfVerdict {
-    let (sender, host) = match question.identity {
-        Identity::Helo => (format!("postmaster@{}", question.helo), question.helo),
-        Identity::MailFrom(sender) => match sender.rsplit_once('@') {
-            // RFC 7208 §4.3: a missing local part is postmaster's.
-            Some(("", host)) => (format!("postmaster@{host}"), host),
-            Some((_, host)) => (sender.to_owned(), host),
-            None => (format!("postmaster@{sender}"), sender),
-        },
-    };
-    let identity = match question.identity {
-        Identity::Helo => question.helo,
-        Identity::MailFrom(sender) => sender,
-    };
+    let (identity, sender, domain) = question.identity();
     let mut verdict = SpfVerdict { identity: identity.to_owned(), ..SpfVerdict::default() };
-    // RFC 7208 §4.3: a domain of several labels, or there is nothing to ask.
-    let Some(domain) = domain::ascii(host).filter(|domain| domain.contains('.')) else {
-        return verdict;
-    };
+    let Some(domain) = domain else { return verdict };
     let mut evaluation = Evaluation {
         resolver,
         question,

@@ -1,8 +1,10 @@
 //! What domains ask for: DMARC, iprev, and SPF where it fails.
 
+use std::time::Duration;
+
 use origin::{
-    Digester, DmarcResult, DmarcVerdict, IprevResult, Override, Policy, Purpose, ReportsWanted,
-    SpfResult, SpfVerdict,
+    Digester, DkimError, DkimResult, DmarcResult, DmarcVerdict, IprevResult, Override, Policy,
+    Purpose, ReportsWanted, SpfResult, SpfVerdict, limits,
     reports::{AggregateReport, Evaluated, PublishedPolicy, ReportMetadata, Row},
 };
 
@@ -124,9 +126,47 @@ async fn what_cannot_be_asked_is_a_temporary_error() {
         let found = dmarc(&world, &format!("a@{domain}"), None).await;
         assert_eq!((found.result, found.disposition), (DmarcResult::TempError, Policy::None));
     }
-    world.zone.txt("_dmarc.example.org", "v=DMARC1; p=reject");
-    let found = dmarc(&world, "a@example.org", Some("down.example")).await;
+    world.zone.txt("_dmarc.example.org", "v=DMARC1; p=reject").temporary("_dmarc.mail.example.org");
+    let found = dmarc(&world, "a@example.org", Some("mail.example.org")).await;
     assert_eq!((found.result, found.disposition), (DmarcResult::TempError, Policy::None));
+}
+
+/// A stranger whose name servers are silent must not keep the author's policy from being applied.
+#[tokio::test]
+async fn what_strangers_do_not_answer_does_not_matter() {
+    let world = World::new();
+    world
+        .zone
+        .txt("_dmarc.example.org", "v=DMARC1; p=reject")
+        .temporary("_dmarc.down.example")
+        .temporary("down.example")
+        .temporary("s._domainkey.down.example")
+        .temporary("bounce.example.org")
+        .temporary("s._domainkey.example.org");
+    let found = dmarc(&world, "a@example.org", Some("down.example")).await;
+    assert_eq!((found.result, found.disposition), (DmarcResult::Fail, Policy::Reject));
+    let judge = world.judge();
+    let connection = world.connection().await;
+    for (domain, expected) in [
+        ("down.example", (DmarcResult::Fail, Policy::Reject)),
+        ("example.org", (DmarcResult::TempError, Policy::None)),
+    ] {
+        let host = if domain == "example.org" { "bounce.example.org" } else { domain };
+        let sender = judge.judge_sender(&connection, &format!("a@{host}")).await;
+        assert_eq!(sender.result, SpfResult::TempError);
+        let unsigned = "From: a@example.org\r\n\r\n";
+        let signature = format!(
+            "DKIM-Signature: v=1; a=rsa-sha256; d={domain}; s=s; h=from; c=simple/relaxed; \
+             bh=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=; b=AAAA\r\n"
+        );
+        let quiet = SpfVerdict::default();
+        let signed = format!("{signature}{unsigned}");
+        for (sender, message) in [(&sender, unsigned), (&quiet, signed.as_str())] {
+            let digest = Digester::whole(Purpose::Judge, message.as_bytes());
+            let found = judge.judge_message(sender, &digest).await.dmarc;
+            assert_eq!((found.result, found.disposition), expected, "{domain} {message}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -216,4 +256,48 @@ async fn what_was_judged_goes_into_reports() {
     report.rows = vec![row];
     let read = AggregateReport::parse(report.to_xml().as_bytes()).unwrap();
     assert_eq!(read.rows, report.rows);
+}
+
+/// Ten signatures whose keys never come, and one in the author's name behind them.
+#[tokio::test(start_paused = true)]
+async fn slow_strangers_take_no_time_from_the_author() {
+    let world = World::new();
+    world.zone.txt("_dmarc.example.org", "v=DMARC1; p=reject");
+    let signature = |domain: &str| {
+        format!(
+            "DKIM-Signature: v=1; a=rsa-sha256; d={domain}; s=s; h=from; c=simple/relaxed; \
+             bh=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=; b=AAAA\r\n"
+        )
+    };
+    let mut message = String::new();
+    for number in 0..9 {
+        let domain = format!("slow{number}.example");
+        let key = format!("s._domainkey.{domain}");
+        world.zone.txt(&key, "v=DKIM1; p=").slow(&world.env, &key, Duration::from_secs(3_600));
+        message.push_str(&signature(&domain));
+    }
+    message.push_str(&signature("example.org"));
+    message.push_str("From: a@example.org\r\n\r\n");
+    let bound = limits::KEY_TIME_MAX + Duration::from_secs(1);
+    let found = world.env.timeout(bound, world.verdicts(&message)).await.unwrap();
+    let temporary = found.dkim.iter().filter(|it| it.result == DkimResult::TempError).count();
+    assert_eq!((temporary, found.dkim[9].reason), (9, Some(DkimError::NoKey)));
+    assert_eq!((found.dmarc.result, found.dmarc.disposition), (DmarcResult::Fail, Policy::Reject));
+
+    world.zone.slow(&world.env, "_dmarc.example.org", Duration::from_secs(3_600));
+    let found = world.verdicts("From: a@example.org\r\n\r\n").await.dmarc;
+    assert_eq!(
+        (found.result, found.author_domain.as_str()),
+        (DmarcResult::TempError, "example.org")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_domain_is_a_temporary_error() {
+    let world = World::new();
+    world.zone.txt("slow.example", "v=spf1 -all");
+    world.zone.slow(&world.env, "slow.example", Duration::from_secs(3_600));
+    let connection = world.connection().await;
+    let found = world.judge().judge_sender(&connection, "a@slow.example").await;
+    assert_eq!((found.result, found.domain.as_str()), (SpfResult::TempError, "slow.example"));
 }
