@@ -68,11 +68,11 @@ fn change_key(version: u64) -> Vec<u8> {
 /// # Errors
 /// [`StoreError`].
 pub async fn current(tx: &Transaction) -> Result<Record, StoreError> {
-    decode(tx.get_snapshot(&current_key()).await?)
+    decode(&tx.get_snapshot(&current_key()).await?.unwrap_or_default())
 }
 
-fn decode(value: Option<bytes::Bytes>) -> Result<Record, StoreError> {
-    let Some(value) = value else { return Ok(Record::default()) };
+/// An empty record is none.
+fn decode(value: &[u8]) -> Result<Record, StoreError> {
     Record::decode(value).map_err(|error| StoreError::damaged("settings", error))
 }
 
@@ -88,7 +88,8 @@ pub async fn change(
     by: &str,
     now: Timestamp,
 ) -> Result<Record, StoreError> {
-    let mut record = decode(tx.get(&current_key()).await?)?;
+    let stored = tx.get(&current_key()).await?.unwrap_or_default();
+    let mut record = decode(&stored)?;
     let before = record.values.get(name).cloned();
     if before.as_deref() == value {
         return Ok(record);
@@ -113,7 +114,7 @@ pub async fn change(
     if let Some(oldest) = record.version.checked_sub(limits::SETTING_CHANGES_MAX) {
         tx.clear(&change_key(oldest));
     }
-    tx.set(&current_key(), &record.encode_to_vec());
+    tx.set(&current_key(), &mail::keys::encode_over(&record, &stored));
     for (epoch, _) in registry::registered(tx).await? {
         registry::ring(tx, epoch);
     }
@@ -158,6 +159,25 @@ mod tests {
         let changes = db.run(|tx| async move { history(&tx, 2).await }).await.unwrap();
         assert_eq!(changes.iter().map(|change| change.version).collect::<Vec<_>>(), [3, 2]);
         assert_eq!((changes[0].before.as_deref(), &changes[0].after), (Some("1"), &None));
+    }
+
+    #[tokio::test]
+    async fn what_a_newer_release_wrote_survives_a_change() {
+        let db = Database::memory(env::Env::system());
+        set(&db, "a", Some("1")).await;
+        // Field 1000, a number.
+        let newer = &[0xc0, 0x3e, 0x07][..];
+        let mark = |tx: Transaction| async move {
+            let stored = tx.get(&current_key()).await?.unwrap();
+            tx.set(&current_key(), &[&stored, newer].concat());
+            Ok::<_, kv::Error>(())
+        };
+        db.run(mark).await.unwrap();
+        let record = set(&db, "a", Some("2")).await;
+        assert_eq!(record.values, BTreeMap::from([("a".to_owned(), "2".to_owned())]));
+        let read = |tx: Transaction| async move { tx.get(&current_key()).await };
+        let stored = db.run(read).await.unwrap().unwrap();
+        assert_eq!(stored, [&record.encode_to_vec()[..], newer].concat());
     }
 
     #[tokio::test]

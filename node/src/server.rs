@@ -5,7 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use env::{Connection, Listener, Task};
+use env::{
+    Connection, Listener, Task,
+    probe::{self, Planted},
+};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tracing::Instrument;
 
@@ -101,6 +104,9 @@ fn start(
             () = overdue => tracing::info!("cut off: the client does not take its goodbye"),
         }
     };
+    if probe::planted(Planted::LeaveTasks) {
+        services.env.spawn("left", std::future::pending::<()>()).detach();
+    }
     services.env.spawn("session", serving.instrument(span))
 }
 

@@ -4,6 +4,7 @@ mod appended;
 mod calm;
 mod fsck;
 mod modseq;
+mod names;
 mod p1;
 mod p10;
 mod p2;
@@ -14,7 +15,8 @@ mod p5;
 mod p6;
 mod p7;
 mod p8;
-mod p9;
+pub(crate) mod p9;
+mod rot;
 
 use std::sync::Arc;
 
@@ -30,10 +32,13 @@ pub fn all() -> Vec<Arc<dyn Check>> {
         Arc::new(modseq::ModSeqs),
         Arc::new(p2::Uids),
         Arc::new(p8::Privacy),
+        // Mends what has rotted; those after it read bytes.
+        Arc::new(rot::Rot),
         Arc::new(p1::Acknowledged),
         Arc::new(p4::Counters),
         Arc::new(p6::Claims),
         Arc::new(p7::TakenOver),
+        Arc::new(names::Names),
         Arc::new(p9::Bounds),
         Arc::new(p10::SideBySide),
         Arc::new(fsck::Fsck),

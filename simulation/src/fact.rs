@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use blob::BlobName;
 use env::{Monotonic, probe::Observation};
 use mail::AccountId;
 
@@ -164,6 +165,27 @@ pub enum What {
         token: String,
         /// Whom it says that it is for.
         marks: Vec<String>,
+    },
+    /// A client read a message's bytes, and they are not what was sent.
+    WrongBytes {
+        /// Whose.
+        recipient: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A client that asked for a message's bytes was told that they are damaged.
+    ToldDamaged {
+        /// Whose.
+        recipient: String,
+        /// Where the bytes are, where the message is still there.
+        blob: Option<BlobName>,
+        /// When the client asked.
+        asked: Monotonic,
+    },
+    /// A blob is no longer what was put.
+    Rotted {
+        /// Which.
+        blob: BlobName,
     },
     /// A client was let in where it has no business.
     Trespassed {

@@ -5,16 +5,19 @@
 //! [`What::Fault`] when it begins and when it ends.
 //!
 //! Invariants:
-//! - What an episode has changed it changes back, at the deadline at the latest.
+//! - What an episode has changed it changes back, at the deadline at the latest; but what has rotted
+//!   for good stays so, and is noted as [`What::Rotted`], and hosts keep the names that they were given.
 //! - Only one episode at a time disturbs a node's process ([`World::disturb`]).
 //!
-//! Deliberately absent: bytes that rot in the bucket for good, and nodes of two versions, of which
-//! the product has only one.
+//! Deliberately absent: nodes of two versions, of which the product has only one.
 
 mod clocks;
+mod names;
 mod network;
 mod processes;
 mod stores;
+
+pub(crate) use stores::BUCKET_NOISE;
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,6 +31,7 @@ pub const ALL: &[Share] = &[
     share("outage", 120, |_| recurring(processes::Outage)),
     share("pause", 300, |_| recurring(processes::Pause)),
     share("rolling", 250, |_| recurring(processes::Rolling)),
+    share("rename", 250, |_| recurring(names::Rename)),
     share("cut-peers", 350, |_| recurring(network::CutPeers)),
     share("cut-clients", 250, |_| recurring(network::CutClients)),
     share("resets", 300, |_| recurring(network::Resets)),
@@ -39,6 +43,7 @@ pub const ALL: &[Share] = &[
     share("version-leap", 250, |_| recurring(stores::VersionLeap)),
     share("bucket-noise", 350, |_| recurring(stores::BucketNoise)),
     share("bucket-away", 250, |_| recurring(stores::BucketAway)),
+    share("rot", 250, |_| recurring(stores::Rot)),
     share("skew", 350, |_| recurring(clocks::Skew)),
 ];
 

@@ -123,6 +123,15 @@ impl Host {
         self.cell.lock().clock.jump(jump_ms);
     }
 
+    /// The tasks that it has now, by their names.
+    pub fn tasks(&self) -> BTreeMap<&'static str, u64> {
+        let mut tasks = BTreeMap::new();
+        for task in self.cell.lock().tasks.values() {
+            *tasks.entry(task.name()).or_default() += 1;
+        }
+        tasks
+    }
+
     /// How often its tasks have been polled.
     pub fn polls(&self) -> u64 {
         self.cell.polls.load(Relaxed)

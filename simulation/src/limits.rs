@@ -30,6 +30,28 @@ pub const CONNECT_PAUSE: std::time::Duration = std::time::Duration::from_secs(1)
 /// ever more seldom.
 pub const RETRANSMISSION_MAX: std::time::Duration = std::time::Duration::from_secs(3);
 
+/// How often a world looks at its nodes' tasks.
+pub const TASKS_LOOK_PERIOD: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Tasks that a node starts once and keeps: nine that look after itself and its place among others, one a
+/// listener (seven), one a kind of work (four), and four of the mesh. Measured: 24.
+pub const TASKS_OF_A_NODE: u64 = 24;
+
+/// Tasks for each peer in the mesh: one that dials, and two for each of two connections, because both
+/// may call at once.
+pub const TASKS_PER_PEER: u64 = 5;
+
+/// Tasks for each connection of a client: its session, and bytes that it is putting.
+pub const TASKS_PER_CONNECTION: u64 = 2;
+
+/// Tasks besides, of a node that nobody asks for anything: one zone of each kind of work, which comes due
+/// by the hour.
+pub const TASKS_AT_REST: u64 = 4;
+
+/// Tasks besides, of a node at work: connections of the mesh whose peer has died or that are ending, what
+/// dead nodes held, zones, deliveries. Measured: at most 12.
+pub const TASKS_AT_WORK: u64 = 40;
+
 /// How long a world may take to come to rest once its faults have ended: longer than every retry,
 /// and than the longest wait that a client has.
 pub const SETTLE_TIME: std::time::Duration = std::time::Duration::from_secs(180);

@@ -119,6 +119,7 @@ async fn script(
         let run = async move { part.run(&in_world).await };
         running.push((name, world.env().spawn(name, run)));
     }
+    let _watch = world.env().spawn("watch", checks::p9::watch(world.clone()));
     let mut violations = Vec::new();
     for (name, task) in running {
         let left = world.deadline().saturating_since(world.now()) + SETTLE_TIME;

@@ -12,6 +12,7 @@ mod moves;
 mod newer;
 mod offline;
 mod quota;
+mod readers;
 mod rehearsal;
 mod tidy;
 
@@ -30,6 +31,7 @@ pub const ALL: &[Share] = &[
     moves::SHARE,
     offline::SHARE,
     delivery::SHARE,
+    readers::SHARE,
     quota::SHARE,
     tidy::SHARE,
     administrators::SHARE,

@@ -110,6 +110,8 @@ struct Control {
     /// The running process's.
     store_handle: Option<FaultHandle>,
     drain: Option<oneshot::Sender<()>>,
+    /// What the node calls itself, in the next process.
+    name: String,
 }
 
 /// Whether a node that has ended by itself is started again.
@@ -161,6 +163,7 @@ impl World {
                         store: setup.store.clone(),
                         store_handle: None,
                         drain: None,
+                        name: id.to_string(),
                     }),
                     turn: Arc::default(),
                 }
@@ -383,6 +386,16 @@ impl World {
     /// What a node does.
     pub fn state(&self, node: NodeId) -> NodeState {
         *self.slot(node).state.borrow()
+    }
+
+    /// What a node calls itself.
+    pub fn node_name(&self, node: NodeId) -> String {
+        self.slot(node).control().name.clone()
+    }
+
+    /// Gives a node another name, from its next process on. Its machine is called as before.
+    pub fn rename_node(&self, node: NodeId, name: String) {
+        self.slot(node).control().name = name;
     }
 
     /// A node's machine.

@@ -61,6 +61,8 @@ fn symptoms(world: &World) -> BTreeSet<&'static str> {
         note("bucket noisy", noisy);
         note("bucket cut off", reach == BucketReach::CutOff);
         note("bucket deaf", reach == BucketReach::RepliesLost);
+        note("bucket refusing", reach == BucketReach::Refusing);
+        note("renamed", world.node_name(node) != node.to_string());
         if host.is_up() {
             let shown = host.env().wall().unix_ms() - EPOCH.unix_ms();
             let world_ms = i64::try_from(world.now().since_start().as_millis()).expect("it fits");
@@ -69,6 +71,9 @@ fn symptoms(world: &World) -> BTreeSet<&'static str> {
     }
     if down == world.setup().nodes {
         seen.insert("all down");
+    }
+    if !world.bucket().rotten().is_empty() {
+        seen.insert("rotten");
     }
     if network.loss().per_mille > 0 && network.duplication() > 0 {
         seen.insert("datagrams lost and doubled");
@@ -98,8 +103,10 @@ fn suffer(name: &str, beside: impl AsyncFn(&World, &Env)) -> (BTreeSet<&'static 
         };
         tokio::join!(biased; fault.run(&world), look, beside(&world, &client));
         let mut left = symptoms(&world);
-        // Nodes may be on their way, and a clock keeps what its drift has gained.
-        left.remove("wrong clock");
+        // A clock keeps what its drift has gained, a blob may rot for good, and a name stays.
+        for stays in ["wrong clock", "rotten", "renamed"] {
+            left.remove(stays);
+        }
         assert_eq!(left, BTreeSet::new(), "{name} leaves something");
         world.calm();
         for node in world.nodes() {
@@ -151,7 +158,38 @@ fn stores() {
     check("store-away", &["store cut off", "store deaf"]);
     check("lost-watches", &["watches lost"]);
     check("bucket-noise", &["bucket noisy"]);
-    check("bucket-away", &["bucket cut off", "bucket deaf"]);
+    check("bucket-away", &["bucket cut off", "bucket deaf", "bucket refusing"]);
+}
+
+/// The time that the last episode has to end by itself.
+const LAST: Duration = Duration::from_secs(1);
+
+#[test]
+fn blobs_rot_for_good_or_for_a_while() {
+    let left = RefCell::new(0);
+    let (_, words) = suffer("rot", async |world, _| {
+        for number in 0..40_u8 {
+            world.blobs().put(&[number; 100]).await.expect("nothing is wrong");
+        }
+        world.until_deadline().await;
+        world.env().sleep(LAST).await;
+        *left.borrow_mut() = world.bucket().rotten().len();
+    });
+    let count = |what: &str| words.iter().filter(|word| word.contains(what)).count() / 2;
+    let (for_good, for_a_while) = (count("rots for good"), count("is rotten for"));
+    assert!(for_good > 0 && for_a_while > 0, "{words:#?}");
+    assert_eq!(*left.borrow(), for_good, "{words:#?}");
+}
+
+#[test]
+fn hosts_come_back_under_other_names() {
+    let names = RefCell::new(BTreeSet::new());
+    let (seen, words) = suffer("rename", async |world, _| {
+        world.until_deadline().await;
+        names.borrow_mut().extend(world.nodes().map(|node| world.node_name(node)));
+    });
+    assert!(seen.contains("renamed") && seen.contains("down"), "{words:#?}");
+    assert_eq!(names.borrow().len(), 3, "no two have one name: {names:?}");
 }
 
 #[test]

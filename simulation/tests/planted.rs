@@ -43,7 +43,12 @@ const CASES: &[Case] = &[
     case(Planted::CompleteAgain, Property::P7, &["rehearsal"], 8),
     case(Planted::AdmitEverybody, Property::P9, &["hostile"], 3),
     case(Planted::TrustPeers, Property::P9, &["hostile"], 3),
+    case(Planted::LeaveTasks, Property::P9, &["tidy"], 2),
+    case(Planted::TrustBytes, Property::P5, &["delivery", "rot"], 3),
+    // What is kept is sound, so readers alone can notice.
+    case(Planted::TrustBytes, Property::P5, &["delivery", "readers", "bucket-noise"], 4),
     case(Planted::PassOverUnknownKinds, Property::P10, &["newer"], 2),
+    case(Planted::DropUnknownFields, Property::P10, &["newer"], 1),
     case(Planted::DropUnknownSettings, Property::P10, &["newer", "administrators"], 3),
 ];
 

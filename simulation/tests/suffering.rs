@@ -12,7 +12,7 @@ use std::{
 };
 
 use blob::{
-    BlobError, BlobStore,
+    BlobError, BlobName, BlobStore,
     s3::model::{Bucket, BucketReach},
 };
 use env::Env;
@@ -243,12 +243,13 @@ fn the_bucket_refuses_rots_stalls_and_is_away() {
         faults(|it| it.rotten = 1_000_000);
         let rotten = read().await;
         assert!(matches!(rotten, Err(BlobError::Damaged(_))), "never wrong bytes: {rotten:?}");
-        let away: [(&str, Change); 5] = [
+        let away: [(&str, Change); 6] = [
             ("refused", |it| it.refused = 1_000_000),
             ("broken", |it| it.broken = 1_000_000),
             ("stalled", |it| it.stalled = 1_000_000),
             ("away", |it| it.reach = BucketReach::CutOff),
             ("replies lost", |it| it.reach = BucketReach::RepliesLost),
+            ("refusing", |it| it.reach = BucketReach::Refusing),
         ];
         for (what, change) in away {
             faults(|it| *it = blob::s3::model::BucketFaults::default());
@@ -265,6 +266,33 @@ fn the_bucket_refuses_rots_stalls_and_is_away() {
         let begun = env.monotonic();
         assert_eq!(read().await.expect("it is slow"), b"some bytes");
         assert!(env.monotonic().saturating_since(begun) >= 3 * SECOND);
+    });
+}
+
+#[test]
+fn a_blob_that_rots_where_it_is_kept_is_wrong_until_it_is_mended() {
+    let simulation = Simulation::new(Seed(6), Latency::NONE);
+    let env = simulation.host("one", IpAddr::from([192, 0, 2, 1])).env();
+    let bucket = Bucket::new(env.clone());
+    let blobs = BlobStore::on_model(bucket.link(), env);
+    simulation.run(async {
+        assert_eq!(bucket.rot(0, 0), None, "there is nothing that could rot");
+        // One piece; a window; several windows, and the trailer at the end.
+        for size in [10, 300_000, 2_000_000] {
+            let bytes = vec![7; size];
+            let id = blobs.put(&bytes).await.expect("all is well");
+            let read = async || blobs.read_to_vec(id, 0..u64::MAX, size).await;
+            for at in [0, size / 2, size - 1, size] {
+                let name = bucket.rot(0, at).expect("one is sound");
+                assert!(name.holds(&id) && bucket.rotten() == BTreeSet::from([name]));
+                assert_eq!(bucket.rot(0, 0), None, "the other one rots");
+                let rotten = read().await;
+                assert!(matches!(rotten, Err(BlobError::Damaged(_))), "{size}, {at}");
+                assert!(bucket.mend(name) && !bucket.mend(name));
+                assert!(read().await.expect("it is mended") == bytes, "{size}, {at}");
+            }
+            blobs.remove(&BlobName::of(&id)).await.expect("all is well");
+        }
     });
 }
 

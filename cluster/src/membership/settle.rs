@@ -16,8 +16,7 @@ use crate::{
     work::{self, Kind},
 };
 
-/// Settles what an ended epoch held. The work that it had claimed is due again as it was: the clock
-/// of whoever settles has no say, for where that is fast nobody else would look for an hour.
+/// Settles what an ended epoch held. The work that it had claimed is due again as it was.
 ///
 /// # Errors
 /// [`StoreError`]; what is left is settled by the next call.
@@ -62,7 +61,7 @@ async fn return_claims(tx: &kv::Transaction, epoch: Epoch) -> Result<usize, Stor
         let passed_over = probe::planted(Planted::PassOverUnknownKinds)
             && !Kind::ALL.iter().any(|known| *known as u64 == kind);
         if !passed_over {
-            work::zone::hand_back(tx, kind, &zone, epoch, i64::MIN).await?;
+            work::zone::hand_back(tx, kind, &zone, epoch).await?;
         }
         tx.clear(&claim.key);
     }

@@ -80,7 +80,7 @@ pub async fn mend_zone(
     match zone_fault(tx, kind, zone).await? {
         None => {}
         Some(ZoneFault::UnknownClaim(by)) => {
-            zone::hand_back(tx, number, zone, by, now.unix_ms()).await?;
+            zone::hand_back(tx, number, zone, by).await?;
             tx.clear(&claim_key(by, number, zone));
         }
         Some(ZoneFault::UnlistedClaim(by)) => tx.set(&claim_key(by, number, zone), &[]),

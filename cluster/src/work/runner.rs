@@ -2,7 +2,8 @@
 //!
 //! One loop a kind. It looks at the zones that are due, claims some of them at random, and gives
 //! each to a task that works through the zone's items and lets the zone go. A zone that has more
-//! to do after [`limits::ZONE_TURN`] is let go as well, and comes behind the others that are due.
+//! to do after [`limits::ZONE_TURN`] is let go as well, and is one of those that are due again. Where
+//! more are due than one look takes, looks go round, so that each comes to its turn.
 //!
 //! Architecture invariants:
 //! - An item is completed in a transaction that reads the fence and the item: never by a node whose
@@ -28,7 +29,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     Failures, Kind, item_key,
-    zone::{self, Claimed, Item},
+    zone::{self, Claimed, Due, Item, LeftOff},
 };
 use crate::{ClusterError, Fence, Membership, limits};
 
@@ -297,13 +298,15 @@ struct Scan {
     shared: Arc<Shared>,
     /// Zones whose tasks run.
     active: BTreeSet<String>,
+    /// Where the last look left off, while more is due than one look takes.
+    left_off: Option<LeftOff>,
     tasks: FuturesUnordered<BoxFuture<'static, String>>,
 }
 
 impl Scan {
     fn new(shared: &Arc<Shared>) -> Self {
         let (shared, tasks) = (Arc::clone(shared), FuturesUnordered::new());
-        Self { shared, active: BTreeSet::new(), tasks }
+        Self { shared, active: BTreeSet::new(), left_off: None, tasks }
     }
 
     async fn run(mut self) {
@@ -345,8 +348,10 @@ impl Scan {
         }
         let now = shared.env.wall();
         let limit = limits::ZONES_PER_SCAN;
-        let due = shared.db.run(|tx| async move { zone::due(&tx, kind, now, limit).await });
-        let (mut zones, next) = due.await?;
+        let from = self.left_off.as_ref();
+        let due = shared.db.run(|tx| async move { zone::due(&tx, kind, now, from, limit).await });
+        let Due { mut zones, next, left_off } = due.await?;
+        self.left_off = left_off;
         shared.counters.due.store(zones.len() as u64, Ordering::Relaxed);
         zones.retain(|zone| !self.active.contains(zone));
         let mut claimed = 0;
@@ -501,9 +506,8 @@ impl Turn {
     async fn release(&self) {
         let (shared, held) = (&self.shared, &self.held);
         loop {
-            let now = shared.env.wall();
             let release = shared.db.run(|tx| async move {
-                zone::release(&tx, &held.fence, held.kind, &held.zone, now).await
+                zone::release(&tx, &held.fence, held.kind, &held.zone).await
             });
             match release.await {
                 Ok(()) | Err(ClusterError::Ended(_)) => return,

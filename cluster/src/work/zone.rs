@@ -73,8 +73,24 @@ pub(super) async fn state_of(
     value.map(|value| ZoneState::decode(&value)).transpose()
 }
 
-/// Zones that are due at `now`, those due first in front, at most `limit`; and when the next one
-/// will be. Takes part in no conflict: a claim looks again.
+/// The last pointer that a look at due zones came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOff(Vec<u8>);
+
+/// What a look at due zones found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Due {
+    /// Zones that are due, in the order of their pointers.
+    pub zones: Vec<String>,
+    /// When the next one will be, where the look came to it.
+    pub next: Option<Timestamp>,
+    /// Where the look left off, if there may be more than it could take.
+    pub left_off: Option<LeftOff>,
+}
+
+/// Zones that are due at `now`, at most `limit`: from where the last look left off, round to there, so
+/// that zones which have waited long and have much to do do not hide the others. Takes part in no
+/// conflict: a claim looks again.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -82,19 +98,45 @@ pub async fn due(
     tx: &Transaction,
     kind: Kind,
     now: Timestamp,
+    left_off: Option<&LeftOff>,
     limit: usize,
-) -> Result<(Vec<String>, Option<Timestamp>), StoreError> {
+) -> Result<Due, StoreError> {
     let (begin, end) = super::pointer_range(kind);
-    let rows = tx.range(RangeQuery::new(begin, end).limit(limit).snapshot()).collect().await?;
-    let mut zones = Vec::new();
+    let mut due = Due::default();
+    let Some(LeftOff(last)) = left_off else {
+        read_due(tx, begin, end, now, limit, &mut due).await?;
+        return Ok(due);
+    };
+    let behind = [last, &[0][..]].concat();
+    read_due(tx, behind.clone(), end, now, limit, &mut due).await?;
+    if due.zones.len() < limit {
+        read_due(tx, begin, behind, now, limit, &mut due).await?;
+    }
+    Ok(due)
+}
+
+/// Adds the zones of a stretch of pointers, until there are `limit`.
+async fn read_due(
+    tx: &Transaction,
+    begin: Vec<u8>,
+    end: Vec<u8>,
+    now: Timestamp,
+    limit: usize,
+    due: &mut Due,
+) -> Result<(), StoreError> {
+    let room = limit.saturating_sub(due.zones.len());
+    let rows = tx.range(RangeQuery::new(begin, end).limit(room).snapshot()).collect().await?;
     for row in rows {
         let (due_ms, zone) = super::parse_pointer(&row.key)?;
         if due_ms > now.unix_ms() {
-            return Ok((zones, Some(Timestamp::from_unix_ms(due_ms))));
+            let next = Timestamp::from_unix_ms(due_ms);
+            due.next = Some(due.next.map_or(next, |other| other.min(next)));
+            return Ok(());
         }
-        zones.push(zone);
+        due.zones.push(zone);
+        due.left_off = (due.zones.len() >= limit).then(|| LeftOff(row.key.to_vec()));
     }
-    Ok((zones, None))
+    Ok(())
 }
 
 /// What came of a try to claim a zone.
@@ -132,8 +174,8 @@ pub async fn claim(
     }
 }
 
-/// Lets a zone go: it waits for its first item, or has nothing to do. Where it is due already it
-/// goes behind all that came due before `now`.
+/// Lets a zone go: it waits for its first item, or has nothing to do. Where it is due already it stays
+/// so: a clock of ours that is fast must not hide it from the others.
 ///
 /// # Errors
 /// [`ClusterError`].
@@ -142,32 +184,29 @@ pub async fn release(
     fence: &Fence,
     kind: Kind,
     zone: &str,
-    now: Timestamp,
 ) -> Result<(), ClusterError> {
     fence.check(tx).await?;
-    hand_back(tx, kind as u64, zone, fence.epoch(), now.unix_ms()).await?;
+    hand_back(tx, kind as u64, zone, fence.epoch()).await?;
     tx.clear(&registry::claim_key(fence.epoch(), kind as u64, zone));
     Ok(())
 }
 
-/// Gives a claimed zone a pointer again where it has items. One that `by` has not claimed stays as
-/// it is. `kind` is a number: what an ended node claimed may be of a kind that only a newer
-/// release knows.
+/// Gives a claimed zone a pointer again where it has items, due when its first item is. One that `by`
+/// has not claimed stays as it is. `kind` is a number: what an ended node claimed may be of a kind that
+/// only a newer release knows.
 pub(crate) async fn hand_back(
     tx: &Transaction,
     kind: u64,
     zone: &str,
     by: Epoch,
-    now_ms: i64,
 ) -> Result<(), StoreError> {
     match state_of(tx, kind, zone).await? {
         Some(ZoneState::Claimed { by: held, .. }) if held == by => {}
         _ => return Ok(()),
     }
     match first_due(tx, kind, zone).await? {
-        Some(first_ms) => {
+        Some(due_ms) => {
             env::sometimes!("let go of a zone that has more to do");
-            let due_ms = first_ms.max(now_ms);
             tx.set(&zone_key(kind, zone), &ZoneState::Waiting { due_ms }.encode());
             tx.set(&pointer_key(kind, due_ms, zone), &[]);
         }

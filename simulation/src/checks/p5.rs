@@ -51,7 +51,7 @@ impl Check for Bytes {
     }
 }
 
-async fn needed(world: &World) -> Result<BTreeSet<BlobName>, String> {
+pub(super) async fn needed(world: &World) -> Result<BTreeSet<BlobName>, String> {
     let mut needed = BTreeSet::new();
     let mut after = None;
     loop {

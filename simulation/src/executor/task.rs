@@ -52,7 +52,7 @@ impl Task {
         self.id
     }
 
-    pub(super) fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         self.name
     }
 

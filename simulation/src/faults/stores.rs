@@ -7,10 +7,13 @@ use env::BoxFuture;
 use kv::{Probability, Reach};
 
 use super::{Fault, any_node, begin, lasting, names, one_or_all};
-use crate::{Random, World};
+use crate::{Random, What, World};
 
 /// Versions that FoundationDB skips when it recovers (`MAX_VERSIONS_IN_FLIGHT`, 100 s of them).
 const VERSIONS_SKIPPED: u64 = 100_000_000;
+
+/// How the words of an episode begin in which what is read of S3 may not be what was put.
+pub(crate) const BUCKET_NOISE: &str = "noise of S3";
 
 /// The store refuses, forgets to answer, and takes its time, by chance.
 pub(super) struct Noise;
@@ -169,7 +172,7 @@ impl Fault for BucketNoise {
                 ..BucketFaults::default()
             };
             let lasts = lasting(random, 5_000, 120_000);
-            let _episode = begin(world, format!("noise of S3 for {}, {lasts:?}", names(&nodes)));
+            let _episode = begin(world, format!("{BUCKET_NOISE} for {}, {lasts:?}", names(&nodes)));
             for node in &nodes {
                 world.bucket_faults(*node, |faults| {
                     *faults = BucketFaults { reach: faults.reach, ..noisy };
@@ -185,7 +188,8 @@ impl Fault for BucketNoise {
     }
 }
 
-/// The S3 service is away: nothing arrives, or no answer comes back.
+/// The S3 service is away: nothing arrives, no answer comes back, or every request is refused, for
+/// longer than a client tries.
 pub(super) struct BucketAway;
 
 impl Fault for BucketAway {
@@ -199,9 +203,10 @@ impl Fault for BucketAway {
                 true => world.nodes().collect(),
                 false => vec![any_node(world, random)],
             };
-            let reach = match random.chance(500) {
-                true => BucketReach::CutOff,
-                false => BucketReach::RepliesLost,
+            let reach = match random.below(3) {
+                0 => BucketReach::CutOff,
+                1 => BucketReach::RepliesLost,
+                _ => BucketReach::Refusing,
             };
             let lasts = lasting(random, 500, 60_000);
             let _episode =
@@ -213,6 +218,37 @@ impl Fault for BucketAway {
             for node in &nodes {
                 world.bucket_faults(*node, |faults| faults.reach = BucketReach::Connected);
             }
+        })
+    }
+}
+
+/// A stored blob rots where it is kept. Some are mended later, as by another copy that the service
+/// has; the others stay as they are.
+pub(super) struct Rot;
+
+impl Fault for Rot {
+    fn name(&self) -> &'static str {
+        "rot"
+    }
+
+    fn quiet_max(&self) -> Duration {
+        Duration::from_mins(2)
+    }
+
+    fn once<'a>(&'a self, world: &'a World, random: &'a mut Random) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let mut drawn = || usize::try_from(random.any() >> 1).unwrap_or(0);
+            let Some(blob) = world.bucket().rot(drawn(), drawn()) else { return };
+            world.facts().note("fault", What::Rotted { blob });
+            if random.chance(600) {
+                let _at_once = begin(world, format!("blob {blob} rots for good"));
+                return;
+            }
+            let lasts = lasting(random, 2_000, 120_000);
+            let _episode = begin(world, format!("blob {blob} is rotten for {lasts:?}"));
+            world.rest(lasts).await;
+            // It may have been removed.
+            let _kept = world.bucket().mend(blob);
         })
     }
 }

@@ -128,6 +128,13 @@ impl NetworkHandle {
         streams.len()
     }
 
+    /// How many streams a host has with others that either end still holds.
+    pub fn connections_of(&self, host: IpAddr) -> usize {
+        let state = self.network.lock();
+        let live = state.streams.iter().filter(|live| live.to == host);
+        live.filter(|live| live.direction.strong_count() > 0).count()
+    }
+
     /// How long everything takes, where nothing else is said of two hosts.
     pub fn latency(&self) -> Latency {
         self.network.lock().rules.latency

@@ -1,7 +1,7 @@
 //! Administrators: they drain nodes and take that back, forget names, and change settings.
 //!
-//! At most one node is drained at a time, and none at the end. Names are not changed here: a
-//! node's name is in its file, and a world's nodes keep theirs.
+//! At most one node is drained at a time, and none at the end. Names are changed by the fault `rename`: a
+//! node's name is in its file, and is read when it starts.
 
 use std::{sync::Arc, time::Duration};
 
@@ -37,7 +37,7 @@ impl Workload for Administrators {
                     0 if nodes > 1 => drain(world, &mut random, node).await,
                     1 => {
                         // Refused while it runs; a name that nobody has is gone.
-                        let forgot = forget(&world.admin(), &node.to_string()).await.is_ok();
+                        let forgot = forget(&world.admin(), &world.node_name(node)).await.is_ok();
                         note(world, format!("forget {node}: {forgot}"));
                     }
                     _ => set(world, &mut random).await,
@@ -49,7 +49,7 @@ impl Workload for Administrators {
 }
 
 async fn drain(world: &World, random: &mut Random, node: NodeId) {
-    let (admin, name) = (world.admin(), node.to_string());
+    let (admin, name) = (world.admin(), world.node_name(node));
     note(world, format!("drain {node}"));
     if wish(&admin, &name, Wish::Drain).await.is_err() {
         // Its name is forgotten, and it has not registered since.

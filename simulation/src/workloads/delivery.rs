@@ -13,7 +13,10 @@ use node::admin::lists;
 
 use crate::{
     DOMAIN, Door, NodeId, Random, Share, What, Workload, World,
-    clients::smtp::{Client, Outgoing, Told},
+    clients::{
+        letter,
+        smtp::{Client, Outgoing, Told},
+    },
 };
 
 /// How the names of recipients begin whose mailboxes nobody else touches.
@@ -208,21 +211,31 @@ fn stands_for(recipient: &str) -> Vec<String> {
     if recipient != format!("{ALIAS}@{DOMAIN}") {
         return vec![recipient.to_owned()];
     }
-    let keepers = (1..=KEEPER_COUNT).map(|number| format!("{KEEPERS}{number}@{DOMAIN}"));
-    keepers.chain([ELSEWHERE.to_owned()]).collect()
+    keepers().chain([ELSEWHERE.to_owned()]).collect()
 }
 
-/// A message whose subject is its token: mostly of some lines, now and then of more than one piece.
+/// The keepers' addresses.
+pub(super) fn keepers() -> impl Iterator<Item = String> {
+    (1..=KEEPER_COUNT).map(|number| format!("{KEEPERS}{number}@{DOMAIN}"))
+}
+
+/// A letter whose subject is its token: mostly of some lines, now and then of as many as one piece of a
+/// blob holds, and seldom of as many as several windows.
 pub(super) fn text(random: &mut Random, token: &str, to: &[String]) -> String {
-    let lines = if random.chance(30) { random.within(500..=2_500) } else { random.below(20) };
+    let lines = match random.below(1_000) {
+        0..6 => random.within(4_000..=24_000),
+        6..30 => random.within(500..=2_500),
+        _ => random.below(20),
+    };
     let mut text = format!(
-        "From: <sender@remote.test>\r\nTo: {}\r\nSubject: {token}\r\n\
+        "{}To: {}\r\nDate: Tue, 1 Jan 2030 00:00:00 +0000\r\nSubject: {token}\r\n\
          Message-ID: <{token}@remote.test>\r\n\r\nfor {}\r\n",
+        letter::BEGINS,
         to.join(", "),
         to.join(" "),
     );
     for line in 0..lines {
         text.push_str(&format!(".{line} {:016x} {:016x}\r\n", random.any(), random.any()));
     }
-    text
+    letter::sealed(text)
 }

@@ -7,7 +7,7 @@ use env::BoxFuture;
 use crate::{
     Account, PASSWORD, Share, What, Workload, World,
     clients::{
-        imap::{Imap, base64, quoted},
+        imap::{Imap, Untagged, base64, quoted},
         offline::Stopped,
         visitor::{Visitor, mailbox_of, mailbox_prefix},
     },
@@ -78,7 +78,12 @@ async fn act_as(visitor: &mut Visitor, victim: &Account) -> Result<(), Stopped> 
     let proof = base64(format!("{}\0{own}\0{PASSWORD}", victim.address).as_bytes());
     let answer = imap.command(&format!("AUTHENTICATE PLAIN {proof}")).await?;
     if answer.is_ok() {
-        caught(visitor, format!("{own} acts as {}", victim.address));
+        let found = imap.command("EXAMINE INBOX").await?.untagged;
+        let found = found.into_iter().find_map(|told| match told {
+            Untagged::Exists(exists) => Some(exists),
+            _ => None,
+        });
+        caught(visitor, format!("{own} acts as {}, and finds {found:?} messages", victim.address));
     } else {
         env::sometimes!("somebody is not let act as somebody else");
     }

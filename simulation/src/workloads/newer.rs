@@ -6,11 +6,17 @@ use std::{sync::Arc, time::Duration};
 
 use cluster::{ClusterError, Epoch, Membership, NodeName, Registration, settings};
 use env::BoxFuture;
-use kv::{Subspace, Transaction, tuple::pack};
-use mail::{AccountId, AccountUnit, keys};
-use node::admin::cluster::{Wish, wish};
+use kv::{RangeQuery, Subspace, Transaction, tuple::pack};
+use mail::{
+    AccountId, AccountUnit, CopyError, CopyMode, EmailId, Keyword, KeywordChange, KeywordSet,
+    MailboxId, OperationId, StoreError, StoreRequest, StoreTarget, Uid, keys,
+};
+use node::admin::cluster::{Wish, change_setting, wish};
 
-use crate::{Share, What, Workload, World};
+use crate::{
+    DOMAIN, Door, PASSWORD, Random, Share, What, Workload, World,
+    clients::imap::{Imap, quoted},
+};
 
 /// A kind of work that this release does not know.
 pub const FUTURE_KIND: u64 = 977;
@@ -34,6 +40,9 @@ struct Newer;
 /// The name of the account whose records the newer node rewrites.
 const USER: &str = "newer-user";
 
+/// The first email of an account.
+const FIRST: EmailId = EmailId(1);
+
 /// A record that the newer node has written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Marked {
@@ -51,6 +60,7 @@ impl Workload for Newer {
     fn setup<'a>(&'a self, world: &'a World) -> BoxFuture<'a, ()> {
         Box::pin(async {
             world.add_account(USER, 0).await;
+            append(world).await;
             let (now, (name, value)) = (world.env().wall(), FUTURE_SETTING);
             let change = |tx: Transaction| async move {
                 settings::change(&tx, name, Some(value), "a newer release", now).await
@@ -84,7 +94,7 @@ impl Workload for Newer {
             host.crash();
             // What older nodes do to its records meanwhile.
             while !world.is_over() {
-                rewrite(world).await;
+                rewrite(world, &mut random).await;
                 world.rest(Duration::from_secs(20) + random.up_to(Duration::from_secs(60))).await;
             }
         })
@@ -102,6 +112,19 @@ async fn claim(tx: &Transaction, by: Epoch) -> Result<(), ClusterError> {
     Ok(())
 }
 
+/// Puts a message into the user's INBOX.
+async fn append(world: &World) {
+    let (env, door) = (world.client("newer-client"), world.doors(Door::Imaps)[0]);
+    let imap = Imap::connect(world, &env, door).await;
+    let mut imap = imap.expect("nothing disturbs the world yet");
+    let login = format!("LOGIN {} {}", quoted(&address()), quoted(PASSWORD));
+    let message = format!("To: <{}>\r\nSubject: newer\r\n\r\nfrom tomorrow\r\n", address());
+    for answer in [imap.command(&login).await, imap.append("INBOX", message.as_bytes()).await] {
+        let answer = answer.expect("nothing disturbs the world yet");
+        assert!(answer.is_ok(), "{}", answer.text);
+    }
+}
+
 /// Adds a field to records, as a node of the next release would write them.
 async fn mark(world: &World) {
     for (_, key) in records(world).await {
@@ -116,28 +139,40 @@ async fn mark(world: &World) {
     }
 }
 
-/// The records that are marked.
+/// The records that are marked. Of emails, the first one's state and every meta: others are copies.
 async fn records(world: &World) -> Vec<(&'static str, Vec<u8>)> {
     let account = user(world).await;
-    let find = |tx: Transaction| async move { mail::inbox(&tx, account).await };
-    let inbox = world.db().run(find).await.expect("nobody disturbs it");
+    let find = |tx: Transaction| async move {
+        let (begin, end) = keys::email::meta_range(account);
+        let metas = tx.range(RangeQuery::new(begin, end)).collect().await?;
+        Ok::<_, StoreError>((mail::inbox(&tx, account).await?, metas))
+    };
+    let (inbox, metas) = world.db().run(find).await.expect("nobody disturbs it");
     let inbox = inbox.expect("every account has an INBOX");
-    vec![
+    let mut records = vec![
         ("an account's record", keys::account::key(account)),
         ("a mailbox's record", keys::mailbox::key(account, inbox)),
         ("a node's name", pack(&(Subspace::Node as u64, "n", NAME))),
-    ]
+        ("the settings", pack(&(Subspace::Setting as u64, "current"))),
+        ("the schema", pack(&(Subspace::Meta as u64, "schema"))),
+        ("an email's state", keys::email::state_key(account, FIRST)),
+    ];
+    records.extend(metas.into_iter().map(|row| ("an email's meta", row.key.to_vec())));
+    records
+}
+
+fn address() -> String {
+    format!("{USER}@{DOMAIN}")
 }
 
 async fn user(world: &World) -> AccountId {
-    let address = &format!("{USER}@{}", crate::DOMAIN);
-    let shown = node::admin::accounts::show(&world.admin(), address).await;
+    let shown = node::admin::accounts::show(&world.admin(), &address()).await;
     AccountId(shown.expect("the setup has made it").info.id)
 }
 
 /// What this release does with such records in a day's work.
-async fn rewrite(world: &World) {
-    let (admin, address) = (world.admin(), format!("{USER}@{}", crate::DOMAIN));
+async fn rewrite(world: &World, random: &mut Random) {
+    let (admin, address) = (world.admin(), address());
     let quota = std::num::NonZeroU64::new(1_000_000);
     let set = node::admin::accounts::set_quota(&admin, &address, quota).await;
     set.expect("nobody disturbs it");
@@ -152,8 +187,56 @@ async fn rewrite(world: &World) {
         };
         world.db().run(subscribe).await.expect("nobody disturbs it");
     }
+    rewrite_emails(world, account).await;
+    let value = if random.chance(500) { Some("4000") } else { None };
+    let changed = change_setting(&admin, "limits.connections_max", value, "an older release");
+    changed.await.expect("the value is allowed, and nobody disturbs it");
     let wished = wish(&admin, NAME, Wish::Serve).await;
     wished.expect("it has registered, and nobody forgets it");
+}
+
+/// Changes the first email's flags, and copies it to where it is already, which makes another.
+async fn rewrite_emails(world: &World, account: AccountId) {
+    let (env, now) = (world.env(), world.env().wall());
+    for change in [KeywordChange::Add, KeywordChange::Remove] {
+        let operation = OperationId::random(&env);
+        let store = |tx: Transaction| async move {
+            let (inbox, target) = first(&tx, account).await?;
+            let mut unit = AccountUnit::new(&tx, account, now);
+            let keywords: KeywordSet = Keyword::new("older").into_iter().collect();
+            let request = StoreRequest {
+                mailbox: inbox,
+                change,
+                keywords,
+                deleted: None,
+                unchanged_since: None,
+            };
+            mail::store_keywords(&mut unit, &request, &[target], operation).await?;
+            unit.finish().await
+        };
+        world.db().run(store).await.expect("nobody disturbs it");
+    }
+    let operation = OperationId::random(&env);
+    let copy = |tx: Transaction| async move {
+        let (inbox, target) = first(&tx, account).await?;
+        let mut unit = AccountUnit::new(&tx, account, now);
+        mail::copy(&mut unit, CopyMode::Copy, inbox, inbox, &[target], operation).await?;
+        Ok::<_, CopyError>(unit.finish().await?)
+    };
+    world.db().run(copy).await.expect("nobody disturbs it, and there is room");
+}
+
+/// The first email, and where it is.
+async fn first(
+    tx: &Transaction,
+    account: AccountId,
+) -> Result<(MailboxId, StoreTarget), StoreError> {
+    let inbox = mail::inbox(tx, account).await?.expect("every account has an INBOX");
+    let state = tx.get(&keys::email::state_key(account, FIRST)).await?;
+    let (_, state) = keys::email::decode_state(&state.expect("the setup has put it there"))?;
+    let place = state.memberships.first().expect("nobody removes it");
+    let uid = Uid::new(place.uid).expect("UIDs begin with 1");
+    Ok((inbox, StoreTarget { uid, email: FIRST }))
 }
 
 /// What is left of the marks; nothing where this workload took no part.

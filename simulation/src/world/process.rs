@@ -36,8 +36,10 @@ impl World {
         let slot = self.slot(node);
         let env = slot.host.restart();
         let (sender, drain) = oneshot::channel();
+        let mut config = slot.config.clone();
         let db = {
             let mut control = slot.control();
+            config.cluster.node.clone_from(&control.name);
             let db = self.shared.db.handle_with_faults(env.clone(), control.store.clone());
             control.wanted = Wanted::Running;
             control.store_handle = Some(db.faults());
@@ -50,7 +52,7 @@ impl World {
             node,
             db,
             blobs: BlobStore::on_model(slot.bucket.clone(), env.clone()),
-            config: slot.config.clone(),
+            config,
             env: env.clone(),
         };
         env.spawn("node", Box::pin(process.run(drain))).detach();

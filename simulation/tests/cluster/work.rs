@@ -213,6 +213,66 @@ fn a_fast_clock_does_not_keep_a_dead_nodes_work_from_the_others() {
     }
 }
 
+#[test]
+fn a_fast_clock_does_not_keep_from_the_others_what_its_node_lets_go_of() {
+    for seed in 0..6 {
+        play(seed, |world| {
+            let (here, env) = (world.machine(), world.env.clone());
+            let fast = world.fast_machine(Duration::from_hours(2));
+            let db = world.db.clone();
+            async move {
+                for item in 0..100_u16 {
+                    enqueue(&db, "a.example", env.wall(), &item.to_be_bytes()).await;
+                }
+                let hasty = fast.join("fast").await;
+                let runner = counting(&fast, &hasty, Duration::from_millis(200));
+                env.sleep(Duration::from_secs(1)).await;
+                runner.stop().await;
+                drop(hasty);
+                let done = rows(&db, b"done/").await.len();
+                assert!(done > 0 && done < 100, "seed {seed}: {done}");
+                let one = here.join("one").await;
+                let runner = counting(&here, &one, Duration::from_millis(1));
+                let begun = env.monotonic();
+                finished(&env, &db).await;
+                let took = env.monotonic() - begun;
+                assert!(took < Duration::from_secs(9), "seed {seed}: {took:?}");
+                runner.stop().await;
+            }
+        });
+    }
+}
+
+#[test]
+fn zones_that_have_waited_long_do_not_hide_those_behind_them() {
+    // So many that the first zones to be done are so when nearly all is done.
+    const ITEMS: u16 = 100;
+    play(7, |world| {
+        let (here, env, db) = (world.machine(), world.env.clone(), world.db.clone());
+        async move {
+            let early = env.wall();
+            let many = cluster::limits::ZONES_PER_SCAN + 6;
+            for zone in 0..many {
+                for item in 0..ITEMS {
+                    let zone = format!("large{zone}.example");
+                    enqueue(&db, &zone, early, &item.to_be_bytes()).await;
+                }
+            }
+            let later = Timestamp::from_unix_ms(early.unix_ms() + 1);
+            enqueue(&db, "small.example", later, b"1").await;
+            let one = here.join("one").await;
+            let runner = counting(&here, &one, Duration::from_secs(1));
+            while rows(&db, b"done/small").await.is_empty() {
+                env.sleep(Duration::from_millis(50)).await;
+            }
+            let large = rows(&db, b"done/large").await.len();
+            let all = usize::from(ITEMS) * many;
+            assert!(large < all / 2, "{large} of {all} others went before");
+            runner.stop().await;
+        }
+    });
+}
+
 /// Fails until it has been tried so often, and notes when.
 struct Stubborn {
     env: Env,

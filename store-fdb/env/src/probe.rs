@@ -105,6 +105,12 @@ planted! {
     PassOverUnknownKinds,
     /// A change of settings drops those that this release does not know.
     DropUnknownSettings,
+    /// A record that is rewritten loses the fields that this release does not know.
+    DropUnknownFields,
+    /// What is read of a blob is handed out whether or not it is what was put.
+    TrustBytes,
+    /// With every connection a task begins that never ends.
+    LeaveTasks,
 }
 
 /// Names a point that a batch of seeds has to have reached.

@@ -21,10 +21,8 @@
 //! | 0 | the first stores, without this record; blobs are named by their hash alone |
 //! | 1 | blobs are named by object and hash ([`blob::BlobId`]); ids of schema 0 are read as they are |
 
-use kv::{Database, Subspace, Transaction, tuple::pack};
-use prost::Message;
-
 use crate::{StoreError, keys};
+use kv::{Database, Subspace, Transaction, tuple::pack};
 
 /// The schema that this release writes.
 pub const VERSION: u32 = 1;
@@ -87,10 +85,9 @@ async fn open_as(
     readable_by: u32,
 ) -> Result<SchemaRecord, SchemaError> {
     let key = pack(&(Subspace::Meta as u64, "schema"));
-    let found = match tx.get(&key).await? {
-        Some(value) => keys::decode::<SchemaRecord>("schema", &value)?,
-        None => SchemaRecord::default(),
-    };
+    // A missing one is that of schema 0, whose fields all have their defaults.
+    let stored = tx.get(&key).await?.unwrap_or_default();
+    let found = keys::decode::<SchemaRecord>("schema", &stored)?;
     if found.readable_by > version {
         return Err(SchemaError::TooNew {
             release: found.release,
@@ -110,7 +107,7 @@ async fn open_as(
         readable_by: found.readable_by.max(readable_by),
         release,
     };
-    tx.set(&key, &raised.encode_to_vec());
+    tx.set(&key, &keys::encode_over(&raised, &stored));
     Ok(raised)
 }
 
@@ -127,6 +124,24 @@ mod tests {
     ) -> Result<(u32, u32), SchemaError> {
         let record = db.run(|tx| async move { open_as(&tx, version, readable_by).await }).await?;
         Ok((record.version, record.readable_by))
+    }
+
+    #[tokio::test]
+    async fn what_a_newer_release_wrote_survives_a_raise() {
+        let db = Database::memory(Env::system());
+        assert_eq!(open_with(&db, 1, 1).await.unwrap(), (1, 1));
+        let key = &pack(&(Subspace::Meta as u64, "schema"));
+        // Field 1000, a number.
+        let newer = &[0xc0, 0x3e, 0x07][..];
+        let mark = |tx: Transaction| async move {
+            let stored = tx.get(key).await?.unwrap();
+            tx.set(key, &[&stored, newer].concat());
+            Ok::<_, kv::Error>(())
+        };
+        db.run(mark).await.unwrap();
+        assert_eq!(open_with(&db, 2, 1).await.unwrap(), (2, 1));
+        let stored = db.run(|tx| async move { tx.get(key).await }).await.unwrap().unwrap();
+        assert!(stored.ends_with(newer), "{stored:?}");
     }
 
     #[tokio::test]

@@ -44,6 +44,8 @@ struct Touched {
     modseq_before: u64,
     before: EmailState,
     after: EmailState,
+    /// What a newer release has written into the state.
+    newer: Vec<u8>,
 }
 
 struct LoadedMailbox {
@@ -104,6 +106,7 @@ impl AccountUnit {
                 let (stamp, state) = keys::email::decode_state(&value)?;
                 vacant.insert(Touched {
                     modseq_before: stamp.version(),
+                    newer: keys::email::newer_fields(&state, &value),
                     before: state.clone(),
                     after: state,
                 })
@@ -125,7 +128,8 @@ impl AccountUnit {
             received_ms: state.received_ms,
             ..EmailState::default()
         };
-        self.emails.insert(email, Touched { modseq_before: 0, before, after: state });
+        let touched = Touched { modseq_before: 0, before, after: state, newer: Vec::new() };
+        self.emails.insert(email, touched);
     }
 
     /// The mailbox's record; `None` where it does not exist or is being deleted. The read
@@ -271,7 +275,7 @@ impl AccountUnit {
             } else {
                 self.tx.atomic(
                     &keys::email::state_key(self.account, *email),
-                    &keys::email::encode_state(&touched.after),
+                    &keys::email::encode_state(&touched.after, &touched.newer),
                     AtomicOp::SetVersionstampedValue,
                 );
             }

@@ -14,7 +14,7 @@
 //! listed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write,
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard},
@@ -26,9 +26,13 @@ use env::{Env, Monotonic};
 
 use super::{
     client::{Failed, Reply},
+    object_of,
     sign::Ask,
 };
-use crate::store::{to_u64, to_usize};
+use crate::{
+    BlobName,
+    store::{to_u64, to_usize},
+};
 
 /// Whether the service can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,6 +44,8 @@ pub enum BucketReach {
     CutOff,
     /// Requests are done, and their answers do not come back.
     RepliesLost,
+    /// Every request is asked to come again (503), and nothing is done.
+    Refusing,
 }
 
 /// What the service does to one of its users, each so many times in a million requests.
@@ -98,6 +104,8 @@ struct Contents {
 
 struct Object {
     bytes: Bytes,
+    /// What was put, where that is no longer what is kept.
+    sound: Option<Bytes>,
     /// Once it is removed: when nobody sees it any more.
     gone_at: Option<Monotonic>,
 }
@@ -136,14 +144,40 @@ impl Bucket {
         self.lock().objects.values().filter(|object| object.gone_at.is_none()).count()
     }
 
-    /// Changes one bit of an object that it holds, for good; tells which object. None where it holds
-    /// none at `nth` and after it.
-    pub fn rot(&self, nth: usize) -> Option<String> {
+    /// Changes one bit of a blob that it keeps, for good: the `nth` of those that are sound, counted
+    /// in a circle, at the byte `at`, counted likewise. Tells which; none where it keeps none.
+    pub fn rot(&self, nth: usize, at: usize) -> Option<BlobName> {
         let mut contents = self.lock();
-        let mut kept = contents.objects.iter_mut().filter(|(_, object)| !object.bytes.is_empty());
-        let (key, object) = kept.nth(nth)?;
-        object.bytes = flipped(&object.bytes, nth);
-        Some(key.clone())
+        let sound = |(key, object): (&String, &Object)| {
+            let kept = object.gone_at.is_none() && object.sound.is_none();
+            Some((key.clone(), object_of(key)?)).filter(|_| kept && !object.bytes.is_empty())
+        };
+        let sound: Vec<_> = contents.objects.iter().filter_map(sound).collect();
+        let (key, name) = sound.get(nth.checked_rem(sound.len())?)?;
+        let object = contents.objects.get_mut(key)?;
+        let rotten = flipped(&object.bytes, at);
+        object.sound = Some(std::mem::replace(&mut object.bytes, rotten));
+        Some(BlobName::Object(*name))
+    }
+
+    /// Puts back what a blob that has rotted was; whether it is kept, and had rotted.
+    pub fn mend(&self, name: BlobName) -> bool {
+        let mut contents = self.lock();
+        let BlobName::Object(object) = name else { return false };
+        let object = contents.objects.get_mut(&object.to_string());
+        let Some((object, sound)) = object.and_then(|it| it.sound.take().map(|was| (it, was)))
+        else {
+            return false;
+        };
+        object.bytes = sound;
+        true
+    }
+
+    /// The blobs that have rotted and are kept, removed or not.
+    pub fn rotten(&self) -> BTreeSet<BlobName> {
+        let contents = self.lock();
+        let rotten = contents.objects.iter().filter(|(_, object)| object.sound.is_some());
+        rotten.filter_map(|(key, _)| Some(BlobName::Object(object_of(key)?))).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Contents> {
@@ -183,6 +217,9 @@ impl BucketLink {
         if faults.reach == BucketReach::CutOff || happens(faults.stalled) {
             std::future::pending::<()>().await;
         }
+        if faults.reach == BucketReach::Refusing {
+            return Ok(refusal(503, "SlowDown"));
+        }
         if happens(faults.broken) {
             return Err(broken());
         }
@@ -194,7 +231,7 @@ impl BucketLink {
         let now = self.bucket.env.monotonic();
         let mut reply = self.bucket.lock().done(path, ask, body, now, unseen);
         env.sleep(delay / 2).await;
-        if self.faults().reach != BucketReach::Connected {
+        if matches!(self.faults().reach, BucketReach::CutOff | BucketReach::RepliesLost) {
             std::future::pending::<()>().await;
         }
         if happens(faults.reply_lost) {
@@ -224,7 +261,7 @@ impl Contents {
         let key = path.to_owned();
         match ask {
             Ask::Put => {
-                self.objects.insert(key, Object { bytes: body, gone_at: None });
+                self.objects.insert(key, Object { bytes: body, sound: None, gone_at: None });
                 Reply { etag: Some("\"put\"".to_owned()), ..plain(200) }
             }
             Ask::Head => match self.objects.get(path) {
@@ -264,7 +301,7 @@ impl Contents {
                 for part in parts {
                     bytes.extend_from_slice(upload.parts.get(&part.part_number).unwrap_or(&body));
                 }
-                let object = Object { bytes: bytes.freeze(), gone_at: None };
+                let object = Object { bytes: bytes.freeze(), sound: None, gone_at: None };
                 self.objects.insert(upload.key, object);
                 plain(200)
             }

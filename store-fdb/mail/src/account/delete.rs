@@ -164,7 +164,7 @@ mod tests {
             for email in (1..=emails).map(crate::EmailId) {
                 let meta = EmailMeta { blob: blob().to_bytes(), ..EmailMeta::default() };
                 tx.set(&keys::email::meta_key(id, email), &meta.encode_to_vec());
-                let state = keys::email::encode_state(&EmailState::default());
+                let state = keys::email::encode_state(&EmailState::default(), &[]);
                 let key = keys::email::state_key(id, email);
                 tx.atomic(&key, &state, AtomicOp::SetVersionstampedValue);
                 blob::references::share(&tx, blob(), &Owner::Email(id.0, email.0));

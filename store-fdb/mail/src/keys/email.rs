@@ -2,12 +2,15 @@
 //!
 //! | key | value | lifecycle |
 //! |---|---|---|
-//! | (EmailMeta, A, E) | [`EmailMeta`] | written once at append, cleared when the last mailbox lets go |
+//! | (EmailMeta, A, E) | [`EmailMeta`] | written once at append, never rewritten; a second email over the same bytes has a copy; cleared when the last mailbox lets go |
 //! | (EmailState, A, E) | versionstamp (10 B) then [`EmailState`] | rewritten by every change; the stamp's first 8 bytes are the MODSEQ |
 
 use kv::{Subspace, Versionstamp, tuple::pack};
 
 use crate::{AccountId, EmailId, StoreError};
+
+/// Bytes of the versionstamp that a state begins with.
+const STAMP_BYTES: usize = 10;
 
 /// The immutable part. FETCH of envelope and structure reads this and no blob.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -252,21 +255,64 @@ pub fn email_of(key: &[u8]) -> Option<EmailId> {
 /// [`StoreError::Damaged`].
 pub fn decode_state(value: &[u8]) -> Result<(Versionstamp, EmailState), StoreError> {
     let (stamp, record) = value
-        .split_first_chunk::<10>()
+        .split_first_chunk::<STAMP_BYTES>()
         .ok_or_else(|| StoreError::damaged("email state", "shorter than its stamp"))?;
     Ok((Versionstamp::from_bytes(*stamp), super::decode("email state", record)?))
 }
 
-/// A state value for `SET_VERSIONSTAMPED_VALUE`: the stamp's place, the record, and the stamp's
-/// offset.
-pub fn encode_state(state: &EmailState) -> Vec<u8> {
-    stamped(prost::Message::encode_to_vec(state))
+/// The fields of a state value that this release does not know; `state` is what it decodes to.
+pub fn newer_fields(state: &EmailState, value: &[u8]) -> Vec<u8> {
+    let record = value.get(STAMP_BYTES..).unwrap_or_default();
+    // Every field is written in its shortest form, so one more makes the record longer: mostly this
+    // is all that is looked at.
+    match prost::Message::encoded_len(state) == record.len() {
+        true => Vec::new(),
+        false => super::unknown_fields::<EmailState>(record),
+    }
+}
+
+/// A state value for `SET_VERSIONSTAMPED_VALUE`: the stamp's place, the record with the
+/// [fields](newer_fields) of a newer release that it is written over, and the stamp's offset.
+pub fn encode_state(state: &EmailState, newer: &[u8]) -> Vec<u8> {
+    let mut record = prost::Message::encode_to_vec(state);
+    record.extend_from_slice(newer);
+    stamped(record)
 }
 
 /// `record` behind ten bytes that the commit fills with its versionstamp.
 pub(crate) fn stamped(record: Vec<u8>) -> Vec<u8> {
-    let mut value = vec![0xff; 10];
+    let mut value = vec![0xff; STAMP_BYTES];
     value.extend_from_slice(&record);
     value.extend_from_slice(&0_u32.to_le_bytes());
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+
+    #[test]
+    fn what_a_newer_release_wrote_into_a_state_survives_a_rewrite() {
+        let place = Membership { mailbox: 1, uid: 7, deleted: false };
+        let held = EmailState {
+            memberships: vec![place, Membership::default()],
+            keywords: vec!["$seen".to_owned(), String::new()],
+            thread: 3,
+            size: 0,
+            received_ms: -1,
+        };
+        let value = [&[0; STAMP_BYTES][..], &held.encode_to_vec()].concat();
+        assert!(newer_fields(&held, &value).is_empty(), "of this release nothing is unknown");
+        // Field 1000, a number; field 1001, a text.
+        let newer = [&[0xc0, 0x3e, 0x07][..], &[0xca, 0x3e, 0x01, b'x'][..]].concat();
+        let value = [&value[..], &newer].concat();
+        let (_, read) = decode_state(&value).unwrap();
+        assert_eq!((&read, newer_fields(&read, &value)), (&held, newer.clone()));
+        let changed = EmailState { keywords: Vec::new(), ..held };
+        let written = encode_state(&changed, &newer);
+        let record = &written[STAMP_BYTES..written.len() - 4];
+        assert_eq!(record, [&changed.encode_to_vec()[..], &newer].concat());
+    }
 }
