@@ -142,6 +142,7 @@ fn config(services: &Services, transport: &Transport, protocol: Protocol) -> Con
             Role::Exchange | Role::Lmtp => Vec::new(),
         },
         early_talkers: EarlyTalkers::Serve,
+        extensions: smtp::Extensions::default(),
         limits: smtp::Limits {
             message_octets_max: limits.message_bytes_max,
             recipients_max: usize::try_from(limits.recipients_max).unwrap_or(usize::MAX),

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crate::address::{Address, ForwardPath, HeloName, ReversePath};
 use crate::config::Mechanism;
 use crate::dsn::{EnvelopeId, Notify, OriginalRecipient, Ret};
+use crate::handling::{DeliverBy, Hold, Priority, RequireTls};
 use crate::limits::QUEUE_ID_OCTETS_MAX;
 use crate::secret::Secret;
 use crate::trace::Protocol;
@@ -92,6 +93,14 @@ pub struct MailFrom {
     pub ret: Option<Ret>,
     /// ENVID (RFC 3461 §4.4).
     pub envid: Option<EnvelopeId>,
+    /// REQUIRETLS (RFC 8689); over TLS only.
+    pub require_tls: RequireTls,
+    /// MT-PRIORITY (RFC 6710).
+    pub priority: Option<Priority>,
+    /// BY (RFC 2852); not below the configured least time.
+    pub deliver_by: Option<DeliverBy>,
+    /// HOLDFOR or HOLDUNTIL (RFC 4865); within the configured bounds.
+    pub hold: Option<Hold>,
 }
 
 /// The parameters of RCPT.

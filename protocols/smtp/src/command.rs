@@ -9,7 +9,7 @@ use crate::secret::Secret;
 
 mod parameters;
 
-pub(crate) use parameters::{mail, rcpt};
+pub(crate) use parameters::{Offered, mail, rcpt};
 
 /// The first word of a command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

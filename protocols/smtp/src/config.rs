@@ -3,6 +3,8 @@
 use std::fmt;
 
 use crate::address::Domain;
+use crate::call::MailFrom;
+use crate::handling::{DateTime, Hold, HoldSeconds, Late};
 use crate::limits::Limits;
 
 /// Everything a session needs to know beforehand.
@@ -18,8 +20,68 @@ pub struct Config {
     pub mechanisms: Vec<Mechanism>,
     /// What becomes of a peer that talks before it is greeted.
     pub early_talkers: EarlyTalkers,
+    /// Extensions of which a driver must do its part.
+    pub extensions: Extensions,
     /// The limits of this session.
     pub limits: Limits,
+}
+
+/// Extensions that bind whoever passes the message on; none is offered by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extensions {
+    /// REQUIRETLS (RFC 8689); offered over TLS only.
+    pub require_tls: Offer,
+    /// MT-PRIORITY (RFC 6710).
+    pub priority: Offer,
+    /// DELIVERBY (RFC 2852).
+    pub deliver_by: Option<DeliverByOffer>,
+    /// FUTURERELEASE (RFC 4865). For users: whoever takes it holds messages back.
+    pub future_release: Option<FutureRelease>,
+}
+
+/// Whether an extension is offered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Offer {
+    /// It is not.
+    #[default]
+    No,
+    /// It is.
+    Yes,
+}
+
+/// How DELIVERBY is offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeliverByOffer {
+    /// The least time in seconds for a message that is to be returned when late.
+    pub seconds_min: u32,
+}
+
+/// How FUTURERELEASE is offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FutureRelease {
+    /// HOLDFOR's most.
+    pub interval_max: HoldSeconds,
+    /// HOLDUNTIL's latest. A session has no clock: whoever starts it adds the interval to now.
+    pub until_max: DateTime,
+}
+
+impl Extensions {
+    /// Whether this server does what is asked for. Only what was offered can be asked for.
+    pub(crate) fn allow(&self, mail: &MailFrom) -> bool {
+        // RFC 2852 §4: the least time binds where late messages are returned.
+        let in_time = match (mail.deliver_by, self.deliver_by) {
+            (Some(by), Some(offer)) if by.late() == Late::Return => {
+                by.seconds().unsigned_abs() >= offer.seconds_min
+            }
+            _ => true,
+        };
+        let held_shortly = match (mail.hold, self.future_release) {
+            (Some(Hold::For(seconds)), Some(offer)) => seconds <= offer.interval_max,
+            (Some(Hold::Until(time)), Some(offer)) => time <= offer.until_max,
+            (_, None) | (None, _) => true,
+        };
+        in_time && held_shortly
+    }
 }
 
 /// The protocol spoken on a listener.

@@ -3,8 +3,8 @@
 //! Invariant: only CRLF ends a line and only CRLF.CRLF ends the content, wherever the input is
 //! cut; a bare CR or LF is reported, never taken for a line's end.
 
-use bytes::BytesMut;
-use memchr::memchr2;
+use bytes::{Bytes, BytesMut};
+use memchr::{memchr_iter, memchr2};
 
 /// Takes the dot-stuffing off.
 #[derive(Clone, Copy, Debug, Default)]
@@ -123,6 +123,70 @@ impl Position {
             (_, b'\r') => (Position::Cr, None),
             (Position::LineStart, b'.') => (Position::Dot, None),
             (_, _) => (Position::InLine, None),
+        }
+    }
+}
+
+/// Puts the dot-stuffing on.
+///
+/// A dot is doubled behind a bare CR or LF, too: a server that takes those for a line's end must
+/// not see the end of the content in it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stuffing {
+    at: Place,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    /// At the beginning, or after CRLF.
+    #[default]
+    LineStart,
+    InLine,
+    /// After CR.
+    Cr,
+    /// After a bare LF.
+    Lf,
+}
+
+impl Stuffing {
+    /// Encodes a piece; it is copied only where it has dots to double.
+    pub(crate) fn encode(&mut self, piece: Bytes) -> Bytes {
+        let mut stuffed = BytesMut::new();
+        let mut copied = 0;
+        for dot in memchr_iter(b'.', &piece) {
+            let begins_line = match dot.checked_sub(1) {
+                Some(before) => matches!(piece[before], b'\r' | b'\n'),
+                None => self.at != Place::InLine,
+            };
+            if begins_line {
+                stuffed.extend_from_slice(&piece[copied..=dot]);
+                copied = dot;
+            }
+        }
+        self.at = self.after(&piece);
+        if copied == 0 && stuffed.is_empty() {
+            return piece;
+        }
+        stuffed.extend_from_slice(&piece[copied..]);
+        stuffed.freeze()
+    }
+
+    /// What ends the content: a final line gets the CRLF it lacks.
+    pub(crate) fn end(self) -> Bytes {
+        Bytes::from_static(match self.at {
+            Place::LineStart => b".\r\n",
+            Place::InLine | Place::Cr | Place::Lf => b"\r\n.\r\n",
+        })
+    }
+
+    fn after(self, piece: &[u8]) -> Place {
+        match piece {
+            [] => self.at,
+            [.., b'\r', b'\n'] => Place::LineStart,
+            [b'\n'] if self.at == Place::Cr => Place::LineStart,
+            [.., b'\n'] => Place::Lf,
+            [.., b'\r'] => Place::Cr,
+            _ => Place::InLine,
         }
     }
 }

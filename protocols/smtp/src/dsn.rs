@@ -15,6 +15,15 @@ pub enum Ret {
     Headers,
 }
 
+impl fmt::Display for Ret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Ret::Full => "FULL",
+            Ret::Headers => "HDRS",
+        })
+    }
+}
+
 /// NOTIFY: when the sender wants to hear of a recipient.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Notify {
@@ -64,6 +73,14 @@ impl Notify {
             *flag = true;
         }
         Some(Notify::On(on))
+    }
+}
+
+impl NotifyOn {
+    /// The cases' names, as NOTIFY lists them.
+    pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {
+        let cases = [(self.success, "SUCCESS"), (self.failure, "FAILURE"), (self.delay, "DELAY")];
+        cases.into_iter().filter_map(|(on, name)| on.then_some(name))
     }
 }
 
@@ -190,7 +207,7 @@ fn decode_utf8_address(text: &str) -> Option<String> {
     Some(decoded)
 }
 
-fn write_xtext(formatter: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+pub(crate) fn write_xtext(formatter: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     for octet in text.bytes() {
         match octet {
             b'!'..=b'~' if !matches!(octet, b'+' | b'=') => {

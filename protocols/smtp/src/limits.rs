@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 /// A command line with its CRLF. RFC 5321 §4.5.3.1.4 asks for 512; MAIL and RCPT grow by the
-/// parameters of SIZE (26), BODY (17), SMTPUTF8 (10), AUTH (500) and DSN (500).
+/// parameters of SIZE (26), BODY (17), SMTPUTF8 (10), AUTH (500), DSN (500), REQUIRETLS (11),
+/// MT-PRIORITY (15), BY (17) and HOLDUNTIL (34).
 pub const COMMAND_LINE_OCTETS_MAX: usize = 2_048;
 
 /// A line of an AUTH exchange with its CRLF. RFC 4954 §4 asks for 12,288.
@@ -60,6 +61,38 @@ pub const ORCPT_CHARS_MAX: usize = 500;
 
 /// A queue id appears in a reply and in a header field; this keeps both lines short.
 pub const QUEUE_ID_OCTETS_MAX: usize = 64;
+
+/// RFC 2852 §4: BY has at most nine digits.
+pub const DELIVER_BY_SECONDS_MAX: u32 = 999_999_999;
+
+/// RFC 4865 §3: HOLDFOR has at most nine digits.
+pub const HOLD_SECONDS_MAX: u32 = 999_999_999;
+
+/// A line of a server's reply with its CRLF. RFC 5321 §4.5.3.1.5 has 512; some servers put long
+/// explanations into one line.
+pub const REPLY_LINE_OCTETS_MAX: usize = 4 * 1024;
+
+/// A whole reply. EHLO's, the longest, has some 30 lines in practice.
+pub const REPLY_OCTETS_MAX: usize = 16 * 1024;
+
+/// Lines of a reply; each costs memory beyond its octets.
+pub const REPLY_LINES_MAX: usize = 128;
+
+/// What is kept of a reply's text: it is kept for each recipient.
+pub const REPLY_TEXT_OCTETS_MAX: usize = 512;
+
+/// Commands in flight. Their replies, of at most 512 octets each (RFC 5321 §4.5.3.1.5), fit a
+/// socket's buffers: a server never waits for room while its client still writes (RFC 2920 §3.1).
+pub const FLIGHT_COMMANDS_MAX: usize = 64;
+
+/// A further flight goes out once so few commands are unanswered, so that few packets have many.
+pub const FLIGHT_COMMANDS_LOW: usize = FLIGHT_COMMANDS_MAX / 2;
+
+/// Chunks of BDAT in flight: 1 MiB, enough for a fast path with 100 ms of delay.
+pub const CHUNKS_UNANSWERED_MAX: usize = 16;
+
+/// RFC 4954 §4: an AUTH command with its initial response keeps to the length of any command.
+pub const AUTH_COMMAND_OCTETS_MAX: usize = 512;
 
 /// The limits a driver may choose.
 #[derive(Clone, Debug, PartialEq, Eq)]

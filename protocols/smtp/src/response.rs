@@ -35,6 +35,7 @@ pub(crate) enum Response {
     BadSender,
     BadRecipient,
     UnknownParameter,
+    BeyondOffer,
     Utf8Required,
     BareLineEnding,
     // Farewells.
@@ -86,6 +87,7 @@ impl Response {
             R::BadSender => (501, "5.1.7", "Bad sender address syntax"),
             R::BadRecipient => (501, "5.1.3", "Bad recipient address syntax"),
             R::UnknownParameter => (555, "5.5.4", "Parameter not recognized"),
+            R::BeyondOffer => (501, "5.5.4", "Parameter beyond what is offered"),
             R::Utf8Required => (553, "5.6.7", "Address needs SMTPUTF8"),
             R::BareLineEnding => (550, "5.6.11", "Message contains a bare CR or LF"),
             R::TalkedEarly => (554, "5.5.0", "Protocol error: talked before the greeting"),

@@ -18,6 +18,7 @@ use crate::limits::{
     REPLIES_OCTETS_MAX,
 };
 use crate::response::{Response, Status};
+use crate::timer::Timer;
 use crate::trace::{Authentication, Dialect, Encryption, Protocol};
 
 mod auth;
@@ -25,12 +26,10 @@ mod commands;
 mod content;
 mod outbox;
 mod replies;
-mod timer;
 
 use content::{Chunk, Content, Transaction};
 use outbox::Outbox;
 use replies::Pending;
-use timer::Timer;
 
 /// One connection's server side.
 pub struct Session {
@@ -45,6 +44,8 @@ pub struct Session {
     authentication: Authentication,
     transaction: Option<Transaction>,
     tally: Tally,
+    /// Commands that may still be of the flight of a refused MAIL.
+    forgiven: usize,
     outbox: Outbox,
     timer: Timer,
 }
@@ -123,6 +124,7 @@ impl Session {
             authentication: Authentication::Anonymous,
             transaction: None,
             tally: Tally::default(),
+            forgiven: 0,
             outbox: Outbox::default(),
             timer: Timer::default(),
         };

@@ -3,17 +3,23 @@
 use super::number;
 use crate::address::{Address, take_forward_path, take_reverse_path};
 use crate::call::{Body, Charset, MailFrom, RcptTo, Submitter};
+use crate::config::{Extensions, Offer};
 use crate::dsn::{EnvelopeId, Notify, OriginalRecipient, Ret, decode_xtext};
+use crate::handling::{DateTime, DeliverBy, Hold, HoldSeconds, Priority, RequireTls};
 use crate::response::Response;
-use crate::trace::Dialect;
+use crate::trace::{Dialect, Encryption};
 
 /// `FROM:<reverse-path> [SP parameters]`. The size is not compared with any limit.
-pub(crate) fn mail(arguments: &str, dialect: Dialect) -> Result<MailFrom, Response> {
+pub(crate) fn mail(
+    arguments: &str,
+    dialect: Dialect,
+    offered: &Offered<'_>,
+) -> Result<MailFrom, Response> {
     let path = after_keyword(arguments, "FROM:")?;
     let (sender, rest) = take_reverse_path(path).map_err(|_| Response::BadSender)?;
     let mut slots = MailSlots::default();
     for parameter in parameters(rest, dialect)? {
-        slots.set(parameter?)?;
+        slots.set(parameter?, offered)?;
     }
     let charset = slots.charset.unwrap_or_default();
     let submitter_ascii = match &slots.auth {
@@ -32,6 +38,10 @@ pub(crate) fn mail(arguments: &str, dialect: Dialect) -> Result<MailFrom, Respon
         auth: slots.auth,
         ret: slots.ret,
         envid: slots.envid,
+        require_tls: slots.require_tls.unwrap_or_default(),
+        priority: slots.priority,
+        deliver_by: slots.deliver_by,
+        hold: slots.hold,
     })
 }
 
@@ -69,10 +79,20 @@ struct MailSlots {
     auth: Option<Submitter>,
     ret: Option<Ret>,
     envid: Option<EnvelopeId>,
+    require_tls: Option<RequireTls>,
+    priority: Option<Priority>,
+    deliver_by: Option<DeliverBy>,
+    hold: Option<Hold>,
 }
 
 impl MailSlots {
-    fn set(&mut self, Parameter { keyword, value }: Parameter<'_>) -> Result<(), Response> {
+    fn set(
+        &mut self,
+        Parameter { keyword, value }: Parameter<'_>,
+        offered: &Offered<'_>,
+    ) -> Result<(), Response> {
+        let extensions = offered.extensions;
+        let holds = extensions.future_release.is_some();
         match keyword.to_ascii_uppercase().as_str() {
             "SIZE" => set(&mut self.size, number(required(value)?)),
             "BODY" => set(&mut self.body, parse_body(required(value)?)),
@@ -80,8 +100,38 @@ impl MailSlots {
             "AUTH" => set(&mut self.auth, parse_submitter(required(value)?)),
             "RET" => set(&mut self.ret, Ret::parse(required(value)?)),
             "ENVID" => set(&mut self.envid, EnvelopeId::parse(required(value)?)),
+            "REQUIRETLS" if offered.require_tls() => {
+                set(&mut self.require_tls, value.is_none().then_some(RequireTls::Yes))
+            }
+            "MT-PRIORITY" if extensions.priority == Offer::Yes => {
+                set(&mut self.priority, Priority::parse(required(value)?))
+            }
+            "BY" if extensions.deliver_by.is_some() => {
+                set(&mut self.deliver_by, DeliverBy::parse(required(value)?))
+            }
+            // RFC 4865 §3: one of the two, and once.
+            "HOLDFOR" if holds => {
+                set(&mut self.hold, HoldSeconds::parse(required(value)?).map(Hold::For))
+            }
+            "HOLDUNTIL" if holds => {
+                set(&mut self.hold, DateTime::parse(required(value)?).map(Hold::Until))
+            }
             _ => Err(Response::UnknownParameter),
         }
+    }
+}
+
+/// Which parameters of MAIL are known beyond those always offered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Offered<'a> {
+    pub(crate) extensions: &'a Extensions,
+    pub(crate) encryption: Encryption,
+}
+
+impl Offered<'_> {
+    /// RFC 8689 §2: over TLS only.
+    pub(crate) fn require_tls(&self) -> bool {
+        self.extensions.require_tls == Offer::Yes && self.encryption == Encryption::Tls
     }
 }
 
@@ -166,7 +216,9 @@ mod tests {
     use super::*;
 
     fn check_mail(arguments: &str, expected: Result<MailFrom, Response>) {
-        assert_eq!(mail(arguments, Dialect::Esmtp), expected, "{arguments:?}");
+        let extensions = Extensions::default();
+        let offered = Offered { extensions: &extensions, encryption: Encryption::Tls };
+        assert_eq!(mail(arguments, Dialect::Esmtp, &offered), expected, "{arguments:?}");
     }
 
     fn plain(sender: &str) -> MailFrom {
@@ -178,6 +230,10 @@ mod tests {
             auth: None,
             ret: None,
             envid: None,
+            require_tls: RequireTls::No,
+            priority: None,
+            deliver_by: None,
+            hold: None,
         }
     }
 
@@ -206,6 +262,9 @@ mod tests {
         }
         for bad in ["ENVID=+0A", "AUTH=a", "AUTH=<a@b>", "=1", "-X=1", "X==", "SIZE=1=2"] {
             check_mail(&format!("FROM:<> {bad}"), Err(Response::BadArguments));
+        }
+        for absent in ["REQUIRETLS", "MT-PRIORITY=1", "BY=9;R", "HOLDFOR=1"] {
+            check_mail(&format!("FROM:<> {absent}"), Err(Response::UnknownParameter));
         }
         check_mail("FROM:<> NOTIFY=NEVER", Err(Response::UnknownParameter));
         check_mail("FROM:<a@b>SIZE=1", Err(Response::BadArguments));

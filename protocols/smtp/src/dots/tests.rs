@@ -128,3 +128,53 @@ proptest! {
         }
     }
 }
+
+/// Encodes content cut as `sizes` say, with its end.
+fn encode(content: &[u8], sizes: &[usize]) -> Vec<u8> {
+    let (mut stuffing, mut stuffed, mut rest) = (Stuffing::default(), Vec::new(), content);
+    for &size in sizes.iter().cycle() {
+        let (piece, after) = rest.split_at(size.min(rest.len()));
+        stuffed.extend_from_slice(&stuffing.encode(Bytes::copy_from_slice(piece)));
+        rest = after;
+        if rest.is_empty() {
+            break;
+        }
+    }
+    stuffed.extend_from_slice(&stuffing.end());
+    stuffed
+}
+
+#[test]
+fn a_piece_without_dots_to_double_is_not_copied() {
+    let piece = Bytes::from_static(b"a.b\r\nc.\r\n");
+    assert_eq!(Stuffing::default().encode(piece.clone()).as_ptr(), piece.as_ptr());
+}
+
+proptest! {
+    #[test]
+    fn what_is_stuffed_is_unstuffed(
+        lines in prop::collection::vec("[.a]{0,3}", 0..20),
+        sizes in prop::collection::vec(1usize..9, 1..4),
+    ) {
+        let content: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+        let stuffed = encode(content.as_bytes(), &sizes);
+        let decoded = decode(&stuffed, &[]);
+        prop_assert_eq!(decoded, Some((content.into_bytes(), true, stuffed.len())));
+    }
+
+    /// Any octets: there is one end, at the end, however the pieces are cut, also for a server
+    /// that takes a bare CR or LF for a line's end.
+    #[test]
+    fn no_content_ends_early(
+        content in "[.a\r\n]{0,20}",
+        sizes in prop::collection::vec(1usize..5, 1..4),
+    ) {
+        let stuffed = encode(content.as_bytes(), &sizes);
+        prop_assert_eq!(&stuffed, &encode(content.as_bytes(), &[100]));
+        let end = decode(&stuffed, &[]).map(|(_, _, used)| used);
+        prop_assert_eq!(end, Some(stuffed.len()));
+        let text = std::str::from_utf8(&stuffed).expect("ASCII");
+        let before = text.strip_suffix(".\r\n").expect("an end");
+        prop_assert!(before.split(['\r', '\n']).all(|line| line != "."));
+    }
+}

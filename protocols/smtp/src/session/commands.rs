@@ -5,8 +5,8 @@ use super::replies::Pending;
 use super::{Hello, Session, State};
 use crate::address::HeloName;
 use crate::call::{Body, Call, Charset, Output, Refusal};
-use crate::command::{self, Verb};
-use crate::config::{Role, TlsState};
+use crate::command::{self, Offered, Verb};
+use crate::config::{FutureRelease, Offer, Role, TlsState};
 use crate::response::Response;
 use crate::trace::{Authentication, Dialect};
 
@@ -17,6 +17,9 @@ impl Session {
             Ok(split) => split,
             Err(response) => return self.respond(&response),
         };
+        if !matches!(verb, Verb::Rcpt | Verb::Data) {
+            self.forgiven = 0;
+        }
         match verb {
             Verb::Helo => self.greet(Dialect::Smtp, arguments),
             Verb::Ehlo => self.greet(Dialect::Esmtp, arguments),
@@ -85,6 +88,19 @@ impl Session {
         if !mechanisms.is_empty() {
             extensions.push(format!("AUTH {}", mechanisms.join(" ")));
         }
+        if self.offered_parameters().require_tls() {
+            extensions.push("REQUIRETLS".to_owned());
+        }
+        let configured = &self.config.extensions;
+        if configured.priority == Offer::Yes {
+            extensions.push("MT-PRIORITY".to_owned());
+        }
+        if let Some(offer) = configured.deliver_by {
+            extensions.push(format!("DELIVERBY {}", offer.seconds_min));
+        }
+        if let Some(FutureRelease { interval_max, until_max }) = configured.future_release {
+            extensions.push(format!("FUTURERELEASE {interval_max} {until_max}"));
+        }
         extensions
     }
 
@@ -99,12 +115,15 @@ impl Session {
                 TlsState::Available => Refusal::EncryptionRequired,
                 TlsState::Absent | TlsState::Active(_) => Refusal::AuthenticationRequired,
             };
-            return self.respond(&Response::Refused(required));
+            return self.refuse_mail(&Response::Refused(required));
         }
-        match command::mail(arguments, self.dialect()) {
-            Err(response) => self.respond(&response),
+        match command::mail(arguments, self.dialect(), &self.offered_parameters()) {
+            Err(response) => self.refuse_mail(&response),
+            Ok(mail) if !self.config.extensions.allow(&mail) => {
+                self.refuse_mail(&Response::BeyondOffer);
+            }
             Ok(mail) if mail.size.is_some_and(|size| size > self.message_octets_max()) => {
-                self.respond(&Response::Refused(Refusal::MessageTooLarge));
+                self.refuse_mail(&Response::Refused(Refusal::MessageTooLarge));
             }
             Ok(mail) => {
                 let pending = Pending::Mail { body: mail.body, charset: mail.charset };
@@ -113,9 +132,34 @@ impl Session {
         }
     }
 
+    /// RFC 2920 §3.1: a peer sends RCPT and DATA before it sees the reply to MAIL. What it could
+    /// not know is not held against it.
+    pub(super) fn refuse_mail(&mut self, response: &Response) {
+        self.forgiven = self.config.limits.recipients_max.saturating_add(1);
+        self.respond(response);
+    }
+
+    /// RCPT or DATA without MAIL.
+    fn refuse_without_mail(&mut self) {
+        let response = Response::BadSequence;
+        match self.forgiven.checked_sub(1) {
+            Some(left) => {
+                self.forgiven = left;
+                self.write(&response, response.status());
+            }
+            None => self.respond(&response),
+        }
+    }
+
+    fn offered_parameters(&self) -> Offered<'_> {
+        Offered { extensions: &self.config.extensions, encryption: self.protocol().encryption }
+    }
+
     fn rcpt(&mut self, arguments: &str) {
-        let Some(transaction) = self.transaction.as_ref().filter(|open| !open.has_content()) else {
-            return self.respond(&Response::BadSequence);
+        let transaction = match &self.transaction {
+            None => return self.refuse_without_mail(),
+            Some(open) if open.has_content() => return self.respond(&Response::BadSequence),
+            Some(open) => open,
         };
         match command::rcpt(arguments, self.dialect(), transaction.charset()) {
             Err(response) => self.respond(&response),
@@ -131,7 +175,7 @@ impl Session {
             return self.respond(&Response::BadArguments);
         }
         match &self.transaction {
-            None => self.respond(&Response::BadSequence),
+            None => self.refuse_without_mail(),
             // RFC 3030 §2 and §3: DATA neither follows BDAT nor carries BINARYMIME.
             Some(open) if open.has_content() || open.body() == Body::BinaryMime => {
                 self.respond(&Response::BadSequence);
@@ -203,6 +247,7 @@ impl Session {
     }
 
     pub(super) fn resolve_mail(&mut self, body: Body, charset: Charset) {
+        self.forgiven = 0;
         self.transaction = Some(super::Transaction::new(body, charset));
         self.respond(&Response::SenderOk);
     }

@@ -32,7 +32,7 @@ impl Session {
             Pending::AuthAbort(response) => self.respond(&response),
             Pending::Mail { body, charset } => match refusal(&reply) {
                 None => self.resolve_mail(body, charset),
-                Some(response) => self.respond(&response),
+                Some(response) => self.refuse_mail(&response),
             },
             Pending::Rcpt => match refusal(&reply) {
                 None => {

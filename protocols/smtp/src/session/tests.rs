@@ -7,12 +7,13 @@ use bytes::Bytes;
 use super::*;
 use crate::address::Domain;
 use crate::call::{AuthFailure, Permanence, QueueId, RcptTo};
-use crate::config::{ChannelBinding, EarlyTalkers, Mechanism, Role};
+use crate::config::{ChannelBinding, EarlyTalkers, Extensions, Mechanism, Role};
 use crate::limits::Limits;
 
 mod auth;
 mod content;
 mod envelope;
+mod handling;
 mod lmtp;
 mod properties;
 mod time;
@@ -178,6 +179,7 @@ pub(super) fn config(role: Role) -> Config {
         tls: TlsState::Absent,
         mechanisms: Vec::new(),
         early_talkers: EarlyTalkers::Serve,
+        extensions: Extensions::default(),
         limits: Limits { message_octets_max: 1000, ..Limits::default() },
     }
 }

@@ -115,6 +115,33 @@ fn paths() {
     );
 }
 
+/// RFC 2920 §3.1: RCPT and DATA are on their way before the reply to MAIL is seen.
+#[test]
+fn a_flight_behind_a_refused_mail_is_no_flood() {
+    let mut config = exchange();
+    config.limits.errors_max = 2;
+    config.limits.recipients_max = 3;
+    let greeting = "> connect\nS: 220 mx.example ESMTP ready\nC: HELO c\nS: 250 mx.example";
+    let flight = |refusal: &str, recipients: usize| {
+        let rcpt = "C: RCPT TO:<r@x>\nS: 503 5.5.1 Bad sequence of commands\n".repeat(recipients);
+        format!("{refusal}\n{rcpt}")
+    };
+    let by_driver = "C: MAIL FROM:<unknown@y>\n> mail <unknown@y>\nS: 550 5.1.1 No such recipient";
+    let by_session = "C: MAIL FROM:<y>\nS: 501 5.1.7 Bad sender address syntax";
+    let data = "C: DATA\nS: 503 5.5.1 Bad sequence of commands";
+    let whole = flight(by_driver, 3);
+    check(
+        &config,
+        &format!("{greeting}\n{whole}{data}\n{whole}{data}\n{}{data}", flight(by_session, 3)),
+    );
+    // More than can be a flight, and what belongs to none.
+    let goodbye = "S: 421 4.7.0 mx.example too many errors, closing connection\nX:";
+    check(&config, &format!("{greeting}\n{}{goodbye}", flight(by_driver, 6)));
+    let noop = "C: NOOP\nS: 250 2.0.0 OK\n";
+    let stray = flight("", 2);
+    check(&config, &format!("{greeting}\n{by_driver}\n{noop}{stray}\n{goodbye}"));
+}
+
 #[test]
 fn smtputf8() {
     check_message(

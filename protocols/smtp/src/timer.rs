@@ -6,29 +6,29 @@
 use std::time::Duration;
 
 #[derive(Debug, Default)]
-pub(super) struct Timer {
+pub(crate) struct Timer {
     now: Duration,
     waiting_since: Duration,
     announced: Option<Duration>,
 }
 
 impl Timer {
-    pub(super) fn observe(&mut self, now: Duration) {
+    pub(crate) fn observe(&mut self, now: Duration) {
         self.now = self.now.max(now);
     }
 
     /// The peer did what it was waited for.
-    pub(super) fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.waiting_since = self.now;
     }
 
     /// When the peer's patience bound ends.
-    pub(super) fn after(&self, timeout: Duration) -> Duration {
+    pub(crate) fn after(&self, timeout: Duration) -> Duration {
         self.waiting_since.saturating_add(timeout)
     }
 
     /// The announced time has come, if it has; whether `deadline` has, too.
-    pub(super) fn reached(&mut self, deadline: Duration) -> bool {
+    pub(crate) fn reached(&mut self, deadline: Duration) -> bool {
         if self.announced.is_some_and(|at| at <= self.now) {
             self.announced = None;
         }
@@ -36,7 +36,7 @@ impl Timer {
     }
 
     /// What to announce, if no announcement as early stands.
-    pub(super) fn announce(&mut self, deadline: Duration) -> Option<Duration> {
+    pub(crate) fn announce(&mut self, deadline: Duration) -> Option<Duration> {
         if self.announced.is_some_and(|at| at <= deadline) {
             return None;
         }
