@@ -33,6 +33,7 @@ const CASES: &[Case] = &[
         12,
     ),
     case(Planted::DropReport, Property::P1, &["quota"], 2),
+    case(Planted::EnqueueAgain, Property::P1, &["delivery", "store-noise"], 20),
     case(Planted::CountBySnapshot, Property::P4, &["tidy"], 20),
     case(Planted::ForgetUsage, Property::P4, &["quota"], 8),
     case(Planted::SweepWithoutMark, Property::P5, &["tidy", "midnight"], 3),

@@ -36,6 +36,7 @@ pub(crate) struct Report {
     to: mail::directory::Address,
     operation: OperationId,
     submission: [u8; 16],
+    written_at: env::Timestamp,
 }
 
 /// Why the transaction has to be given up and run again with something added.
@@ -295,7 +296,7 @@ impl Writing<'_> {
             // A refusal here is the end of the line.
             let _refused = self.append(&append).await?;
         }
-        if let Some(submission) = report.submission_to(&remote, self.now) {
+        if let Some(submission) = report.submission_to(&remote) {
             outbound::enqueue(self.tx, &submission).await?;
         }
         Ok(())
@@ -369,12 +370,13 @@ pub(crate) async fn write_report(
         to: reporting.sender.clone(),
         operation: OperationId::random(env),
         submission: env.random_array(),
+        written_at: now,
     })
 }
 
 impl Report {
     /// What goes to other servers.
-    fn submission_to(&self, remote: &BTreeSet<String>, now: env::Timestamp) -> Option<Submission> {
+    fn submission_to(&self, remote: &BTreeSet<String>) -> Option<Submission> {
         let recipients: Vec<RemoteRecipient> = remote
             .iter()
             .filter_map(|address| directory::Address::parse(address).ok())
@@ -393,7 +395,7 @@ impl Report {
             skip: report::RETURN_PATH.len() as u64,
             sender: String::new(),
             account: None,
-            received_at: now,
+            received_at: self.written_at,
             envelope_id: None,
             return_content: ReturnContent::Headers,
             body: Body::EightBitMime,

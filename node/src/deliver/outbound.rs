@@ -5,14 +5,21 @@
 //! | (Submission, id) | [`SubmissionRecord`] | with the message's acceptance; cleared when no recipient is left |
 //! | (Work, Outbound, "i", domain, due, id) | [`OutboundItem`] | one for each destination domain |
 //! | (BlobReference, blob, "s", id) | empty | with the submission |
+//! | (Submitted, day, id) | empty | with the submission; the days before yesterday go once a day |
+//!
+//! A transaction that enqueues may run again after it has committed unseen, and by then the message may
+//! have been sent: so it finds by the last key that it has run.
 
 use std::collections::BTreeMap;
 
 use blob::BlobId;
 use cluster::work::{self, Kind};
-use env::Timestamp;
+use env::{
+    Timestamp,
+    probe::{self, Planted},
+};
 use kv::{Subspace, Transaction, tuple::pack};
-use mail::{AccountId, StoreError};
+use mail::{AccountId, StoreError, keys::encode_over};
 use prost::Message;
 
 /// A message for other servers.
@@ -191,9 +198,12 @@ pub async fn submission(
     tx: &Transaction,
     id: &[u8; 16],
 ) -> Result<Option<SubmissionRecord>, StoreError> {
-    let Some(value) = tx.get(&submission_key(id)).await? else { return Ok(None) };
-    let record = SubmissionRecord::decode(value);
-    record.map(Some).map_err(|error| StoreError::damaged("submission", error))
+    let value = tx.get(&submission_key(id)).await?;
+    value.map(|value| decode_submission(&value)).transpose()
+}
+
+fn decode_submission(value: &[u8]) -> Result<SubmissionRecord, StoreError> {
+    SubmissionRecord::decode(value).map_err(|error| StoreError::damaged("submission", error))
 }
 
 /// Notes that one of a submission's domains has no recipient left; with the last one the
@@ -206,13 +216,15 @@ pub async fn domain_done(
     id: &[u8; 16],
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let Some(mut record) = submission(tx, id).await? else { return Ok(()) };
+    let key = submission_key(id);
+    let Some(before) = tx.get(&key).await? else { return Ok(()) };
+    let mut record = decode_submission(&before)?;
     record.domains_left = record.domains_left.saturating_sub(1);
     if record.domains_left > 0 {
-        tx.set(&submission_key(id), &record.encode_to_vec());
+        tx.set(&key, &encode_over(&record, &before));
         return Ok(());
     }
-    tx.clear(&submission_key(id));
+    tx.clear(&key);
     if let Some(blob) = BlobId::from_slice(&record.blob) {
         blob::references::remove(tx, blob, &blob::Owner::Submission(*id), now);
     }
@@ -230,11 +242,34 @@ pub fn submission_blob(value: &[u8]) -> Option<BlobId> {
     BlobId::from_slice(&SubmissionRecord::decode(value).ok()?.blob)
 }
 
-/// Puts a message into the queue. A second run writes the same keys again.
+/// (Submitted, day, id)
+fn submitted_key(submission: &Submission) -> Vec<u8> {
+    let day = day_of(submission.received_at);
+    pack(&(Subspace::Submitted as u64, day, &submission.id[..]))
+}
+
+fn day_of(at: Timestamp) -> i64 {
+    at.unix_seconds().div_euclid(86_400)
+}
+
+/// Forgets which submissions were put into the queue, where no transaction that did can run again.
+pub(crate) fn forget_submitted(tx: &Transaction, now: Timestamp) {
+    let (begin, _) = kv::tuple::range_of(pack(&(Subspace::Submitted as u64,)));
+    let end = pack(&(Subspace::Submitted as u64, day_of(now) - 1));
+    tx.clear_range(&begin, &end);
+}
+
+/// Puts a message into the queue, once, however often it runs.
 ///
 /// # Errors
 /// [`StoreError`]; [`StoreError::BlobGone`] where the message was put too long ago.
 pub(crate) async fn enqueue(tx: &Transaction, submission: &Submission) -> Result<(), StoreError> {
+    let submitted = submitted_key(submission);
+    if tx.get(&submitted).await?.is_some() && !probe::planted(Planted::EnqueueAgain) {
+        env::sometimes!("a submission had been enqueued unseen");
+        return Ok(());
+    }
+    tx.set(&submitted, &[]);
     let mut domains: BTreeMap<&str, Vec<OutboundRecipient>> = BTreeMap::new();
     for recipient in &submission.recipients {
         domains.entry(recipient.address.domain()).or_default().push(OutboundRecipient {

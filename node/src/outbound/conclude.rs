@@ -10,7 +10,7 @@ use cluster::{
 };
 use env::Timestamp;
 use kv::Transaction;
-use mail::{AccountId, Interested, ModSeq, directory::Address};
+use mail::{AccountId, Interested, ModSeq, directory::Address, keys::encode_over};
 use prost::Message;
 use smtp::Notify;
 
@@ -116,7 +116,10 @@ async fn write(
     now: Timestamp,
 ) -> Result<BTreeMap<AccountId, Interested>, ClusterError> {
     let completion = match stays {
-        Some((message, due)) => held.put_off(tx, item, *due, &message.encode_to_vec()).await?,
+        Some((message, due)) => {
+            let payload = encode_over(message, &item.payload);
+            held.put_off(tx, item, *due, &payload).await?
+        },
         None => held.complete(tx, item).await?,
     };
     if completion == Completion::Gone {

@@ -14,8 +14,7 @@ use std::{
 use cluster::work::{Done, Held, PutOff, Turn, zone};
 use env::Timestamp;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use mail::StoreError;
-use prost::Message;
+use mail::{StoreError, keys::encode_over};
 use smtp::{
     HeloName,
     client::{Encryption, Failure},
@@ -434,7 +433,7 @@ impl<'a> Lane<'a> {
                 let spread = env.random_below(limits::DOMAIN_SPREAD_MS);
                 let due = later(trouble.retry_at(), std::time::Duration::from_millis(spread));
                 let due = due.min(schedule.end(received)).max(later(now, limits::PUT_OFF_MIN));
-                let payload = message.encode_to_vec();
+                let payload = encode_over(&message, &item.payload);
                 together.push(PutOff { item, due, payload });
             }
             turn.put_off(&together).await.map_err(|error| error.to_string())?;

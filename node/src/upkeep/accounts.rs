@@ -12,7 +12,7 @@ use mail::{
 use prost::Message;
 
 use super::{after, background};
-use crate::{limits, services::Services};
+use crate::{deliver::outbound, limits, services::Services};
 
 /// What is done for an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +70,7 @@ impl AccountWalk {
             let ids = self.db.run(|tx| async move { mail::account_ids(&tx, last, limit).await });
             let ids = ids.await?;
             if ids.is_empty() {
+                self.conclude(share).await?;
                 let begun = Timestamp::from_unix_ms(walked.begun_ms);
                 return Ok((after(begun, limits::ACCOUNT_WALK_INTERVAL), Walked::default()));
             }
@@ -83,6 +84,19 @@ impl AccountWalk {
                 }
             }
         }
+    }
+
+    /// What is no account's, once a walk.
+    async fn conclude(&self, share: u64) -> Result<(), ChoreError> {
+        if self.chore == Chore::SweepOperations && share == 0 {
+            let now = self.env.wall();
+            let forget = |tx| async move {
+                outbound::forget_submitted(&tx, now);
+                Ok::<_, StoreError>(())
+            };
+            self.db.run(forget).await?;
+        }
+        Ok(())
     }
 
     async fn visit(&self, account: AccountId) -> Result<(), ChoreError> {

@@ -111,6 +111,8 @@ planted! {
     TrustBytes,
     /// With every connection a task begins that never ends.
     LeaveTasks,
+    /// What was put into the outbound queue unseen is put there again.
+    EnqueueAgain,
 }
 
 /// Names a point that a batch of seeds has to have reached.

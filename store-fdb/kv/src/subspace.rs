@@ -60,6 +60,8 @@ pub enum Subspace {
     Setting = 26,
     /// Domains that mail is sent to and that are in trouble.
     Destination = 27,
+    /// Submissions that were put into the queue.
+    Submitted = 28,
 }
 
 impl Subspace {
