@@ -336,7 +336,6 @@ fn idle_on_fdb_learns_of_deliveries_on_every_other_node() {
     }
 }
 
-/// Clients at work while every node is drained and started again, one after the other.
 /// A name that leads to all nodes, in another order each time, as DNS round robin does.
 fn resolve(name: &str, nodes: &[Door], first: usize, port: impl Fn(&Door) -> SocketAddr) -> String {
     let all = (0..nodes.len()).map(|turn| port(&nodes[(first + turn) % nodes.len()]).ip());
@@ -376,6 +375,7 @@ fn curl_finds_a_node_by_one_name_whichever_dies() {
     report(&cluster.fsck(1));
 }
 
+/// Clients at work while every node is drained and started again, one after the other.
 fn check_rolling_restart(mut cluster: Cluster) {
     let doors = Mutex::new(cluster.doors());
     let stop = AtomicBool::new(false);
