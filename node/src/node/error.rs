@@ -46,7 +46,7 @@ pub enum StartError {
         /// Cargo's.
         feature: &'static str,
     },
-    /// Another process runs under this node's name; it took it while this one stood aside.
+    /// Another process has taken this node's name, while this one stood aside or served.
     #[error("another process has taken this node's name: give each its own (cluster.node)")]
     Superseded,
     /// Names cannot be looked up.

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use node::{admin::AdminError, config::ConfigError};
+use node::{StartError, admin::AdminError, config::ConfigError};
 
 use crate::remote::RemoteError;
 
@@ -49,7 +49,7 @@ pub(crate) enum CliError {
     Password(io::Error),
     /// The server did not start.
     #[error(transparent)]
-    Start(#[from] node::StartError),
+    Start(#[from] StartError),
     /// A server has the store open, and cannot be asked.
     #[error("{} is in use by a server that has no HTTP port, or none yet", data.display())]
     Unasked {
@@ -116,9 +116,6 @@ pub(crate) enum CliError {
         /// How it was seen last.
         state: String,
     },
-    /// Another process runs under this node's name.
-    #[error("another process has taken this node's name: give each its own (cluster.node)")]
-    Superseded,
     /// A second signal came while the server was draining.
     #[error("ended at once by a second signal")]
     Interrupted,
@@ -131,7 +128,7 @@ impl CliError {
             Self::Usage(_)
             | Self::Config(_)
             // Two nodes under one name: a configuration that no restart mends.
-            | Self::Superseded
+            | Self::Start(StartError::Superseded)
             | Self::Bench(bench::BenchError::Usage(_))
             | Self::Unchecked(_)
             | Self::Unseen(_) => 2,

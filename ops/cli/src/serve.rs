@@ -58,11 +58,9 @@ async fn run(config: Config, mode: Mode, log: &LogControl) -> Result<(), CliErro
     // Before anything is started, so that no signal finds the node without its handler.
     let mut signals = Signals::new()?;
     let listen = config.listen.clone();
-    let node = match Box::pin(Node::start_unless(config, env, signals.end())).await {
-        Ok(Started::Serving(node)) => *node,
-        Ok(Started::Ended) => return Ok(()),
-        Err(StartError::Superseded) => return Err(CliError::Superseded),
-        Err(error) => return Err(error.into()),
+    let node = match Box::pin(Node::start_unless(config, env, signals.end())).await? {
+        Started::Serving(node) => *node,
+        Started::Ended => return Ok(()),
     };
     let output = Output::human();
     let accounts = match mode {
@@ -95,7 +93,7 @@ async fn run(config: Config, mode: Mode, log: &LogControl) -> Result<(), CliErro
         () = Box::pin(node.drain()) => {
             tracing::info!("stopped");
             match ending {
-                Some(Ending::Superseded) => Err(CliError::Superseded),
+                Some(Ending::Superseded) => Err(StartError::Superseded.into()),
                 Some(Ending::Drain) | None => Ok(()),
             }
         }

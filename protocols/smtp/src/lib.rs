@@ -25,6 +25,8 @@ mod call;
 pub mod client;
 mod command;
 mod config;
+#[cfg(test)]
+mod dialogue;
 mod dots;
 mod dsn;
 mod handling;

@@ -21,8 +21,9 @@
 //! | 0 | the first stores, without this record; blobs are named by their hash alone |
 //! | 1 | blobs are named by object and hash ([`blob::BlobId`]); ids of schema 0 are read as they are |
 
-use crate::{StoreError, keys};
 use kv::{Database, Subspace, Transaction, tuple::pack};
+
+use crate::{StoreError, keys};
 
 /// The schema that this release writes.
 pub const VERSION: u32 = 1;

@@ -4,6 +4,7 @@
 use super::*;
 use crate::address::{Address, ForwardPath, HeloName, ReversePath};
 use crate::call::{Body, Submitter};
+use crate::dialogue::{self, Segments};
 use crate::dsn::{EnvelopeId, Notify, NotifyOn, OriginalRecipient, Ret};
 use crate::handling::{DeliverBy, Priority, RequireTls};
 use crate::secret::Secret;
@@ -81,7 +82,7 @@ impl Run {
                     self.events.push(format!("not begun: {error}"));
                 }
             }
-            "content" => self.client.content(self.now, Bytes::from(unescape(rest))),
+            "content" => self.client.content(self.now, Bytes::from(dialogue::unescape(rest))),
             "finish" => self.client.finish(self.now),
             "abort" => self.client.abort(),
             "quit" => self.client.quit(self.now),
@@ -150,10 +151,6 @@ pub(super) fn transaction(text: &str) -> Transaction {
     transaction
 }
 
-fn unescape(text: &str) -> Vec<u8> {
-    text.replace("\\r", "\r").replace("\\n", "\n").into_bytes()
-}
-
 fn render(event: &Event) -> String {
     match event {
         Event::Ready(_) => "ready".to_owned(),
@@ -181,24 +178,15 @@ fn render_outcome(outcome: &RecipientOutcome) -> String {
 /// `C:` the client's line, `c:` the client's octets with escapes, `!` an action of the caller or driver, `>` an event, `X:` the client
 /// closes. What the client sends and what it tells must come in this order each.
 pub(super) fn check(settings: impl Fn() -> Settings, script: &str) {
-    let steps: Vec<(&str, &str)> = script
-        .lines()
-        .map(str::trim_start)
-        .filter(|line| !line.is_empty())
-        .map(|line| line.split_once(' ').unwrap_or((line, "")))
-        .collect();
+    let steps = dialogue::steps(script);
     let length: usize = steps.iter().map(|step| server_octets(step).len()).sum();
-    replay(settings(), &steps, &[], "whole");
-    for cut in 1..length {
-        replay(settings(), &steps, &[cut], &format!("cut at {cut}"));
-    }
-    replay(settings(), &steps, &(1..length).collect::<Vec<_>>(), "octet by octet");
+    dialogue::at_every_cut(length, |cuts, label| replay(settings(), &steps, cuts, label));
 }
 
 fn server_octets((kind, text): &(&str, &str)) -> Vec<u8> {
     match *kind {
-        "S:" => format!("{text}\r\n").into_bytes(),
-        "s:" => unescape(text),
+        "S:" => dialogue::line(text),
+        "s:" => dialogue::unescape(text),
         _ => Vec::new(),
     }
 }
@@ -206,41 +194,29 @@ fn server_octets((kind, text): &(&str, &str)) -> Vec<u8> {
 fn replay(settings: Settings, steps: &[(&str, &str)], cuts: &[usize], label: &str) {
     let mut run = Run::new(settings);
     let (mut sent, mut events, mut closes) = (String::new(), Vec::new(), false);
-    let (mut segment, mut offset) = (Vec::new(), 0);
-    let mut feed = |run: &mut Run, segment: &mut Vec<u8>| {
-        let mut start = 0;
-        for cut in cuts.iter().filter_map(|cut| cut.checked_sub(offset)) {
-            if cut > start && cut < segment.len() {
-                run.feed(&segment[start..cut]);
-                start = cut;
-            }
-        }
-        run.feed(&segment[start..]);
-        offset += segment.len();
-        segment.clear();
-    };
+    let mut segments = Segments::new(cuts);
     for step in steps {
         match step.0 {
-            "S:" | "s:" => segment.extend_from_slice(&server_octets(step)),
+            "S:" | "s:" => segments.push(&server_octets(step)),
             "C:" | "c:" => {
                 // The server answers what was asked, not what will be.
-                feed(&mut run, &mut segment);
+                segments.feed(|piece| run.feed(piece));
                 let octets = match step.0 {
-                    "C:" => format!("{}\r\n", step.1).into_bytes(),
-                    _ => unescape(step.1),
+                    "C:" => dialogue::line(step.1),
+                    _ => dialogue::unescape(step.1),
                 };
                 sent.push_str(&String::from_utf8_lossy(&octets));
             }
             ">" => events.push(step.1.to_owned()),
             "X:" => closes = true,
             "!" => {
-                feed(&mut run, &mut segment);
+                segments.feed(|piece| run.feed(piece));
                 run.act(step.1);
             }
             kind => panic!("unknown step {kind:?}"),
         }
     }
-    feed(&mut run, &mut segment);
+    segments.feed(|piece| run.feed(piece));
     assert_eq!(String::from_utf8_lossy(&run.sent), sent, "sent, {label}");
     assert_eq!(run.events, events, "events, {label}");
     assert_eq!(run.closed, closes, "closed, {label}");

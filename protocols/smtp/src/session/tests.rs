@@ -8,6 +8,7 @@ use super::*;
 use crate::address::Domain;
 use crate::call::{AuthFailure, Permanence, QueueId, RcptTo};
 use crate::config::{ChannelBinding, EarlyTalkers, Extensions, Mechanism, Role};
+use crate::dialogue::{self, Segments};
 use crate::limits::Limits;
 
 mod auth;
@@ -201,24 +202,15 @@ pub(super) fn submission() -> Config {
 /// `X:` the server closes. Replies and calls must come in this order each; a reply is not
 /// tied to a place among calls, since pipelining may delay it.
 pub(super) fn check(config: &Config, script: &str) {
-    let steps: Vec<(&str, &str)> = script
-        .lines()
-        .map(str::trim_start)
-        .filter(|line| !line.is_empty())
-        .map(|line| line.split_once(' ').unwrap_or((line, "")))
-        .collect();
+    let steps = dialogue::steps(script);
     let length: usize = steps.iter().map(|step| client_octets(step).len()).sum();
-    replay(config, &steps, &[], "whole");
-    for cut in 1..length {
-        replay(config, &steps, &[cut], &format!("cut at {cut}"));
-    }
-    replay(config, &steps, &(1..length).collect::<Vec<_>>(), "octet by octet");
+    dialogue::at_every_cut(length, |cuts, label| replay(config, &steps, cuts, label));
 }
 
 fn client_octets((kind, text): &(&str, &str)) -> Vec<u8> {
     match *kind {
-        "C:" => format!("{text}\r\n").into_bytes(),
-        "c:" => text.replace("\\r", "\r").replace("\\n", "\n").into_bytes(),
+        "C:" => dialogue::line(text),
+        "c:" => dialogue::unescape(text),
         _ => Vec::new(),
     }
 }
@@ -228,38 +220,26 @@ fn replay(config: &Config, steps: &[(&str, &str)], cuts: &[usize], label: &str) 
     let mut run = Run::default();
     run.serve(&mut session);
     let (mut expected, mut calls, mut closes) = (String::new(), Vec::new(), false);
-    let (mut segment, mut offset) = (Vec::new(), 0);
-    let mut feed = |run: &mut Run, session: &mut Session, segment: &mut Vec<u8>| {
-        let mut start = 0;
-        for cut in cuts.iter().filter_map(|cut| cut.checked_sub(offset)) {
-            if cut > start && cut < segment.len() {
-                run.feed(session, &segment[start..cut]);
-                start = cut;
-            }
-        }
-        run.feed(session, &segment[start..]);
-        offset += segment.len();
-        segment.clear();
-    };
+    let mut segments = Segments::new(cuts);
     for step in steps {
         match step.0 {
-            "C:" | "c:" => segment.extend_from_slice(&client_octets(step)),
+            "C:" | "c:" => segments.push(&client_octets(step)),
             "S:" => expected.push_str(&format!("{}\r\n", step.1)),
             ">" => calls.push(step.1.to_owned()),
             "T:" => {
-                feed(&mut run, &mut session, &mut segment);
+                segments.feed(|piece| run.feed(&mut session, piece));
                 assert!(run.tls, "{label}: no handshake");
                 session.handle_tls_established(Duration::ZERO, tls_info());
             }
             "E:" => {
-                feed(&mut run, &mut session, &mut segment);
+                segments.feed(|piece| run.feed(&mut session, piece));
                 session.handle_eof(Duration::ZERO);
             }
             "X:" => closes = true,
             kind => panic!("unknown step {kind:?}"),
         }
     }
-    feed(&mut run, &mut session, &mut segment);
+    segments.feed(|piece| run.feed(&mut session, piece));
     run.serve(&mut session);
     assert_eq!(String::from_utf8_lossy(&run.sent), expected, "replies, {label}");
     assert_eq!(run.calls, calls, "calls, {label}");
