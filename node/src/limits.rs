@@ -328,6 +328,10 @@ pub const SEND_TIMEOUT: Duration = Duration::from_secs(180);
 /// Messages of a domain that is down come back over this many milliseconds.
 pub const DOMAIN_SPREAD_MS: u64 = 5_000;
 
+/// How long who is owed a report waits where it cannot be written: the bytes that it quotes, or the place
+/// for its own, are away.
+pub const REPORT_RETRY: Duration = Duration::from_mins(1);
+
 /// What is put off is put off by so long at least, so that nothing goes round at once.
 pub const PUT_OFF_MIN: Duration = Duration::from_millis(500);
 

@@ -16,6 +16,7 @@ mod p6;
 mod p7;
 mod p8;
 pub(crate) mod p9;
+mod remote;
 mod rot;
 
 use std::sync::Arc;

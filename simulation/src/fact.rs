@@ -232,8 +232,15 @@ pub enum What {
         token: String,
         /// For whom.
         recipient: String,
+        /// The machine that sent it.
+        from: String,
         /// What the remote server did.
         did: RemoteDid,
+    },
+    /// A remote server took a report.
+    Returned {
+        /// The whole of it.
+        text: String,
     },
     /// A worker has begun with an item of claimed work, or come to its end.
     Work {
@@ -288,12 +295,12 @@ pub enum WorkStep {
 pub enum RemoteDid {
     /// Took it and said so.
     Accepted,
-    /// Took it, and the connection broke before its answer arrived.
-    AcceptedUnheard,
+    /// Took it, and ended the connection without an answer.
+    AcceptedSilently,
+    /// The client went on after it was told that the message was taken.
+    Heard,
     /// Refused it for now.
     Deferred,
-    /// Refused it for good.
-    Rejected,
 }
 
 /// What happens to a node.

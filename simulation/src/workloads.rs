@@ -11,6 +11,7 @@ mod midnight;
 mod moves;
 mod newer;
 mod offline;
+mod peers;
 mod quota;
 mod readers;
 mod rehearsal;
@@ -39,4 +40,5 @@ pub const ALL: &[Share] = &[
     midnight::SHARE,
     hostile::SHARE,
     newer::SHARE,
+    peers::SHARE,
 ];

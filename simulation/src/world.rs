@@ -13,7 +13,7 @@
 
 mod accounts;
 mod process;
-mod setup;
+pub(crate) mod setup;
 mod tls;
 
 use std::{
@@ -330,6 +330,14 @@ impl World {
         // RFC 2544's addresses: nobody's.
         let address = IpAddr::V4(Ipv4Addr::new(198, 18, high, low));
         let host = self.shared.fabric.named_host(name, address);
+        clients.insert(name.to_owned(), host.clone());
+        host
+    }
+
+    /// Another mail server's machine, which is a client's in every other respect.
+    pub(crate) fn peer_host(&self, name: &str, address: Ipv4Addr) -> Host {
+        let host = self.shared.fabric.named_host(name, address.into());
+        let mut clients = self.shared.clients.lock().expect("no code panics while it holds them");
         clients.insert(name.to_owned(), host.clone());
         host
     }

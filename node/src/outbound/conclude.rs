@@ -8,9 +8,12 @@ use cluster::{
     ClusterError,
     work::{Completion, Held, zone},
 };
-use env::Timestamp;
+use env::{
+    Timestamp,
+    probe::{self, Planted},
+};
 use kv::Transaction;
-use mail::{AccountId, Interested, ModSeq, directory::Address, keys::encode_over};
+use mail::{AccountId, Interested, ModSeq, StoreError, directory::Address, keys::encode_over};
 use prost::Message;
 use smtp::Notify;
 
@@ -18,6 +21,7 @@ use super::{
     Parts,
     attempt::{Reports, Verdict},
     domain::DomainTrouble,
+    schedule::later,
 };
 use crate::{
     deliver::{
@@ -79,7 +83,26 @@ struct Conclusion {
     told: Vec<Status>,
 }
 
+/// Whether reports are written with a conclusion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Telling {
+    Now,
+    /// Who is to be told of stays in the queue, and is tried again.
+    Later,
+}
+
+/// Why a conclusion is not written.
+#[derive(Debug, thiserror::Error)]
+enum Unwritten {
+    #[error("a report cannot be written: {0}")]
+    Report(String),
+    #[error(transparent)]
+    Commit(#[from] ClusterError),
+}
+
 /// Writes what came of a try. `retry_at` is when the domain is tried again, where it is down.
+///
+/// Goes on for as long as the claim is ours: where it gave up, servers would get again what they have.
 pub(super) async fn conclude(
     parts: &Parts,
     held: &Held,
@@ -88,15 +111,46 @@ pub(super) async fn conclude(
     verdicts: Vec<Verdict>,
     retry_at: Option<Timestamp>,
 ) -> Result<(), String> {
-    let conclusion = decide(parts, &task, verdicts, retry_at);
-    let report = match report(parts, &task, conclusion.told).await {
-        Ok(report) => report,
-        Err(reason) => return Err(format!("a report cannot be written: {reason}")),
+    for (recipient, verdict) in task.item.recipients.iter().zip(&verdicts) {
+        log(&task, recipient, verdict);
+    }
+    let decided = |telling| decide(parts, &task, &verdicts, retry_at, telling);
+    let written = match write_all(parts, held, item, &task, decided(Telling::Now)).await {
+        Err(Unwritten::Report(reason)) => {
+            tracing::warn!(id = hex(&task.id), reason, "a report waits: it cannot be written");
+            env::sometimes!("a report could not be written at once");
+            write_all(parts, held, item, &task, decided(Telling::Later)).await
+        }
+        written => written,
     };
+    written.map_err(|error| error.to_string())
+}
+
+async fn write_all(
+    parts: &Parts,
+    held: &Held,
+    item: &zone::Item,
+    task: &Task,
+    conclusion: Conclusion,
+) -> Result<(), Unwritten> {
+    let report = report(parts, task, conclusion.told).await.map_err(Unwritten::Report)?;
     let (stays, id, report) = (conclusion.stays.as_ref(), &task.id, report.as_ref());
-    let now = parts.env.wall();
-    let commit = |tx| async move { write(&tx, held, item, id, stays, report, now).await };
-    let committed = parts.db.run_versioned(commit).await.map_err(|error| error.to_string())?;
+    let committed = loop {
+        let now = parts.env.wall();
+        let commit = |tx| async move { write(&tx, held, item, id, stays, report, now).await };
+        match parts.db.run_versioned(commit).await {
+            Ok(committed) => break committed,
+            Err(ClusterError::Store(StoreError::Kv(error))) if held.fence.is_live() => {
+                tracing::warn!(id = hex(id), %error, "what came of a try is not noted yet");
+                parts.env.sleep(cluster::limits::STORE_PAUSE).await;
+            }
+            // Its bytes have waited for too long.
+            Err(ClusterError::Store(error)) if report.is_some() => {
+                return Err(Unwritten::Report(error.to_string()));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    };
     held.completed(committed.versionstamp);
     if let Some(version) = committed.versionstamp.map(|stamp| ModSeq(stamp.version())) {
         for (account, interested) in committed.value {
@@ -119,7 +173,7 @@ async fn write(
         Some((message, due)) => {
             let payload = encode_over(message, &item.payload);
             held.put_off(tx, item, *due, &payload).await?
-        },
+        }
         None => held.complete(tx, item).await?,
     };
     if completion == Completion::Gone {
@@ -138,41 +192,49 @@ async fn write(
 fn decide(
     parts: &Parts,
     task: &Task,
-    verdicts: Vec<Verdict>,
+    verdicts: &[Verdict],
     retry_at: Option<Timestamp>,
+    telling: Telling,
 ) -> Conclusion {
     let now = parts.env.wall();
     let (end, received) = (parts.schedule.end(task.received()), task.received());
-    let tells_late = !task.item.is_late_told && parts.schedule.late(received) <= now;
+    let is_late = !task.item.is_late_told && parts.schedule.late(received) <= now;
+    let tells_late = is_late && telling == Telling::Now;
     let mut told = Vec::new();
     let mut waiting = Vec::new();
     for (recipient, verdict) in task.item.recipients.iter().zip(verdicts) {
+        if probe::planted(Planted::ForgetDelivered) && matches!(verdict, Verdict::Taken { .. }) {
+            waiting.push(recipient.clone());
+        }
         let notify = recipient.notify.as_deref().and_then(Notify::parse).unwrap_or_default();
-        log(task, recipient, &verdict);
-        let fate = match verdict {
+        let fate = match verdict.clone() {
             Verdict::Taken { remote, reports } => {
                 // RFC 3461 §5.2.2: a server that knows DSN tells of a success by itself.
                 let tells = wants(notify, |on| on.success) && reports == Reports::No;
                 tells.then_some(Fate::Relayed { remote })
             }
-            Verdict::Failed(trouble) => wants_failures(notify).then_some(Fate::Failed(trouble)),
-            Verdict::Deferred(trouble) if end <= now => {
+            Verdict::Failed(trouble) if telling == Telling::Now => {
+                wants_failures(notify).then_some(Fate::Failed(trouble))
+            }
+            Verdict::Deferred(trouble) if end <= now && telling == Telling::Now => {
                 wants_failures(notify).then(|| Fate::Failed(expired(trouble)))
             }
-            Verdict::Deferred(trouble) => {
+            Verdict::Failed(trouble) | Verdict::Deferred(trouble) => {
                 let last = outbound::Trouble {
                     status: trouble.status.clone(),
                     words: trouble.words.clone(),
                     remote: trouble.remote.clone().unwrap_or_default(),
                 };
-                waiting.push(OutboundRecipient { last: Some(last), ..recipient.clone() });
+                if !probe::planted(Planted::ForgetDeferred) {
+                    waiting.push(OutboundRecipient { last: Some(last), ..recipient.clone() });
+                }
                 // RFC 3461 §4.1: a delay is told unless the sender wants to hear of other things.
                 let tells =
                     tells_late && (notify == Notify::Default || wants(notify, |on| on.delay));
                 tells.then_some(Fate::Delayed { trouble, until: end })
             }
         };
-        told.extend(fate.map(|fate| Status {
+        told.extend(fate.filter(|_| telling == Telling::Now).map(|fate| Status {
             recipient: recipient.address.clone(),
             original: recipient.original.clone(),
             fate,
@@ -187,7 +249,10 @@ fn decide(
             waits_for_domain: retry_at.is_some(),
             ..task.item.clone()
         };
-        let due = parts.schedule.next(&parts.env, tries, received);
+        let due = match telling {
+            Telling::Now => parts.schedule.next(&parts.env, tries, received),
+            Telling::Later => later(now, limits::REPORT_RETRY),
+        };
         (item, retry_at.map_or(due, |at| at.min(end.max(due))))
     });
     Conclusion { stays, told }

@@ -20,12 +20,25 @@ use mail::{
 use node::deliver::outbound::{self, OutboundItem};
 use prost::Message;
 
+use super::remote;
 use crate::{Check, DOMAIN, Fact, Property, Violation, What, World, workloads::KEEPERS};
 
 /// Bytes of a report or a queued message that are looked at.
 const LOOKED_AT_MAX: usize = 64 * 1024;
 
 pub(super) struct Acknowledged;
+
+impl Found {
+    /// What other servers have.
+    fn elsewhere(&mut self, facts: &[Fact]) {
+        self.delivered = remote::deliveries(facts).into_keys().collect();
+        let returned = facts.iter().filter_map(|fact| match &fact.what {
+            What::Returned { text } => Some(text.clone()),
+            _ => None,
+        });
+        self.reports.extend(returned);
+    }
+}
 
 /// What a sender knows of one recipient's copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +59,8 @@ struct Found {
     emails: BTreeMap<(String, String), usize>,
     /// In the queue.
     queued: BTreeMap<(String, String), usize>,
+    /// At another server, however often.
+    delivered: BTreeSet<(String, String)>,
     /// Texts of reports.
     reports: Vec<String>,
 }
@@ -65,7 +80,10 @@ impl Check for Acknowledged {
             let recipients: BTreeSet<_> =
                 promises.keys().map(|(_, recipient)| recipient.clone()).collect();
             match find(world, &recipients).await {
-                Ok(found) => judge(&promises, &found),
+                Ok(mut found) => {
+                    world.facts().with(|facts| found.elsewhere(facts));
+                    judge(&promises, &found)
+                }
                 Err(error) => vec![Violation::new(Property::World, error)],
             }
         })
@@ -112,7 +130,8 @@ fn judge(promises: &BTreeMap<(String, String), Promise>, found: &Found) -> Vec<V
             tell(format!("{recipient} has {token} {count} times"));
         }
         let is_strict = is_elsewhere(recipient) || is_keeper(recipient);
-        if count == 0 && is_strict && *promise == Promise::Made {
+        let is_there = count > 0 || found.delivered.contains(copy);
+        if !is_there && is_strict && *promise == Promise::Made {
             if found.reports.iter().any(|text| reports(text, token, recipient)) {
                 env::sometimes!("a sender learned of a failed recipient");
             } else {

@@ -1,14 +1,15 @@
 //! P7: a dead node's work is taken over within the time-to-live plus one scan, and no item is done
 //! twice.
 //!
-//! Held against the workload `rehearsal`, whose other members look on undisturbed. Deliberately
-//! absent: remote duplicates, until something sends to remote servers.
+//! Held against the workload `rehearsal`, whose other members look on undisturbed, and against what
+//! other servers were given (`remote.rs`).
 
 use std::{collections::BTreeMap, time::Duration};
 
 use cluster::limits::{BEATS_PER_LIFE, SCAN_PERIOD, SETTLE_DELAY_MAX, TIME_TO_LIVE};
 use env::{BoxFuture, Monotonic};
 
+use super::remote;
 use crate::{
     Check, Fact, Property, Violation, What, WorkStep, World,
     workloads::{Effect, effects},
@@ -40,6 +41,7 @@ impl Check for TakenOver {
             world.facts().with(|facts| {
                 let mut found = once(facts, &effects);
                 found.extend(in_time(facts, &effects, world.deadline()));
+                found.extend(remote::duplicates(facts));
                 found
             })
         })

@@ -111,6 +111,10 @@ planted! {
     TrustBytes,
     /// With every connection a task begins that never ends.
     LeaveTasks,
+    /// Who has got a message stays in the queue.
+    ForgetDelivered,
+    /// Who is to get a message later leaves the queue.
+    ForgetDeferred,
     /// What was put into the outbound queue unseen is put there again.
     EnqueueAgain,
 }
