@@ -58,6 +58,59 @@ fn cluster_files_of_fdb_that_are_none_are_named() {
     }
 }
 
+/// A client library that has every function that `program` needs and knows no API version after
+/// 7.1's; `None` where the tools to make one are not there.
+fn old_library(folder: &Path, program: &Path) -> Option<()> {
+    let symbols = Command::new("nm").args(["-D", "--undefined-only"]).arg(program).output().ok()?;
+    let symbols = String::from_utf8(symbols.stdout).expect("symbols are ASCII");
+    let names = symbols.lines().filter_map(|line| line.split_whitespace().next_back());
+    let mut source = String::from("#include <stdlib.h>\n");
+    for name in names.filter(|name| name.starts_with("fdb_")) {
+        let function = match name {
+            // FoundationDB's 2203 is `api_version_not_supported`.
+            "fdb_select_api_version_impl" => "int NAME(int v) { return v > 710 ? 2203 : 0; }",
+            "fdb_get_max_api_version" => "int NAME(void) { return 710; }",
+            "fdb_get_error" => {
+                "const char *NAME(int code) { return \"too new for an old library\"; }"
+            }
+            "fdb_error_predicate" => "int NAME(int test, int code) { return 0; }",
+            _ => "void NAME(void) { abort(); }",
+        };
+        source += &function.replace("NAME", name);
+        source.push('\n');
+    }
+    assert!(source.contains("fdb_select_api_version_impl"), "the program is built with fdb");
+    let file = folder.join("old.c");
+    std::fs::write(&file, source).expect("the folder is writable");
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-Wl,-soname,libfdb_c.so", "-o"])
+        .args([&folder.join("libfdb_c.so"), &file])
+        .status()
+        .ok()?;
+    assert!(built.success(), "the library is C");
+    Some(())
+}
+
+#[test]
+fn a_library_of_fdb_that_is_too_old_is_named() {
+    let Some(stores) = SharedStores::start() else { return };
+    let server = Server::stopped(&stores.config());
+    let folder = tempfile::TempDir::new().expect("the temporary folder is writable");
+    let program = server.command().get_program().to_owned();
+    if old_library(folder.path(), Path::new(&program)).is_none() {
+        println!("skipped: an old client library (no nm or no cc)");
+        return;
+    }
+    for mut command in [server.cli_command(&["domain", "list"]), server.command()] {
+        let output = program::run(command.env("LD_LIBRARY_PATH", folder.path()), b"");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        for part in ["libfdb_c", "730", "too new for an old library"] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+    }
+}
+
 /// A server that has not become ready.
 struct Waiting(Child);
 
