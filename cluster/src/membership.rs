@@ -289,7 +289,7 @@ impl Membership {
         let now_ms = self.shared.env.wall().unix_ms();
         let end = move |tx| async move { registry::end(&tx, epoch, End::Left, now_ms).await };
         note_end(epoch, &db.run_versioned(end).await?);
-        settle::settle(db, epoch).await?;
+        settle::settle(&self.shared.env, db, epoch).await?;
         Ok(())
     }
 }
@@ -472,7 +472,7 @@ impl Pulse {
             let delay = shared.env.random_below(micros_of(limits::SETTLE_DELAY_MAX));
             shared.env.sleep(Duration::from_micros(delay)).await;
             for epoch in ended {
-                match settle::settle(&shared.db, epoch).await {
+                match settle::settle(&shared.env, &shared.db, epoch).await {
                     Ok(claims) => {
                         if claims > 0 {
                             env::sometimes!("gave back what a dead node had claimed");

@@ -31,6 +31,8 @@ const FSCK_PATIENCE: Duration = Duration::from_secs(600);
 pub struct Door {
     /// Mail exchange.
     pub smtp: SocketAddr,
+    /// Submission over TLS.
+    pub submissions: SocketAddr,
     /// IMAP over TLS.
     pub imaps: SocketAddr,
     /// The file with the certificate that it shows.
@@ -205,6 +207,7 @@ impl DevCluster {
         let ip = Ipv4Addr::new(127, 0, 0, u8::try_from(node).expect("there are few"));
         Door {
             smtp: (ip, self.base + 525).into(),
+            submissions: (ip, self.base + 465).into(),
             imaps: (ip, self.base + 993).into(),
             certificate: self.data(node).join("dev-cert.pem"),
         }
@@ -325,6 +328,7 @@ impl Apart {
 fn door(server: &Server) -> Door {
     Door {
         smtp: (Ipv4Addr::LOCALHOST, server.ports.smtp).into(),
+        submissions: (Ipv4Addr::LOCALHOST, server.ports.submissions).into(),
         imaps: (Ipv4Addr::LOCALHOST, server.ports.imaps).into(),
         certificate: server.certificate(),
     }

@@ -4,7 +4,7 @@ use std::{fmt, io, net::SocketAddr};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-use crate::{server::Server, wire::Wire};
+use crate::{cluster::Door, server::Server, wire::Wire};
 
 /// A session.
 #[derive(Debug)]
@@ -49,6 +49,25 @@ impl Smtp {
     pub fn try_exchange_at(address: SocketAddr) -> io::Result<Self> {
         let mut smtp = Self { wire: Wire::connect_to(address)? };
         for (line, code) in [("", 220), ("EHLO client.blackbox.test\r\n", 250)] {
+            smtp.wire.try_send(line.as_bytes())?;
+            let reply = smtp.try_reply()?;
+            if reply.code != code {
+                return Err(io::Error::other(reply.to_string()));
+            }
+        }
+        Ok(smtp)
+    }
+
+    /// Submission at a node that may go away meanwhile.
+    ///
+    /// # Errors
+    /// As the operating system says, or where it does not say yes.
+    pub fn try_submissions_at(door: &Door, user: &str, password: &str) -> io::Result<Self> {
+        let wire = Wire::connect_to(door.submissions)?.try_start_tls(&door.certificate)?;
+        let mut smtp = Self { wire };
+        let plain = BASE64_STANDARD.encode(format!("\0{user}\0{password}"));
+        let login = format!("AUTH PLAIN {plain}\r\n");
+        for (line, code) in [("", 220), ("EHLO client.blackbox.test\r\n", 250), (&login, 235)] {
             smtp.wire.try_send(line.as_bytes())?;
             let reply = smtp.try_reply()?;
             if reply.code != code {

@@ -215,6 +215,26 @@ pub(crate) async fn hand_back(
     Ok(())
 }
 
+/// The bug that a simulation plants ([`env::probe::Planted::TrustOwnClock`]): hides a zone until a
+/// clock's time.
+pub(crate) async fn hide_until(
+    tx: &Transaction,
+    kind: u64,
+    zone: &str,
+    until: Timestamp,
+) -> Result<(), StoreError> {
+    let until_ms = until.unix_ms();
+    match state_of(tx, kind, zone).await? {
+        Some(ZoneState::Waiting { due_ms }) if due_ms < until_ms => {
+            tx.clear(&pointer_key(kind, due_ms, zone));
+            tx.set(&zone_key(kind, zone), &ZoneState::Waiting { due_ms: until_ms }.encode());
+            tx.set(&pointer_key(kind, until_ms, zone), &[]);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
 /// When a zone's first item is due. Conflicts with an earlier one that comes meanwhile.
 pub(super) async fn first_due(
     tx: &Transaction,

@@ -61,6 +61,7 @@ pub(crate) fn run(args: &DevClusterArgs) -> Result<(), CliError> {
     };
     create_data_folder(&data)?;
     let (store, blobs) = stores(args)?;
+    let sections = args.config.as_deref().map(Config::load).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -74,6 +75,7 @@ pub(crate) fn run(args: &DevClusterArgs) -> Result<(), CliError> {
             base,
             count: args.nodes,
             wakeups: args.wakeups.into(),
+            sections,
             nodes: BTreeMap::new(),
             aside: BTreeMap::new(),
         };
@@ -116,6 +118,8 @@ struct Cluster {
     base: PortBase,
     count: u8,
     wakeups: Wakeups,
+    /// A file's, of which some sections hold for every node.
+    sections: Option<Config>,
     nodes: BTreeMap<u8, Node>,
     /// Nodes that are being started, and wait until administrators want them to serve.
     aside: BTreeMap<u8, Starting>,
@@ -141,7 +145,13 @@ impl Starting {
 impl Cluster {
     fn config(&self, number: u8) -> Config {
         let address = IpAddr::V4(Ipv4Addr::new(127, 0, 0, number));
-        config(&self.data, self.base, number, address, self.wakeups)
+        let mut config = config(&self.data, self.base, number, address, self.wakeups);
+        if let Some(sections) = &self.sections {
+            config.limits = sections.limits.clone();
+            config.dns = sections.dns.clone();
+            config.outbound = sections.outbound.clone();
+        }
+        config
     }
 
     /// Starts a node; one that is drained stands aside, and is started further beside the others.

@@ -38,6 +38,9 @@ const GONE_TIME: Duration = Duration::from_secs(11);
 /// How long the items that are left at the deadline may take.
 const FINISH_TIME: Duration = Duration::from_secs(120);
 
+/// How far ahead one member's wall clock is in half of the worlds: nothing may hang on it.
+const CLOCK_AHEAD_MS_MAX: u64 = 3 * 3_600_000;
+
 pub(super) const SHARE: Share =
     Share { name: "rehearsal", per_mille: 600, make: |_| Arc::new(Rehearsal) };
 
@@ -54,6 +57,11 @@ impl Workload for Rehearsal {
             let mut members = Vec::new();
             for number in 1..=MEMBERS {
                 members.push(Member::begin(world, format!("worker-{number}")).await);
+            }
+            if random.chance(500) {
+                let fast = usize::try_from(random.below(MEMBERS as u64)).unwrap_or(0);
+                let ahead_ms = i64::try_from(random.below(CLOCK_AHEAD_MS_MAX)).unwrap_or(0);
+                members[fast].host.skew(0, ahead_ms);
             }
             let queueing = world.env().spawn("queueing", queue(world.clone(), random.split()));
             while !world.is_over() {

@@ -117,6 +117,8 @@ planted! {
     ForgetDeferred,
     /// What was put into the outbound queue unseen is put there again.
     EnqueueAgain,
+    /// What a dead node had claimed waits for the wall clock of whoever gives it back.
+    TrustOwnClock,
 }
 
 /// Names a point that a batch of seeds has to have reached.
