@@ -18,6 +18,7 @@ use super::{
     Parts,
     attempt::{Reports, Verdict},
     domain::DomainTrouble,
+    term::Term,
 };
 use crate::{
     deliver::{
@@ -42,6 +43,10 @@ pub(super) fn decode(item: &zone::Item) -> Result<OutboundItem, String> {
 
 pub(super) fn waits_for_domain(item: &zone::Item) -> bool {
     decode(item).is_ok_and(|item| item.waits_for_domain)
+}
+
+pub(super) fn priority(item: &zone::Item) -> i32 {
+    decode(item).map_or(0, |item| item.priority)
 }
 
 pub(super) fn of_trouble(trouble: &DomainTrouble) -> Trouble {
@@ -119,14 +124,14 @@ async fn write(
         Some((message, due)) => {
             let payload = encode_over(message, &item.payload);
             held.put_off(tx, item, *due, &payload).await?
-        },
+        }
         None => held.complete(tx, item).await?,
     };
     if completion == Completion::Gone {
         return Ok(BTreeMap::new());
     }
     if stays.is_none() {
-        outbound::domain_done(tx, id, now).await?;
+        outbound::domain_done(tx, id, &held.zone, now).await?;
     }
     match report {
         Some(report) => Ok(deliver::send_report(tx, report, now).await?),
@@ -142,8 +147,9 @@ fn decide(
     retry_at: Option<Timestamp>,
 ) -> Conclusion {
     let now = parts.env.wall();
-    let (end, received) = (parts.schedule.end(task.received()), task.received());
-    let tells_late = !task.item.is_late_told && parts.schedule.late(received) <= now;
+    let term = Term::of(&parts.schedule, &task.item);
+    let end = term.end;
+    let tells_late = !task.item.is_late_told && term.late <= now;
     let mut told = Vec::new();
     let mut waiting = Vec::new();
     for (recipient, verdict) in task.item.recipients.iter().zip(verdicts) {
@@ -152,7 +158,12 @@ fn decide(
         let fate = match verdict {
             Verdict::Taken { remote, reports } => {
                 // RFC 3461 §5.2.2: a server that knows DSN tells of a success by itself.
-                let tells = wants(notify, |on| on.success) && reports == Reports::No;
+                let tells = match reports {
+                    Reports::Yes => false,
+                    Reports::No => wants(notify, |on| on.success),
+                    // RFC 2852 §5: its sender hears that nobody watches the time from there on.
+                    Reports::Untimed => notify != Notify::Never,
+                };
                 tells.then_some(Fate::Relayed { remote })
             }
             Verdict::Failed(trouble) => wants_failures(notify).then_some(Fate::Failed(trouble)),
@@ -187,8 +198,9 @@ fn decide(
             waits_for_domain: retry_at.is_some(),
             ..task.item.clone()
         };
-        let due = parts.schedule.next(&parts.env, tries, received);
-        (item, retry_at.map_or(due, |at| at.min(end.max(due))))
+        let due = parts.schedule.next(&parts.env, tries, term.begun);
+        let due = retry_at.map_or(due, |at| at.min(end.max(due)));
+        (item, term.bound(due, now))
     });
     Conclusion { stays, told }
 }
@@ -250,7 +262,8 @@ async fn report(parts: &Parts, task: &Task, told: Vec<Status>) -> Result<Option<
 /// RFC 3461 §4.3: the whole message where it is asked for and something failed, else its header.
 async fn returned(parts: &Parts, task: &Task, told: &[Status]) -> Result<Returned, String> {
     let has_failed = told.iter().any(|status| matches!(status.fate, Fate::Failed(_)));
-    let wants_all = task.record.return_content == 1 && has_failed;
+    // RFC 8689 §5: the report may go where the message may not.
+    let wants_all = task.record.return_content == 1 && has_failed && !task.record.require_tls;
     let length = task.record.size.saturating_sub(task.record.skip);
     let is_whole = wants_all && length <= limits::RETURNED_BYTES_MAX;
     let most = if is_whole { length } else { length.min(limits::RETURNED_HEADER_BYTES_MAX) };
