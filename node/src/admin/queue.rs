@@ -236,6 +236,7 @@ pub async fn list(admin: &Admin, query: &QueueQuery) -> Result<Page<QueuedInfo>,
         if query.state.is_none_or(|state| state == info.state) {
             items.push(info);
             if items.len() == rows {
+                walk.look_ahead().await?;
                 break;
             }
         }
@@ -267,7 +268,7 @@ pub async fn show(admin: &Admin, id: &str) -> Result<QueuedMessage, AdminError> 
         let recipients = message.recipients.into_iter().map(recipient).collect();
         shown.push(QueuedShare {
             state,
-            due_ms: due_ms(item.due),
+            due_ms: due_ms(item.due).filter(|_| state != QueueState::Held),
             tries: message.tries,
             node,
             trouble,
@@ -388,6 +389,14 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Finds out whether the row that was given last is the last one of all.
+    async fn look_ahead(&mut self) -> Result<(), AdminError> {
+        if self.slice.len() == 0 && !self.is_over {
+            self.read().await?;
+        }
+        Ok(())
+    }
+
     async fn read(&mut self) -> Result<(), AdminError> {
         let (domain, from) = (self.domain.as_deref(), self.from.as_deref());
         let read = |tx| async move { rows(&tx, domain, from).await };
@@ -478,10 +487,11 @@ impl<'a> Domains<'a> {
             }
         };
         let now = self.admin.env.wall();
+        let state = QueueState::of(&message, item.due, known.held_ms != 0, now);
         Ok(QueuedInfo {
             id: hex(&item.id),
-            state: QueueState::of(&message, item.due, known.held_ms != 0, now),
-            due_ms: due_ms(item.due),
+            state,
+            due_ms: due_ms(item.due).filter(|_| state != QueueState::Held),
             recipients: message.recipients.len() as u64,
             size: record.as_ref().map_or(0, |record| record.size),
             received_ms,

@@ -10,14 +10,14 @@ use cluster::{
 };
 use env::Timestamp;
 use kv::Transaction;
-use mail::{AccountId, Interested, ModSeq, directory::Address, keys::encode_over};
+use mail::{AccountId, Interested, ModSeq, StoreError, directory::Address, keys::encode_over};
 use prost::Message;
 use smtp::Notify;
 
 use super::{
     Parts,
     attempt::{Reports, Verdict},
-    domain::DomainTrouble,
+    domain::{self, DomainTrouble},
     term::Term,
 };
 use crate::{
@@ -34,6 +34,8 @@ pub(super) struct Task {
     pub(super) id: [u8; 16],
     pub(super) record: SubmissionRecord,
     pub(super) blob: BlobId,
+    /// Administrators hold the domain.
+    pub(super) is_domain_held: bool,
 }
 
 /// An item as it lies in the queue.
@@ -55,20 +57,28 @@ pub(super) fn of_trouble(trouble: &DomainTrouble) -> Trouble {
 
 impl Task {
     /// Reads what an item is about; `None` where its submission is gone.
-    pub(super) async fn read(parts: &Parts, item: &zone::Item) -> Result<Option<Self>, String> {
+    pub(super) async fn read(
+        parts: &Parts,
+        held: &Held,
+        item: &zone::Item,
+    ) -> Result<Option<Self>, String> {
         let mut decoded = decode(item)?;
         let id = <[u8; 16]>::try_from(&decoded.submission[..]);
         let id = id.map_err(|_| "damaged item: no submission".to_owned())?;
         let id_here = &id;
-        let read = |tx| async move { outbound::submission(&tx, id_here).await };
-        let record = parts.db.run(read).await.map_err(|error| error.to_string())?;
+        let read = |tx| async move {
+            let record = outbound::submission(&tx, id_here).await?;
+            Ok::<_, StoreError>((record, domain::is_held(&tx, &held.zone).await?))
+        };
+        let read = parts.db.run(read).await.map_err(|error| error.to_string())?;
+        let (record, is_domain_held) = read;
         let Some(record) = record else { return Ok(None) };
         let blob = BlobId::from_slice(&record.blob);
         let blob = blob.ok_or_else(|| "damaged submission: no blob".to_owned())?;
         if decoded.received_ms == 0 {
             decoded.received_ms = record.received_ms;
         }
-        Ok(Some(Self { item: decoded, id, record, blob }))
+        Ok(Some(Self { item: decoded, id, record, blob, is_domain_held }))
     }
 
     fn received(&self) -> Timestamp {

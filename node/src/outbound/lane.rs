@@ -13,7 +13,7 @@ use std::{
 
 use cluster::{
     ClusterError,
-    work::{Done, Held, PutOff, Turn, zone},
+    work::{self, Done, Held, PutOff, Turn, zone},
 };
 use env::Timestamp;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -59,6 +59,8 @@ struct State {
     pace: Pace,
     /// Administrators hold the domain: nothing leaves.
     is_held: bool,
+    /// An order has come meanwhile: the turn ends, and the next one begins with obeying.
+    has_orders: bool,
 }
 
 /// Whether the domain's servers can be reached.
@@ -144,6 +146,7 @@ impl<'a> Lane<'a> {
             width: Width::new(most),
             pace: Pace::new(per_minute, parts.slots.next(zone)),
             is_held,
+            has_orders: false,
         };
         Ok(Self { parts, held, route: OnceCell::new(), state: Mutex::new(state) })
     }
@@ -163,7 +166,8 @@ impl<'a> Lane<'a> {
     /// Whether one more message may leave beside so many.
     fn takes(&self, flying: usize) -> bool {
         let state = self.state();
-        state.reach != Reach::Down && !state.is_held && flying < state.width.get()
+        let may_go = state.reach != Reach::Down && !state.is_held && !state.has_orders;
+        may_go && flying < state.width.get()
     }
 
     /// How long it is until the next message may leave, where it may not yet.
@@ -225,11 +229,15 @@ impl<'a> Lane<'a> {
         let limit = cluster::limits::ITEMS_PER_READ;
         let read = |tx| async move {
             let items = zone::first_items(&tx, kind, zone, limit).await?;
-            Ok::<_, StoreError>((items, domain::is_held(&tx, zone).await?))
+            let has_orders = !work::orders::first(&tx, kind, zone, 1).await?.is_empty();
+            Ok::<_, StoreError>((items, domain::is_held(&tx, zone).await?, has_orders))
         };
-        let (mut items, is_held) = self.parts.db.run(read).await?;
-        self.state().is_held = is_held;
-        if is_held {
+        let (mut items, is_held, has_orders) = self.parts.db.run(read).await?;
+        {
+            let mut state = self.state();
+            (state.is_held, state.has_orders) = (is_held, has_orders);
+        }
+        if is_held || has_orders {
             return Ok(Vec::new());
         }
         let now = self.parts.env.wall();
@@ -251,7 +259,14 @@ impl<'a> Lane<'a> {
 
     /// Sends one message to its recipients in the domain.
     pub(super) async fn send(&self, item: &zone::Item) -> Result<Done, String> {
-        let Some(task) = Task::read(self.parts, item).await? else { return Ok(Done::Finished) };
+        let Some(task) = Task::read(self.parts, self.held, item).await? else {
+            return Ok(Done::Finished);
+        };
+        if task.is_domain_held {
+            // It stays as it is; the turn's end sees to it.
+            self.state().is_held = true;
+            return Ok(Done::Completed);
+        }
         let verdicts = match self.deliver(&task).await {
             Ok(verdicts) => verdicts,
             Err(SendError::Unclaimed) => return Err("the claim is lost".to_owned()),
@@ -513,11 +528,13 @@ impl<'a> Lane<'a> {
     /// The turn's end: a domain that is down puts off what is due; one that has sent all that
     /// waited for it is in no trouble any more.
     async fn settle(&self, turn: &Turn) {
-        let (reach, trouble, is_held) = {
+        let (reach, trouble, is_held, has_orders) = {
             let state = self.state();
-            (state.reach, state.trouble.clone(), state.is_held)
+            (state.reach, state.trouble.clone(), state.is_held, state.has_orders)
         };
         let settled = match (reach, &trouble) {
+            // What is due stays so, until the orders are obeyed.
+            _ if has_orders => return,
             _ if is_held => orders::hold_due(self, turn).await,
             (Reach::Down, Some(trouble)) => self.put_off_due(turn, trouble).await,
             (Reach::Reached, Some(_)) => self.recover(turn).await,
@@ -546,7 +563,9 @@ impl<'a> Lane<'a> {
                 let term = Term::of(&self.parts.schedule, &message);
                 let is_late = term.late <= now && !message.is_late_told;
                 if message.received_ms == 0 || is_late || term.end <= now {
-                    let Some(task) = Task::read(self.parts, &item).await? else { continue };
+                    let Some(task) = Task::read(self.parts, self.held, &item).await? else {
+                        continue;
+                    };
                     let verdict = Verdict::Deferred(of_trouble(trouble));
                     let verdicts = vec![verdict; task.item.recipients.len()];
                     let (parts, held, at) = (self.parts, self.held, Some(trouble.retry_at()));

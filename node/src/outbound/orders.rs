@@ -237,22 +237,39 @@ pub(super) async fn hold_due(lane: &Lane<'_>, turn: &Turn) -> Result<(), String>
         if due.is_empty() {
             return Ok(());
         }
-        let holds = |item: &OutboundItem| {
-            let item =
-                OutboundItem { held: HELD_WITH_DOMAIN, waits_for_domain: false, ..item.clone() };
-            Change::Moves(item, Timestamp::from_unix_ms(HELD_DUE_MS))
-        };
-        let mut changes = Vec::new();
+        let mut messages = Vec::new();
         for item in due {
             let Ok(decoded) = conclude::decode(&item) else { continue };
-            changes.push((item, holds(&decoded)));
+            let message =
+                OutboundItem { held: HELD_WITH_DOMAIN, waits_for_domain: false, ..decoded };
+            messages.push((item, message));
         }
-        if changes.is_empty() {
+        if messages.is_empty() || hold(lane, &messages).await? == Completion::Gone {
             return Ok(());
         }
-        write(lane, &changes, &[]).await?;
     }
     Ok(())
+}
+
+/// Holds messages with their domain. `Gone`: it is held no longer, and its release would not find
+/// what is held after it.
+async fn hold(lane: &Lane<'_>, messages: &[(Item, OutboundItem)]) -> Result<Completion, String> {
+    let (parts, held) = (lane.parts(), lane.held());
+    let commit = |tx: Transaction| async move {
+        let known = domain::trouble(&tx, &held.zone).await?;
+        if known.is_none_or(|known| known.held_ms == 0) {
+            return Ok(Completion::Gone);
+        }
+        for (item, message) in messages {
+            let payload = encode_over(message, &item.payload);
+            let due = Timestamp::from_unix_ms(HELD_DUE_MS);
+            held.put_off(&tx, item, due, &payload).await?;
+        }
+        Ok::<_, ClusterError>(Completion::Ours)
+    };
+    let committed = parts.db.run_versioned(commit).await.map_err(|error| error.to_string())?;
+    held.completed(committed.versionstamp);
+    Ok(committed.value)
 }
 
 fn decode(order: &orders::Order) -> Order {
@@ -407,7 +424,7 @@ async fn apply(
 /// A message leaves the queue, and its sender gets it back (RFC 3463 §3.8: 5.7.1).
 async fn cancel_telling(lane: &Lane<'_>, item: &Item) -> Result<(), String> {
     let (parts, held) = (lane.parts(), lane.held());
-    let Some(task) = Task::read(parts, item).await? else {
+    let Some(task) = Task::read(parts, held, item).await? else {
         let complete = |tx| async move { held.complete(&tx, item).await.map(drop) };
         return parts.db.run(complete).await.map_err(|error| error.to_string());
     };

@@ -128,6 +128,9 @@ async fn pages_follow_each_other() {
         }
     }
     assert_eq!(seen, of(&[(1, "one"), (2, "one"), (1, "two"), (3, "two")]));
+    let whole = QueueQuery { limit: Some(4), ..QueueQuery::default() };
+    let page = list(&world.admin, &whole).await.unwrap();
+    assert_eq!((page.items.len(), page.next), (4, None), "there is no more");
 }
 
 #[tokio::test]
