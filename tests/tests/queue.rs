@@ -151,6 +151,32 @@ fn what_is_held_stays_through_a_restart_until_it_is_released() {
 }
 
 #[test]
+fn orders_about_a_domain_reach_all_of_many_messages() {
+    const MANY: usize = 250;
+    let two = Two::start();
+    two.here.cli(&["queue", "hold", "--domain", "example.net"]);
+    let mut smtp = Smtp::submission(&two.here, ALICE, PASSWORD);
+    let submit = |smtp: &mut Smtp| {
+        for number in 0..MANY {
+            let mail = message(ALICE, CAROL, &format!("number {number}"), "hello\r\n");
+            smtp.deliver(ALICE, CAROL, mail.as_bytes());
+        }
+    };
+    submit(&mut smtp);
+    let counted = &two.queue(&["stats"])[0];
+    assert_eq!(counted["held"], MANY);
+    two.here.cli(&["queue", "cancel", "--domain", "example.net"]);
+    two.reach(&["--limit", "1"], &[]);
+    submit(&mut smtp);
+    two.here.cli(&["queue", "release", "--domain", "example.net"]);
+    let mut imap = two.there.imap(ALICE);
+    wait_for(&mut imap, MANY);
+    two.reach(&["--limit", "1"], &[]);
+    assert_eq!(imap.ok("UID SEARCH ALL").search().len(), MANY);
+    assert!(two.here.cli(&["fsck"]).contains("0 findings"));
+}
+
+#[test]
 fn a_message_alone_is_held_and_released() {
     let two = Two::start();
     two.submit(ALICE, DAVE, "one");

@@ -2,8 +2,8 @@
 //! they want done with it.
 //!
 //! Everything is read from the store, so any node tells of all, and so does the command line where no
-//! node runs. What is ordered is written down; the node that has a domain obeys
-//! ([`crate::outbound::orders`]), at once where one runs.
+//! node runs. What is ordered is written down; the node that has a domain obeys (`outbound/orders.rs`), at
+//! once where one runs.
 //!
 //! Invariants:
 //! - A request reads a bounded number of rows, and says where to go on; nothing holds the queue.

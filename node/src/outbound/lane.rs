@@ -469,7 +469,6 @@ impl<'a> Lane<'a> {
         let is_refused = |verdict: &Verdict| matches!(verdict, Verdict::Deferred(trouble) if trouble.remote.is_some());
         let mut state = self.state();
         if verdicts.iter().all(is_refused) {
-            env::sometimes!("a server asked for fewer messages at once");
             state.width.slowed();
         } else if !verdicts.iter().all(attempt::is_lost) {
             state.width.went();

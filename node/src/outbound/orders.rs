@@ -212,7 +212,6 @@ pub(super) async fn obey(lane: &Lane<'_>, turn: &Turn) -> Result<(), String> {
         if found.is_empty() {
             return Ok(());
         }
-        env::sometimes!("a lane obeys an order");
         if found.iter().any(|order| decode(order).retry) {
             lane.hurry().await?;
         }
@@ -363,8 +362,12 @@ async fn write(
 ) -> Result<Completion, String> {
     let (parts, held) = (lane.parts(), lane.held());
     for (item, change) in changes {
-        if *change == Change::GoesTelling {
-            cancel_telling(lane, item).await?;
+        if *change != Change::GoesTelling {
+            continue;
+        }
+        // One that cannot be returned stays where it is: it must not keep the others from leaving.
+        if let Err(reason) = cancel_telling(lane, item).await {
+            tracing::warn!(domain = held.zone, reason, "a message is not cancelled");
         }
     }
     let now = parts.env.wall();
@@ -384,10 +387,11 @@ async fn write(
     held.completed(committed.versionstamp);
     for (item, change) in changes {
         let what = match change {
-            Change::Stays => continue,
+            // A try that has failed is logged as such.
+            Change::Stays | Change::GoesTelling => continue,
             Change::Moves(OutboundItem { held: 0, .. }, _) => "moved",
             Change::Moves(..) => "held",
-            Change::Goes | Change::GoesTelling => "cancelled",
+            Change::Goes => "cancelled",
         };
         let id: String = item.id.iter().map(|byte| format!("{byte:02x}")).collect();
         tracing::info!(id, domain = held.zone, what, "an order was obeyed");
