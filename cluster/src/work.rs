@@ -7,6 +7,7 @@
 //! | (Work, kind, "z", zone) | [`zone::ZoneState`] | while the zone has items or a claim |
 //! | (Work, kind, "d", due ms, zone) | empty | when a zone gets its first item or an earlier one; cleared by the claim |
 //! | (Work, kind, "f", zone, id) | [`Failures`] | from an item's first failure until it is done |
+//! | (Work, kind, "o", zone, id) | an order | from when it is given until it is obeyed, or the zone has nothing to do: [`orders`] |
 //!
 //! Invariant: a zone with items is claimed, or has a pointer that is due no later than its first
 //! item or its last release. A writer reads the zone's record with conflict, and so does whoever
@@ -14,6 +15,7 @@
 
 pub mod census;
 pub mod check;
+pub mod orders;
 mod runner;
 pub mod zone;
 

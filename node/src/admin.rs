@@ -20,6 +20,7 @@ pub mod endpoint;
 pub mod fsck;
 pub mod lists;
 mod password;
+pub mod queue;
 pub mod restored;
 pub mod token;
 
@@ -161,6 +162,15 @@ pub enum AdminError {
     /// The speed is none.
     #[error("a speed is a percentage from 1 to 100")]
     Speed,
+    /// The queue has no such message.
+    #[error("there is no message {0} in the queue")]
+    NoMessage(String),
+    /// Too many messages are named at once.
+    #[error(
+        "a request names at most {max} messages",
+        max = crate::limits::QUEUE_ORDERS_PER_REQUEST
+    )]
+    ManyMessages,
     /// The store failed; trying again later may help.
     #[error("the store is not available: {0}")]
     Unavailable(kv::Error),

@@ -22,6 +22,7 @@ mod connection;
 mod error;
 mod fsck;
 mod logs;
+mod queue;
 mod timer;
 
 use std::sync::Arc;

@@ -341,3 +341,59 @@ pub const RETURNED_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Bytes of a header that go back with a report.
 pub const RETURNED_HEADER_BYTES_MAX: u64 = 64 * 1024;
+
+// ---- Steering the queue ------------------------------------------------------------------------
+
+/// How much earlier a step of priority makes a message due (RFC 6710 has nine): all nine stay below
+/// what is called late work.
+pub const PRIORITY_STEP_MS: i64 = 30_000;
+
+/// How much later a step below 0 does: a message waits for no more than a minute where nothing else
+/// does.
+pub const PRIORITY_STEP_DOWN_MS: i64 = 5_000;
+
+/// The least time in which a message is delivered or returned (RFC 2852): the queue looks once a
+/// second for what is due.
+pub const DELIVER_BY_SECONDS_MIN: u32 = 2;
+
+/// Orders that are read at once: as many items' ids are looked for together.
+pub const ORDERS_PER_READ: usize = 500;
+
+/// Items that one transaction moves or removes: a removal touches some ten keys.
+pub const ORDERED_PER_TRANSACTION: usize = 100;
+
+/// Domains whose next slot a node remembers where their rate is bounded: beyond it, a domain may get
+/// one message early.
+pub const PACED_DOMAINS_MAX: usize = 10_000;
+
+/// How long a wait for a domain's next slot goes on without a look at whether the node stops.
+pub const PACE_STEP: Duration = Duration::from_millis(250);
+
+/// Messages without a refusal after which one more may be on its way to a domain that had refused
+/// some for now.
+pub const WIDTH_REGAINED_AFTER: u32 = 10;
+
+/// Rows of the queue that one request reads: about a second's work, so that it ends in time; the
+/// next request goes on.
+pub const QUEUE_ROWS_PER_REQUEST: usize = 20_000;
+
+/// Items of one domain that are read in search of one.
+pub const QUEUE_SEARCH_ROWS_MAX: usize = 200_000;
+
+/// Orders that one request gives; the next goes on.
+pub const QUEUE_ORDERS_PER_REQUEST: usize = 1_000;
+
+/// Orders that one transaction gives: five keys each at most.
+pub const QUEUE_ORDERS_PER_TRANSACTION: usize = 100;
+
+/// Items of one domain that are counted: beyond, the count says so and goes to the next.
+pub const QUEUE_COUNT_PER_DOMAIN_MAX: u64 = 50_000;
+
+/// Items that are counted in all: a few seconds' work.
+pub const QUEUE_COUNT_MAX: u64 = 500_000;
+
+/// Domains that a count of the queue tells of by name.
+pub const QUEUE_DOMAINS_TOLD_MAX: usize = 1_000;
+
+/// Domains with records of their own that are looked through for those that are held.
+pub const QUEUE_HELD_DOMAINS_ROWS: usize = 10_000;

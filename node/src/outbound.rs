@@ -13,6 +13,9 @@
 //! | `attempt.rs` | one message over one connection |
 //! | `conclude.rs` | the transaction that takes recipients out of the queue |
 //! | `schedule.rs` | when to try again, when to give up |
+//! | `term.rs` | the times of one message |
+//! | `pace.rs` | how many messages at once, how many a minute |
+//! | `orders.rs` | what administrators want done with what is queued |
 //!
 //! Architecture invariants:
 //! - A recipient leaves the queue in a transaction that reads the claim, with the report that its
@@ -24,11 +27,14 @@
 mod attempt;
 mod conclude;
 mod connection;
-mod domain;
+pub(crate) mod domain;
 mod lane;
+pub(crate) mod orders;
+mod pace;
 mod route;
 mod schedule;
 mod security;
+mod term;
 
 use std::sync::Arc;
 
@@ -58,6 +64,8 @@ struct Parts {
     config: config::Outbound,
     /// Our own name, as in EHLO.
     hostname: String,
+    /// When domains whose rate is bounded may be sent to again.
+    slots: pace::Slots,
 }
 
 impl Sender {
@@ -72,6 +80,7 @@ impl Sender {
             security: Security::new(),
             schedule: Schedule::of(&config),
             hostname: services.config.hostname.clone(),
+            slots: pace::Slots::default(),
             config,
         };
         Self { parts: Arc::new(parts) }

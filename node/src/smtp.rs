@@ -14,14 +14,14 @@
 //! - Address literals are nobody's mailbox here, and no relaying goes to them: they could name
 //!   hosts that only this network can reach.
 //!
-//! Deliberately absent: checks of the sender (SPF, DKIM, DMARC), block lists, spam filters, and
-//! sending what is queued.
+//! Deliberately absent: checks of the sender (SPF, DKIM, DMARC), block lists, spam filters.
 
 mod access;
 mod address;
 mod delivery;
 mod envelope;
 mod errors;
+mod handling;
 mod header;
 mod incoming;
 #[cfg(test)]
@@ -142,7 +142,7 @@ fn config(services: &Services, transport: &Transport, protocol: Protocol) -> Con
             Role::Exchange | Role::Lmtp => Vec::new(),
         },
         early_talkers: EarlyTalkers::Serve,
-        extensions: smtp::Extensions::default(),
+        extensions: handling::extensions(role, &services.config.outbound, services.env.wall()),
         limits: smtp::Limits {
             message_octets_max: limits.message_bytes_max,
             recipients_max: usize::try_from(limits.recipients_max).unwrap_or(usize::MAX),

@@ -39,6 +39,11 @@ pub fn behind_zone(kind: Kind, zone: &str) -> Vec<u8> {
     [&super::zone_key(kind as u64, zone)[..], &[0]].concat()
 }
 
+/// The key from which items go on behind a zone's.
+pub fn behind_items(kind: Kind, zone: &str) -> Vec<u8> {
+    zone_item_range(kind as u64, zone).1
+}
+
 /// Some of a kind's pointers that are due before `before_ms`, or all: when, and which zone, those
 /// due first in front.
 ///

@@ -90,6 +90,7 @@ pub async fn mend_zone(
                 tx.clear(&pointer_key(number, due_ms, zone));
             }
             tx.clear(&zone_key(number, zone));
+            super::orders::forget(tx, number, zone);
         }
     }
     Ok(())

@@ -467,8 +467,12 @@ impl Turn {
     /// Whether anything more is to be begun: the node does not stop, has its epoch, and the turn
     /// is not over.
     pub fn goes_on(&self) -> bool {
-        let is_ours = !self.shared.is_stopped() && self.held.fence.is_live();
-        is_ours && self.shared.env.monotonic() < self.end
+        self.is_ours() && self.shared.env.monotonic() < self.end
+    }
+
+    /// Whether the zone may still be kept: the node does not stop, and has its epoch.
+    pub fn is_ours(&self) -> bool {
+        !self.shared.is_stopped() && self.held.fence.is_live()
     }
 
     /// Puts items off, all in one transaction; what is not there any more stays away. At most

@@ -8,8 +8,8 @@ use env::Timestamp;
 use kv::{RangeQuery, Transaction};
 use mail::StoreError;
 
-use super::{Kind, item_key, pointer_key, zone_key};
-use crate::{ClusterError, Epoch, Fence, limits, membership::registry};
+use super::{Kind, item_key, orders, pointer_key, zone_key};
+use crate::{ClusterError, Epoch, Fence, Slice, limits, membership::registry, slice::slice};
 
 /// A zone's record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,8 +191,8 @@ pub async fn release(
     Ok(())
 }
 
-/// Gives a claimed zone a pointer again where it has items, due when its first item is. One that `by`
-/// has not claimed stays as it is. `kind` is a number: what an ended node claimed may be of a kind that
+/// Gives a claimed zone a pointer again where it has items, due when its first item is, and at once
+/// where it has orders. One that `by` has not claimed stays as it is. `kind` is a number: what an ended node claimed may be of a kind that
 /// only a newer release knows.
 pub(crate) async fn hand_back(
     tx: &Transaction,
@@ -200,17 +200,22 @@ pub(crate) async fn hand_back(
     zone: &str,
     by: Epoch,
 ) -> Result<(), StoreError> {
-    match state_of(tx, kind, zone).await? {
-        Some(ZoneState::Claimed { by: held, .. }) if held == by => {}
+    let claimed_ms = match state_of(tx, kind, zone).await? {
+        Some(ZoneState::Claimed { by: held, due_ms }) if held == by => due_ms,
         _ => return Ok(()),
-    }
+    };
     match first_due(tx, kind, zone).await? {
-        Some(due_ms) => {
+        Some(first_ms) => {
+            let has_orders = orders::any(tx, kind, zone).await?;
+            let due_ms = if has_orders { first_ms.min(claimed_ms) } else { first_ms };
             env::sometimes!("let go of a zone that has more to do");
             tx.set(&zone_key(kind, zone), &ZoneState::Waiting { due_ms }.encode());
             tx.set(&pointer_key(kind, due_ms, zone), &[]);
         }
-        None => tx.clear(&zone_key(kind, zone)),
+        None => {
+            tx.clear(&zone_key(kind, zone));
+            orders::forget(tx, kind, zone);
+        }
     }
     Ok(())
 }
@@ -297,6 +302,44 @@ pub async fn first_items(
         Ok(Item { due, id: key.id, payload: row.value, failures: 0 })
     };
     rows.into_iter().map(item).collect()
+}
+
+/// Some items with their zones, of one zone or of all of a kind, in the order of their keys: by zone,
+/// then by due time. A snapshot; [`Item::failures`] is 0.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn items_from(
+    tx: &Transaction,
+    kind: Kind,
+    zone: Option<&str>,
+    from: Option<&[u8]>,
+) -> Result<Slice<(String, Item)>, StoreError> {
+    let range = match zone {
+        Some(zone) => super::zone_item_range(kind as u64, zone),
+        None => super::item_range(kind),
+    };
+    slice(tx, range, from, |row| {
+        let super::ItemKey { zone, due_ms, id } = super::parse_item(&row.key)?;
+        let due = Timestamp::from_unix_ms(due_ms);
+        Ok((zone, Item { due, id, payload: row.value, failures: 0 }))
+    })
+    .await
+}
+
+/// One item, where it is known when it is due. A snapshot; [`Item::failures`] is 0.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn item(
+    tx: &Transaction,
+    kind: Kind,
+    zone: &str,
+    due: Timestamp,
+    id: &[u8],
+) -> Result<Option<Item>, StoreError> {
+    let payload = tx.get_snapshot(&item_key(kind, zone, due.unix_ms(), id)).await?;
+    Ok(payload.map(|payload| Item { due, id: id.to_vec(), payload, failures: 0 }))
 }
 
 /// Whether an item is still there, with conflict: whoever completes it does so once.

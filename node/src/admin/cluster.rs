@@ -46,6 +46,7 @@ pub use sessions::{
     SessionQuery, Unanswered, end_session, list_sessions,
 };
 pub use settings::{SettingChange, SettingInfo, change_setting, setting_history, settings};
+pub(super) use work::node_names;
 pub use work::{
     ClaimedBy, Counted, FailingItem, ItemInfo, WorkInfo, WorkLag, ZoneInfo, items, kinds, lags,
     zones,

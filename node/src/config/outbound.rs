@@ -24,6 +24,11 @@ pub struct Outbound {
     pub expire_seconds: u64,
     /// Seconds after which the sender is told that a message is late.
     pub delay_notice_seconds: u64,
+    /// Messages that leave for one domain in a minute; 0 for no bound.
+    pub messages_per_minute_per_domain: u64,
+    /// The longest time for which users may have a message held back (RFC 4865), in seconds; 0 where
+    /// they may not.
+    pub hold_seconds_max: u64,
 }
 
 /// Looking up names.
@@ -80,6 +85,8 @@ impl Default for Outbound {
             retry_seconds_max: 4 * 3_600,
             expire_seconds: 5 * 86_400,
             delay_notice_seconds: 4 * 3_600,
+            messages_per_minute_per_domain: 0,
+            hold_seconds_max: 30 * 86_400,
         }
     }
 }
@@ -106,7 +113,7 @@ impl Dns {
 }
 
 /// The numbers of [`Outbound`].
-pub(super) static NUMBERS: [NumberKey; 7] = [
+pub(super) static NUMBERS: [NumberKey; 9] = [
     NumberKey {
         key: "outbound.port",
         unit: "port",
@@ -155,5 +162,19 @@ pub(super) static NUMBERS: [NumberKey; 7] = [
         min: 1,
         max: 30 * 86_400,
         read: |config| config.outbound.delay_notice_seconds,
+    },
+    NumberKey {
+        key: "outbound.messages_per_minute_per_domain",
+        unit: "messages",
+        min: 0,
+        max: 1_000_000,
+        read: |config| config.outbound.messages_per_minute_per_domain,
+    },
+    NumberKey {
+        key: "outbound.hold_seconds_max",
+        unit: "seconds",
+        min: 0,
+        max: 365 * 86_400,
+        read: |config| config.outbound.hold_seconds_max,
     },
 ];

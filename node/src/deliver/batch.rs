@@ -400,6 +400,7 @@ impl Report {
             return_content: ReturnContent::Headers,
             body: Body::EightBitMime,
             utf8: false,
+            handling: outbound::Handling::default(),
             recipients,
         })
     }

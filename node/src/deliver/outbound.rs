@@ -22,6 +22,8 @@ use kv::{Subspace, Transaction, tuple::pack};
 use mail::{AccountId, StoreError, keys::encode_over};
 use prost::Message;
 
+use crate::limits::{PRIORITY_STEP_DOWN_MS, PRIORITY_STEP_MS};
+
 /// A message for other servers.
 #[derive(Clone)]
 pub struct Submission {
@@ -47,8 +49,34 @@ pub struct Submission {
     pub body: Body,
     /// The client declared SMTPUTF8 (RFC 6531 §3.4).
     pub utf8: bool,
+    /// How it wants to be handled.
+    pub handling: Handling,
     /// Who gets it.
     pub recipients: Vec<RemoteRecipient>,
+}
+
+/// How a message wants to be handled on its way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Handling {
+    /// It is not to leave before (RFC 4865).
+    pub hold_until: Option<Timestamp>,
+    /// RFC 6710.
+    pub priority: smtp::Priority,
+    /// RFC 2852.
+    pub deliver_by: Option<Deadline>,
+    /// RFC 8689.
+    pub require_tls: smtp::RequireTls,
+}
+
+/// When a message must have been delivered (RFC 2852).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadline {
+    /// When.
+    pub at: Timestamp,
+    /// What becomes of it then.
+    pub late: smtp::Late,
+    /// Whether a hop that does not know deadlines is told of.
+    pub trace: smtp::Trace,
 }
 
 /// What a failure report returns (RFC 3461 §4.3).
@@ -123,6 +151,29 @@ pub struct SubmissionRecord {
     /// RFC 6152 and 3030: 0 7BIT, 1 8BITMIME, 2 BINARYMIME.
     #[prost(uint32, tag = "11")]
     pub body: u32,
+    /// The domains that still have recipients; none in records of a release that did not write
+    /// them.
+    #[prost(string, repeated, tag = "12")]
+    pub domains: Vec<String>,
+    /// RFC 4865: it is not to leave before, milliseconds since 1970; 0 where nothing was asked for.
+    #[prost(int64, tag = "13")]
+    pub hold_until_ms: i64,
+    /// RFC 6710: -9 to 9.
+    #[prost(sint32, tag = "14")]
+    pub priority: i32,
+    /// RFC 2852: when it must have been delivered, milliseconds since 1970.
+    #[prost(int64, tag = "15")]
+    pub deliver_by_ms: i64,
+    /// RFC 2852: what becomes of it then: 0 nothing was asked for, 1 it is returned, 2 its sender is
+    /// told.
+    #[prost(uint32, tag = "16")]
+    pub deliver_by_mode: u32,
+    /// RFC 2852: hops that do not know deadlines are told of.
+    #[prost(bool, tag = "17")]
+    pub deliver_by_trace: bool,
+    /// RFC 8689: it must not leave but over TLS, to a server whose certificate was verified.
+    #[prost(bool, tag = "18")]
+    pub require_tls: bool,
 }
 
 /// One destination domain's share of a message.
@@ -147,7 +198,37 @@ pub struct OutboundItem {
     /// It was put off because its domain could not be reached, and may go as soon as it can.
     #[prost(bool, tag = "6")]
     pub waits_for_domain: bool,
+    /// Whether it is held: 0 not, 1 by itself, 2 with its domain. It is due at [`HELD_DUE_MS`] then.
+    #[prost(uint32, tag = "7")]
+    pub held: u32,
+    /// As [`SubmissionRecord::hold_until_ms`], until somebody releases it earlier.
+    #[prost(int64, tag = "8")]
+    pub hold_until_ms: i64,
+    /// As [`SubmissionRecord::priority`].
+    #[prost(sint32, tag = "9")]
+    pub priority: i32,
+    /// As [`SubmissionRecord::deliver_by_ms`].
+    #[prost(int64, tag = "10")]
+    pub deliver_by_ms: i64,
+    /// As [`SubmissionRecord::deliver_by_mode`].
+    #[prost(uint32, tag = "11")]
+    pub deliver_by_mode: u32,
 }
+
+/// When what is held comes due: at the end of the year 9999. Only a release brings it back.
+pub const HELD_DUE_MS: i64 = 253_402_300_799_000;
+
+/// [`OutboundItem::held`]: by itself.
+pub const HELD_ALONE: u32 = 1;
+
+/// [`OutboundItem::held`]: with its domain.
+pub const HELD_WITH_DOMAIN: u32 = 2;
+
+/// [`SubmissionRecord::deliver_by_mode`]: a message that is late is returned.
+pub const LATE_RETURNS: u32 = 1;
+
+/// [`SubmissionRecord::deliver_by_mode`]: the sender of a message that is late is told.
+pub const LATE_NOTIFIES: u32 = 2;
 
 /// A recipient in the queue.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -206,20 +287,22 @@ fn decode_submission(value: &[u8]) -> Result<SubmissionRecord, StoreError> {
     SubmissionRecord::decode(value).map_err(|error| StoreError::damaged("submission", error))
 }
 
-/// Notes that one of a submission's domains has no recipient left; with the last one the
-/// submission goes.
+/// Notes that a domain of a submission's has no recipient left; with the last one the submission
+/// goes.
 ///
 /// # Errors
 /// [`StoreError`].
 pub async fn domain_done(
     tx: &Transaction,
     id: &[u8; 16],
+    domain: &str,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let key = submission_key(id);
     let Some(before) = tx.get(&key).await? else { return Ok(()) };
     let mut record = decode_submission(&before)?;
     record.domains_left = record.domains_left.saturating_sub(1);
+    record.domains.retain(|left| left != domain);
     if record.domains_left > 0 {
         tx.set(&key, &encode_over(&record, &before));
         return Ok(());
@@ -259,6 +342,17 @@ pub(crate) fn forget_submitted(tx: &Transaction, now: Timestamp) {
     tx.clear_range(&begin, &end);
 }
 
+/// When an item is tried first: at once, or when it may leave. What has a higher priority is due
+/// earlier by [`PRIORITY_STEP_MS`] for each step, so that it overtakes what has waited for
+/// less; a lower one lets others overtake it.
+pub(crate) fn first_due(item: &OutboundItem) -> Timestamp {
+    let free = item.received_ms.max(item.hold_until_ms);
+    let steps = i64::from(item.priority.clamp(-9, 9));
+    // What waits for nothing but its turn is late by no more than people are told of.
+    let step_ms = if steps > 0 { PRIORITY_STEP_MS } else { PRIORITY_STEP_DOWN_MS };
+    Timestamp::from_unix_ms((free - steps * step_ms).max(item.hold_until_ms))
+}
+
 /// Puts a message into the queue, once, however often it runs.
 ///
 /// # Errors
@@ -279,6 +373,7 @@ pub(crate) async fn enqueue(tx: &Transaction, submission: &Submission) -> Result
             last: None,
         });
     }
+    let deadline = submission.handling.deliver_by;
     let record = SubmissionRecord {
         blob: submission.blob.to_bytes(),
         size: submission.size,
@@ -299,6 +394,16 @@ pub(crate) async fn enqueue(tx: &Transaction, submission: &Submission) -> Result
             Body::BinaryMime => 2,
         },
         domains_left: u32::try_from(domains.len()).unwrap_or(u32::MAX),
+        domains: domains.keys().map(|domain| (*domain).to_owned()).collect(),
+        hold_until_ms: submission.handling.hold_until.map_or(0, Timestamp::unix_ms),
+        priority: submission.handling.priority.value().into(),
+        deliver_by_ms: deadline.map_or(0, |deadline| deadline.at.unix_ms()),
+        deliver_by_mode: deadline.map_or(0, |deadline| match deadline.late {
+            smtp::Late::Return => LATE_RETURNS,
+            smtp::Late::Notify => LATE_NOTIFIES,
+        }),
+        deliver_by_trace: deadline.is_some_and(|deadline| deadline.trace == smtp::Trace::Yes),
+        require_tls: submission.handling.require_tls == smtp::RequireTls::Yes,
     };
     tx.set(&submission_key(&submission.id), &record.encode_to_vec());
     let owner = blob::Owner::Submission(submission.id);
@@ -311,9 +416,14 @@ pub(crate) async fn enqueue(tx: &Transaction, submission: &Submission) -> Result
             tries: 0,
             is_late_told: false,
             waits_for_domain: false,
+            held: 0,
+            hold_until_ms: record.hold_until_ms,
+            priority: record.priority,
+            deliver_by_ms: record.deliver_by_ms,
+            deliver_by_mode: record.deliver_by_mode,
         };
+        let due = first_due(&item);
         let item = item.encode_to_vec();
-        let due = submission.received_at;
         work::enqueue(tx, Kind::Outbound, domain, due, &submission.id, &item).await?;
     }
     Ok(())

@@ -325,6 +325,7 @@ async fn mail_for_elsewhere_alone_is_queued() {
         return_content: ReturnContent::Unspecified,
         body: Body::SevenBit,
         utf8: false,
+        handling: outbound::Handling::default(),
         recipients: vec![recipient("x@one.example"), recipient("y@two.example")],
     };
     let request =

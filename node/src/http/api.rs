@@ -14,6 +14,7 @@
 //! | GET, DELETE `/aliases/A`, `/groups/A` | shows; removes |
 //! | PUT, DELETE `/aliases/A/members/M`, `/groups/A/members/M` | adds; removes a member |
 //! | … `/cluster/…` | the cluster as a whole: `http/cluster.rs` lists its paths |
+//! | … `/queue/…` | the outbound queue: `http/queue.rs` lists its paths |
 //! | POST `/backup` | answers a backup, in the embedded engine's own format |
 //! | POST `/fsck` | checks the store ([`Request`](crate::admin::fsck::Request)); answers [`Line`](crate::admin::fsck::Line)s as they come |
 //!
@@ -60,6 +61,7 @@ pub(super) fn router(parts: &HttpParts) -> Router<HttpParts> {
         .route("/fsck", post(super::fsck::check))
         .route("/backup", post(super::backup::make))
         .nest("/cluster", super::cluster::router())
+        .nest("/queue", super::queue::router())
         .nest("/aliases", list_router(ListKind::Alias))
         .nest("/groups", list_router(ListKind::Group))
         .fallback(async || ApiError::from(Refusal::NoRoute))

@@ -107,6 +107,8 @@ fn status_and_code(refusal: &Refusal) -> (StatusCode, &'static str) {
             AdminError::Checking => (StatusCode::CONFLICT, "checking"),
             AdminError::Speed => (StatusCode::BAD_REQUEST, "bad_speed"),
             AdminError::TooMany => (StatusCode::CONFLICT, "too_many"),
+            AdminError::NoMessage(_) => (StatusCode::NOT_FOUND, "no_message"),
+            AdminError::ManyMessages => (StatusCode::BAD_REQUEST, "too_many_messages"),
             AdminError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
             AdminError::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         },

@@ -1,10 +1,13 @@
 //! One message over one connection: what to send, and what the server's answers mean.
 
+use env::Timestamp;
 use smtp::{
-    Charset, EnvelopeId, ForwardPath, Notify, OriginalRecipient, Permanence, Ret, ReversePath,
+    Charset, EnvelopeId, ForwardPath, Notify, OriginalRecipient, Permanence, Priority, RequireTls,
+    Ret, ReversePath,
     client::{BeginError, Outcome, Recipient, RecipientOutcome, Response, Stage, Transaction},
 };
 
+use super::term;
 use crate::deliver::{
     Trouble,
     outbound::{OutboundRecipient, SubmissionRecord},
@@ -31,6 +34,8 @@ pub(super) enum Verdict {
 pub(super) enum Reports {
     Yes,
     No,
+    /// It does not watch the time that the sender gave (RFC 2852), so the sender is told.
+    Untimed,
 }
 
 /// The envelope of a submission's message for some recipients. `Err` for those that cannot be
@@ -38,6 +43,7 @@ pub(super) enum Reports {
 pub(super) fn envelope(
     record: &SubmissionRecord,
     recipients: &[OutboundRecipient],
+    now: Timestamp,
 ) -> Result<Transaction, Trouble> {
     let unusable = |what: &str| Trouble {
         status: "5.1.3".to_owned(),
@@ -73,6 +79,12 @@ pub(super) fn envelope(
             2 => Some(Ret::Headers),
             _ => None,
         },
+        require_tls: if record.require_tls { RequireTls::Yes } else { RequireTls::No },
+        priority: i8::try_from(record.priority)
+            .ok()
+            .and_then(Priority::new)
+            .filter(|priority| *priority != Priority::default()),
+        deliver_by: term::remaining(record, now),
         ..Transaction::new(sender, named)
     })
 }

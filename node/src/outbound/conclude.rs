@@ -20,8 +20,9 @@ use smtp::Notify;
 use super::{
     Parts,
     attempt::{Reports, Verdict},
-    domain::DomainTrouble,
+    domain::{self, DomainTrouble},
     schedule::later,
+    term::Term,
 };
 use crate::{
     deliver::{
@@ -37,6 +38,8 @@ pub(super) struct Task {
     pub(super) id: [u8; 16],
     pub(super) record: SubmissionRecord,
     pub(super) blob: BlobId,
+    /// Administrators hold the domain.
+    pub(super) is_domain_held: bool,
 }
 
 /// An item as it lies in the queue.
@@ -48,26 +51,38 @@ pub(super) fn waits_for_domain(item: &zone::Item) -> bool {
     decode(item).is_ok_and(|item| item.waits_for_domain)
 }
 
+pub(super) fn priority(item: &zone::Item) -> i32 {
+    decode(item).map_or(0, |item| item.priority)
+}
+
 pub(super) fn of_trouble(trouble: &DomainTrouble) -> Trouble {
     Trouble { status: trouble.status.clone(), words: trouble.reason.clone(), remote: None }
 }
 
 impl Task {
     /// Reads what an item is about; `None` where its submission is gone.
-    pub(super) async fn read(parts: &Parts, item: &zone::Item) -> Result<Option<Self>, String> {
+    pub(super) async fn read(
+        parts: &Parts,
+        held: &Held,
+        item: &zone::Item,
+    ) -> Result<Option<Self>, String> {
         let mut decoded = decode(item)?;
         let id = <[u8; 16]>::try_from(&decoded.submission[..]);
         let id = id.map_err(|_| "damaged item: no submission".to_owned())?;
         let id_here = &id;
-        let read = |tx| async move { outbound::submission(&tx, id_here).await };
-        let record = parts.db.run(read).await.map_err(|error| error.to_string())?;
+        let read = |tx| async move {
+            let record = outbound::submission(&tx, id_here).await?;
+            Ok::<_, StoreError>((record, domain::is_held(&tx, &held.zone).await?))
+        };
+        let read = parts.db.run(read).await.map_err(|error| error.to_string())?;
+        let (record, is_domain_held) = read;
         let Some(record) = record else { return Ok(None) };
         let blob = BlobId::from_slice(&record.blob);
         let blob = blob.ok_or_else(|| "damaged submission: no blob".to_owned())?;
         if decoded.received_ms == 0 {
             decoded.received_ms = record.received_ms;
         }
-        Ok(Some(Self { item: decoded, id, record, blob }))
+        Ok(Some(Self { item: decoded, id, record, blob, is_domain_held }))
     }
 
     fn received(&self) -> Timestamp {
@@ -180,7 +195,7 @@ async fn write(
         return Ok(BTreeMap::new());
     }
     if stays.is_none() {
-        outbound::domain_done(tx, id, now).await?;
+        outbound::domain_done(tx, id, &held.zone, now).await?;
     }
     match report {
         Some(report) => Ok(deliver::send_report(tx, report, now).await?),
@@ -197,8 +212,9 @@ fn decide(
     telling: Telling,
 ) -> Conclusion {
     let now = parts.env.wall();
-    let (end, received) = (parts.schedule.end(task.received()), task.received());
-    let is_late = !task.item.is_late_told && parts.schedule.late(received) <= now;
+    let term = Term::of(&parts.schedule, &task.item);
+    let end = term.end;
+    let is_late = !task.item.is_late_told && term.late <= now;
     let tells_late = is_late && telling == Telling::Now;
     let mut told = Vec::new();
     let mut waiting = Vec::new();
@@ -210,7 +226,12 @@ fn decide(
         let fate = match verdict.clone() {
             Verdict::Taken { remote, reports } => {
                 // RFC 3461 §5.2.2: a server that knows DSN tells of a success by itself.
-                let tells = wants(notify, |on| on.success) && reports == Reports::No;
+                let tells = match reports {
+                    Reports::Yes => false,
+                    Reports::No => wants(notify, |on| on.success),
+                    // RFC 2852 §5: its sender hears that nobody watches the time from there on.
+                    Reports::Untimed => notify != Notify::Never,
+                };
                 tells.then_some(Fate::Relayed { remote })
             }
             Verdict::Failed(trouble) if telling == Telling::Now => {
@@ -250,10 +271,13 @@ fn decide(
             ..task.item.clone()
         };
         let due = match telling {
-            Telling::Now => parts.schedule.next(&parts.env, tries, received),
+            Telling::Now => {
+                let due = parts.schedule.next(&parts.env, tries, term.begun);
+                term.bound(retry_at.map_or(due, |at| at.min(end.max(due))), now)
+            }
             Telling::Later => later(now, limits::REPORT_RETRY),
         };
-        (item, retry_at.map_or(due, |at| at.min(end.max(due))))
+        (item, due)
     });
     Conclusion { stays, told }
 }
@@ -315,7 +339,8 @@ async fn report(parts: &Parts, task: &Task, told: Vec<Status>) -> Result<Option<
 /// RFC 3461 §4.3: the whole message where it is asked for and something failed, else its header.
 async fn returned(parts: &Parts, task: &Task, told: &[Status]) -> Result<Returned, String> {
     let has_failed = told.iter().any(|status| matches!(status.fate, Fate::Failed(_)));
-    let wants_all = task.record.return_content == 1 && has_failed;
+    // RFC 8689 §5: the report may go where the message may not.
+    let wants_all = task.record.return_content == 1 && has_failed && !task.record.require_tls;
     let length = task.record.size.saturating_sub(task.record.skip);
     let is_whole = wants_all && length <= limits::RETURNED_BYTES_MAX;
     let most = if is_whole { length } else { length.min(limits::RETURNED_HEADER_BYTES_MAX) };

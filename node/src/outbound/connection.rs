@@ -126,6 +126,11 @@ impl Connection {
         self.client.capabilities().offers(smtp::client::Extension::Dsn)
     }
 
+    /// Whether it watches the time that a sender gives (RFC 2852).
+    pub(super) fn keeps_time(&self) -> bool {
+        self.client.capabilities().offers(smtp::client::Extension::DeliverBy)
+    }
+
     /// Sends one message. `may_end` is asked right before the content's end.
     ///
     /// # Errors

@@ -1,17 +1,20 @@
 //! One turn at one domain.
 //!
 //! The first connection is a probe: only once a server has answered do more messages leave at the
-//! same time, twice as many after each success, half as many where a server turns one away. While
-//! no server can be reached the domain's messages are put off together, without a try of their
+//! same time ([`Width`]), no more in a minute than the configuration says ([`Pace`]). While no server can be reached the domain's messages are put off together, without a try of their
 //! own, and whoever is late or expired is reported.
 
 use std::{
     collections::{BTreeSet, VecDeque},
     net::SocketAddr,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use cluster::work::{Done, Held, PutOff, Turn, zone};
+use cluster::{
+    ClusterError,
+    work::{self, Done, Held, PutOff, Turn, zone},
+};
 use env::Timestamp;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use mail::{StoreError, keys::encode_over};
@@ -27,10 +30,16 @@ use super::{
     conclude::{self, Task, of_trouble},
     connection::{ConnectError, Connection, SendError},
     domain::{self, DomainTrouble},
+    orders,
+    pace::{Pace, Width},
     route::{self, NoRoute, Route},
     schedule::later,
+    term::{self, Term},
 };
-use crate::{deliver::Trouble, limits};
+use crate::{
+    deliver::{Trouble, outbound::LATE_NOTIFIES},
+    limits,
+};
 
 /// A domain while this node has claimed it.
 pub(super) struct Lane<'a> {
@@ -45,7 +54,13 @@ struct State {
     trouble: Option<DomainTrouble>,
     reach: Reach,
     /// Messages that may be on their way at once.
-    width: usize,
+    width: Width,
+    /// When they may leave.
+    pace: Pace,
+    /// Administrators hold the domain: nothing leaves.
+    is_held: bool,
+    /// An order has come meanwhile: the turn ends, and the next one begins with obeying.
+    has_orders: bool,
 }
 
 /// Whether the domain's servers can be reached.
@@ -65,10 +80,15 @@ pub(super) async fn run(parts: &Parts, turn: &Turn) {
             return;
         }
     };
+    if let Err(reason) = orders::obey(&lane, turn).await {
+        tracing::warn!(domain = turn.held().zone, reason, "orders are not obeyed");
+        return;
+    }
     let mut flying = FuturesUnordered::new();
     let mut on_their_way = BTreeSet::new();
     let mut ready = VecDeque::new();
     loop {
+        let mut slot = None;
         if turn.goes_on() && lane.takes(flying.len()) {
             if ready.is_empty() {
                 match lane.read_due(&on_their_way).await {
@@ -76,7 +96,11 @@ pub(super) async fn run(parts: &Parts, turn: &Turn) {
                     Err(error) => tracing::warn!(%error, "a domain's messages cannot be read"),
                 }
             }
-            if let Some(item) = ready.pop_front() {
+            slot = lane.next_slot().filter(|_| !ready.is_empty());
+            if slot.is_none()
+                && let Some(item) = ready.pop_front()
+            {
+                lane.take_slot();
                 on_their_way.insert(item.id.clone());
                 let lane = &lane;
                 flying.push(Box::pin(async move {
@@ -86,14 +110,18 @@ pub(super) async fn run(parts: &Parts, turn: &Turn) {
                 continue;
             }
         }
-        match flying.next().await {
-            Some(id) => on_their_way.remove(&id),
-            None => break,
-        };
+        // In order, and with no draw of Tokio's own, so that a simulation can replay it.
+        tokio::select! {
+            biased;
+            Some(id) = flying.next() => { on_their_way.remove(&id); }
+            () = lane.pause(slot), if slot.is_some() => {}
+            else => break,
+        }
     }
     drop(flying);
     lane.settle(turn).await;
     lane.close().await;
+    lane.keep_pace(turn, !ready.is_empty()).await;
 }
 
 impl<'a> Lane<'a> {
@@ -107,7 +135,19 @@ impl<'a> Lane<'a> {
             Some(trouble) if trouble.failures > 0 && trouble.retry_at() > now => Reach::Down,
             _ => Reach::Unknown,
         };
-        let state = State { idle: Vec::new(), trouble, reach, width: 1 };
+        let is_held = trouble.as_ref().is_some_and(|trouble| trouble.held_ms != 0);
+        let trouble = trouble.filter(DomainTrouble::is_trouble);
+        let most = usize::try_from(parts.config.connections_per_domain_max).unwrap_or(usize::MAX);
+        let per_minute = parts.config.messages_per_minute_per_domain;
+        let state = State {
+            idle: Vec::new(),
+            trouble,
+            reach,
+            width: Width::new(most),
+            pace: Pace::new(per_minute, parts.slots.next(zone)),
+            is_held,
+            has_orders: false,
+        };
         Ok(Self { parts, held, route: OnceCell::new(), state: Mutex::new(state) })
     }
 
@@ -115,10 +155,68 @@ impl<'a> Lane<'a> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn parts(&self) -> &Parts {
+        self.parts
+    }
+
+    pub(super) fn held(&self) -> &Held {
+        self.held
+    }
+
     /// Whether one more message may leave beside so many.
     fn takes(&self, flying: usize) -> bool {
         let state = self.state();
-        state.reach != Reach::Down && flying < state.width
+        let may_go = state.reach != Reach::Down && !state.is_held && !state.has_orders;
+        may_go && flying < state.width.get()
+    }
+
+    /// How long it is until the next message may leave, where it may not yet.
+    fn next_slot(&self) -> Option<Duration> {
+        let now = self.parts.env.monotonic();
+        self.state().pace.wait(now)
+    }
+
+    fn take_slot(&self) {
+        let now = self.parts.env.monotonic();
+        self.state().pace.take(now);
+    }
+
+    async fn pause(&self, slot: Option<Duration>) {
+        let wait = slot.unwrap_or_default().min(limits::PACE_STEP);
+        self.parts.env.sleep(wait).await;
+    }
+
+    /// A domain that has more to send is kept until its next slot: whoever has it next begins anew.
+    async fn keep_pace(&self, turn: &Turn, has_more: bool) {
+        while let Some(wait) = self.next_slot().filter(|_| has_more && turn.is_ours()) {
+            self.pause(Some(wait)).await;
+        }
+        let now = self.parts.env.monotonic();
+        self.parts.slots.keep(&self.held.zone, &self.state().pace, now);
+    }
+
+    /// The back-off is over: the domain is tried again.
+    pub(super) async fn hurry(&self) -> Result<(), String> {
+        let (fence, zone) = (&self.held.fence, &self.held.zone);
+        let hurry = |tx| async move {
+            fence.check(&tx).await?;
+            domain::hurry(&tx, zone).await.map_err(ClusterError::from)
+        };
+        self.parts.db.run(hurry).await.map_err(|error| error.to_string())?;
+        let mut state = self.state();
+        state.reach = Reach::Unknown;
+        if let Some(trouble) = &mut state.trouble {
+            trouble.retry_ms = 0;
+        }
+        Ok(())
+    }
+
+    /// The domain's first messages, due or not.
+    pub(super) async fn first_items(&self) -> Result<Vec<zone::Item>, String> {
+        let (kind, zone) = (self.held.kind, &self.held.zone);
+        let limit = cluster::limits::ITEMS_PER_READ;
+        let read = |tx| async move { zone::first_items(&tx, kind, zone, limit).await };
+        self.parts.db.run(read).await.map_err(|error| error.to_string())
     }
 
     /// What may leave now, but for what is on its way. A domain that can be reached again sends
@@ -129,14 +227,27 @@ impl<'a> Lane<'a> {
     ) -> Result<Vec<zone::Item>, StoreError> {
         let (kind, zone) = (self.held.kind, &self.held.zone);
         let limit = cluster::limits::ITEMS_PER_READ;
-        let read = |tx| async move { zone::first_items(&tx, kind, zone, limit).await };
-        let mut items = self.parts.db.run(read).await?;
+        let read = |tx| async move {
+            let items = zone::first_items(&tx, kind, zone, limit).await?;
+            let has_orders = !work::orders::first(&tx, kind, zone, 1).await?.is_empty();
+            Ok::<_, StoreError>((items, domain::is_held(&tx, zone).await?, has_orders))
+        };
+        let (mut items, is_held, has_orders) = self.parts.db.run(read).await?;
+        {
+            let mut state = self.state();
+            (state.is_held, state.has_orders) = (is_held, has_orders);
+        }
+        if is_held || has_orders {
+            return Ok(Vec::new());
+        }
         let now = self.parts.env.wall();
         let recovers = self.recovers();
         items.retain(|item| {
             let may_go = item.due <= now || (recovers && conclude::waits_for_domain(item));
             may_go && !on_their_way.contains(&item.id)
         });
+        // RFC 6710 §4.2: of what is read together the more urgent goes first.
+        items.sort_by_cached_key(|item| std::cmp::Reverse(conclude::priority(item)));
         Ok(items)
     }
 
@@ -148,7 +259,14 @@ impl<'a> Lane<'a> {
 
     /// Sends one message to its recipients in the domain.
     pub(super) async fn send(&self, item: &zone::Item) -> Result<Done, String> {
-        let Some(task) = Task::read(self.parts, item).await? else { return Ok(Done::Finished) };
+        let Some(task) = Task::read(self.parts, self.held, item).await? else {
+            return Ok(Done::Finished);
+        };
+        if task.is_domain_held {
+            // It stays as it is; the turn's end sees to it.
+            self.state().is_held = true;
+            return Ok(Done::Completed);
+        }
         let verdicts = match self.deliver(&task).await {
             Ok(verdicts) => verdicts,
             Err(SendError::Unclaimed) => return Err("the claim is lost".to_owned()),
@@ -171,6 +289,9 @@ impl<'a> Lane<'a> {
     async fn deliver(&self, task: &Task) -> Result<Vec<Verdict>, SendError> {
         let recipients = &task.item.recipients;
         let of_all = |verdict: Verdict| vec![verdict; recipients.len()];
+        if let Some(trouble) = term::overdue(&task.record, self.parts.env.wall()) {
+            return Ok(of_all(Verdict::Failed(trouble)));
+        }
         let route = match self.route().await {
             Ok(route) => route,
             Err(NoRoute::Never(trouble)) => return Ok(of_all(Verdict::Failed(trouble.clone()))),
@@ -183,7 +304,7 @@ impl<'a> Lane<'a> {
         while verdicts.len() < recipients.len() {
             let rest = &recipients[verdicts.len()..];
             let some = &rest[..rest.len().min(limits::OUTBOUND_RECIPIENTS_MAX)];
-            match attempt::envelope(&task.record, some) {
+            match attempt::envelope(&task.record, some, self.parts.env.wall()) {
                 Err(trouble) => {
                     verdicts.extend(vec![Verdict::Failed(trouble); some.len()]);
                 }
@@ -224,6 +345,7 @@ impl<'a> Lane<'a> {
                 self.state().idle.push(connection);
             }
             let verdicts = verdicts?;
+            self.adapt(&verdicts);
             // The server may have closed a connection that it had waited on for long.
             let nothing_sent = verdicts.iter().all(attempt::is_lost);
             if is_reused && is_broken && nothing_sent {
@@ -240,13 +362,17 @@ impl<'a> Lane<'a> {
         some: &[crate::deliver::outbound::OutboundRecipient],
     ) -> Result<Vec<Verdict>, SendError> {
         let host = connection.host.clone();
-        let transaction = match attempt::envelope(&task.record, some) {
+        let transaction = match attempt::envelope(&task.record, some, self.parts.env.wall()) {
             Ok(transaction) => transaction,
             Err(trouble) => return Ok(vec![Verdict::Failed(trouble); some.len()]),
         };
         let content = self.parts.blobs.read(task.blob, task.record.skip..u64::MAX).await;
         let content = content.map_err(SendError::Blob)?;
-        let reports = if connection.reports() { Reports::Yes } else { Reports::No };
+        let reports = match (connection.keeps_time(), connection.reports()) {
+            (false, _) if task.record.deliver_by_mode == LATE_NOTIFIES => Reports::Untimed,
+            (_, true) => Reports::Yes,
+            (_, false) => Reports::No,
+        };
         let may_end = || self.held.fence.is_live();
         match connection.send(&self.parts.security, transaction, content, may_end).await {
             Ok(outcome) => Ok(attempt::verdicts(outcome, &host, reports)),
@@ -320,7 +446,7 @@ impl<'a> Lane<'a> {
             let mut state = self.state();
             let first = state.reach != Reach::Reached;
             state.reach = Reach::Reached;
-            state.width = (state.width * 2).min(self.width_max());
+            state.width.connected();
             let mut trouble = state.trouble.clone();
             match &mut trouble {
                 Some(trouble) if first && trouble.failures > 0 => {
@@ -338,15 +464,22 @@ impl<'a> Lane<'a> {
         }
     }
 
-    fn width_max(&self) -> usize {
-        usize::try_from(self.parts.config.connections_per_domain_max).unwrap_or(usize::MAX).max(1)
+    /// A message that a server refused for now, with all its recipients, makes fewer go at once.
+    fn adapt(&self, verdicts: &[Verdict]) {
+        let is_refused = |verdict: &Verdict| matches!(verdict, Verdict::Deferred(trouble) if trouble.remote.is_some());
+        let mut state = self.state();
+        if verdicts.iter().all(is_refused) {
+            state.width.slowed();
+        } else if !verdicts.iter().all(attempt::is_lost) {
+            state.width.went();
+        }
     }
 
     /// A connection did not come about: fewer at once where others did, none where none did.
     async fn turned_away(&self, trouble: &Trouble) {
         let is_reached = {
             let mut state = self.state();
-            state.width = (state.width / 2).max(1);
+            state.width.turned_away();
             state.reach == Reach::Reached
         };
         if !is_reached {
@@ -372,6 +505,7 @@ impl<'a> Lane<'a> {
                 retry_ms: schedule.next(env, failures, now).unix_ms(),
                 status: trouble.status.clone(),
                 reason: trouble.words.clone(),
+                held_ms: 0,
             };
             state.trouble = Some(noted.clone());
             noted
@@ -393,11 +527,14 @@ impl<'a> Lane<'a> {
     /// The turn's end: a domain that is down puts off what is due; one that has sent all that
     /// waited for it is in no trouble any more.
     async fn settle(&self, turn: &Turn) {
-        let (reach, trouble) = {
+        let (reach, trouble, is_held, has_orders) = {
             let state = self.state();
-            (state.reach, state.trouble.clone())
+            (state.reach, state.trouble.clone(), state.is_held, state.has_orders)
         };
         let settled = match (reach, &trouble) {
+            // What is due stays so, until the orders are obeyed.
+            _ if has_orders => return,
+            _ if is_held => orders::hold_due(self, turn).await,
             (Reach::Down, Some(trouble)) => self.put_off_due(turn, trouble).await,
             (Reach::Reached, Some(_)) => self.recover(turn).await,
             _ => Ok(()),
@@ -412,17 +549,22 @@ impl<'a> Lane<'a> {
         while turn.goes_on() {
             let due = self.read_due(&BTreeSet::new()).await.map_err(|error| error.to_string())?;
             if due.is_empty() {
+                // With its last message gone nobody has to know about the domain.
+                if self.first_items().await?.is_empty() {
+                    self.note(None).await;
+                }
                 return Ok(());
             }
             let now = env.wall();
             let mut together = Vec::new();
             for item in due {
                 let Ok(mut message) = conclude::decode(&item) else { continue };
-                let received = Timestamp::from_unix_ms(message.received_ms);
-                let schedule = &self.parts.schedule;
-                let is_late = schedule.late(received) <= now && !message.is_late_told;
-                if message.received_ms == 0 || is_late || schedule.end(received) <= now {
-                    let Some(task) = Task::read(self.parts, &item).await? else { continue };
+                let term = Term::of(&self.parts.schedule, &message);
+                let is_late = term.late <= now && !message.is_late_told;
+                if message.received_ms == 0 || is_late || term.end <= now {
+                    let Some(task) = Task::read(self.parts, self.held, &item).await? else {
+                        continue;
+                    };
                     let verdict = Verdict::Deferred(of_trouble(trouble));
                     let verdicts = vec![verdict; task.item.recipients.len()];
                     let (parts, held, at) = (self.parts, self.held, Some(trouble.retry_at()));
@@ -431,8 +573,8 @@ impl<'a> Lane<'a> {
                 }
                 message.waits_for_domain = true;
                 let spread = env.random_below(limits::DOMAIN_SPREAD_MS);
-                let due = later(trouble.retry_at(), std::time::Duration::from_millis(spread));
-                let due = due.min(schedule.end(received)).max(later(now, limits::PUT_OFF_MIN));
+                let due = later(trouble.retry_at(), Duration::from_millis(spread));
+                let due = term.bound(due, now).max(later(now, limits::PUT_OFF_MIN));
                 let payload = encode_over(&message, &item.payload);
                 together.push(PutOff { item, due, payload });
             }

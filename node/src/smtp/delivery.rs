@@ -293,6 +293,7 @@ fn submission(
             smtp::Body::BinaryMime => Body::BinaryMime,
         },
         utf8: mail.charset == smtp::Charset::Utf8,
+        handling: envelope.handling,
         recipients: std::mem::take(&mut envelope.remote).into_values().collect(),
     })
 }

@@ -20,13 +20,20 @@ use smtp::{ForwardPath, MailFrom, Notify, NotifyOn, Permanence, RcptTo, Refusal,
 
 use super::{
     address::{self, Canonical, POSTMASTER},
-    errors,
+    errors, handling,
 };
-use crate::{auth::Identity, deliver::outbound::RemoteRecipient, limits, services::Services};
+use crate::{
+    auth::Identity,
+    deliver::outbound::{Handling, RemoteRecipient},
+    limits,
+    services::Services,
+};
 
 /// A mail transaction.
 pub(super) struct Envelope {
     pub(super) mail: MailFrom,
+    /// What MAIL asked for, counted from then.
+    pub(super) handling: Handling,
     /// The sender as the directory writes it; `None` for the null sender.
     pub(super) sender: Option<Address>,
     /// Who submits.
@@ -81,6 +88,7 @@ impl Envelope {
             }
         }
         Ok(Self {
+            handling: handling::asked(&mail, services.env.wall()),
             mail,
             sender,
             user,
@@ -130,6 +138,10 @@ impl Envelope {
         let too_many = self.destinations + destinations > limits::ENVELOPE_DESTINATIONS_MAX;
         if too_many && !self.recipients.is_empty() {
             return Err(Refusal::TooManyRecipients);
+        }
+        if self.handling.hold_until.is_some() && !expansion.accounts.is_empty() {
+            // The queue holds what is for elsewhere; this would be delivered at once.
+            return Err(Refusal::PolicyRejected);
         }
         let remote = remote_recipients(&rcpt, address, &expansion);
         let remote_bytes: usize = remote.iter().map(record_bytes).sum();

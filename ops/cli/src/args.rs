@@ -1,6 +1,7 @@
 //! The command line.
 
 mod cluster;
+mod queue;
 
 use std::path::PathBuf;
 
@@ -9,6 +10,7 @@ use clap::{Parser, Subcommand};
 use crate::size::Quota;
 
 pub(crate) use cluster::{CertificateCommand, ClusterCommand, LogArgs, SettingsCommand};
+pub(crate) use queue::{ListArgs, QueueCommand, SelectArgs};
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused or failed; 2 wrong usage or configuration.";
 
@@ -36,6 +38,8 @@ pub(crate) enum Command {
     Group(Group<GroupCommand>),
     /// Nodes, sessions and work of all servers on one store
     Cluster(Group<ClusterCommand>),
+    /// Mail that waits for other servers
+    Queue(Group<QueueCommand>),
     /// Check the store, online; mend it with --repair
     Fsck(FsckArgs),
     /// Write a backup of everything, of one moment, while mail goes on (embedded engine)
@@ -388,6 +392,21 @@ mod tests {
             other => panic!("{other:?}"),
         }
         refused("rookery fsck --speed 0", ErrorKind::ValueValidation);
+    }
+
+    #[test]
+    fn what_is_done_with_the_queue_is_named() {
+        for line in
+            ["retry 0a 0b", "hold --domain a.example", "release --all", "cancel 0a --notify"]
+        {
+            assert!(parse(&format!("rookery queue {line} --dev")).is_ok(), "{line}");
+        }
+        assert!(parse("rookery queue cancel --domain a.example --older-than 2d").is_ok());
+        refused("rookery queue cancel", ErrorKind::MissingRequiredArgument);
+        refused("rookery queue cancel 0a --all", ErrorKind::ArgumentConflict);
+        refused("rookery queue hold --all --sender a@b", ErrorKind::ArgumentConflict);
+        refused("rookery queue list --older-than 2", ErrorKind::ValueValidation);
+        refused("rookery queue list --state gone", ErrorKind::ValueValidation);
     }
 
     #[test]

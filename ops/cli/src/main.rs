@@ -59,6 +59,7 @@ fn run(args: Args) -> Result<(), CliError> {
         Command::Alias(alias) => commands::list::run_alias(alias),
         Command::Group(group) => commands::list::run_group(group),
         Command::Cluster(cluster) => commands::cluster::run(cluster),
+        Command::Queue(queue) => commands::queue::run(queue),
         Command::Fsck(fsck) => commands::fsck::run(&fsck),
         Command::Backup(backup) => commands::backup::backup(&backup),
         Command::Restore(restore) => commands::backup::restore(&restore),

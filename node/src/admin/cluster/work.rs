@@ -292,7 +292,9 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 }
 
 /// The names of the epochs that are registered, or to be settled.
-pub(super) async fn node_names(db: &Database) -> Result<BTreeMap<Epoch, String>, AdminError> {
+pub(in crate::admin) async fn node_names(
+    db: &Database,
+) -> Result<BTreeMap<Epoch, String>, AdminError> {
     let read = |tx: Transaction| async move {
         let registered = registry::registered(&tx).await?;
         let mut names: BTreeMap<_, _> =

@@ -1,5 +1,5 @@
 //! What nodes leave in the store: interests, inboxes and bells of listeners, claims, zones and
-//! pointers, failures.
+//! pointers, failures, orders.
 //!
 //! Each look is one transaction over the record and what it stands for, so nothing is told that
 //! the nodes change meanwhile; each mending looks again. An epoch's number is never used twice, so
@@ -12,6 +12,7 @@ use ::cluster::{
     work::{
         Kind, census,
         check::{self, ZoneFault},
+        orders,
     },
 };
 use kv::Transaction;
@@ -40,6 +41,8 @@ enum Damage {
     Claim(Claim),
     /// Failures of an item that is not there.
     Failures(Kind, String, Vec<u8>),
+    /// An order about a zone that has nothing to do: nobody would obey.
+    Order(Kind, String, Vec<u8>),
 }
 
 /// Checks what nodes leave; mends it where the options say so.
@@ -102,6 +105,7 @@ impl Walk<'_> {
             self.zones(kind, &mut found).await?;
             self.pointers(kind, &mut found).await?;
             self.failures(kind, &mut found).await?;
+            self.orders(kind, &mut found).await?;
         }
         found.truncate(FSCK_CLUSTER_DAMAGES_MAX);
         Ok(found)
@@ -261,6 +265,30 @@ impl Walk<'_> {
         Ok(())
     }
 
+    async fn orders(&self, kind: Kind, found: &mut Vec<Damage>) -> Result<(), FsckError> {
+        let mut from: Option<Vec<u8>> = None;
+        while found.len() < FSCK_CLUSTER_DAMAGES_MAX {
+            let begin = from.as_deref();
+            let look = |tx: Transaction| async move {
+                let Slice { rows, next } = orders::of_kind(&tx, kind, begin).await?;
+                let mut stray = Vec::new();
+                for (zone, id) in rows {
+                    if !orders::stands(&tx, kind, &zone).await? {
+                        stray.push(Damage::Order(kind, zone, id));
+                    }
+                }
+                Ok((stray, next))
+            };
+            let (stray, next) = step(self.parts, self.options.speed, look).await?;
+            found.extend(stray);
+            match next {
+                Some(next) => from = Some(next),
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
     async fn mend(&self, damage: &Damage) -> Result<(), FsckError> {
         let now = self.parts.env.wall();
         if let Damage::Listener(listener) = damage {
@@ -283,6 +311,7 @@ impl Walk<'_> {
                 Damage::Failures(kind, zone, id) => {
                     check::mend_failures(&tx, *kind, zone, id).await
                 }
+                Damage::Order(kind, zone, id) => orders::mend(&tx, *kind, zone, id).await,
                 Damage::Listener(_) | Damage::Unreadable(..) => Ok(()),
             }
         })
@@ -369,8 +398,16 @@ impl Damage {
                 "stray_claim",
                 format!("epoch {epoch} lists zone {zone} of kind {kind} and has not claimed it"),
             ),
+            Self::Order(kind, zone, id) => (
+                "orphaned_order",
+                format!(
+                    "an order about {} of zone {zone} of kind {}, which has nothing to do",
+                    if id.is_empty() { "all".to_owned() } else { format!("item {}", hex(id)) },
+                    kind.as_str()
+                ),
+            ),
             Self::Failures(kind, zone, id) => {
-                let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+                let id = hex(id);
                 (
                     "orphaned_failures",
                     format!(
@@ -383,6 +420,10 @@ impl Damage {
         let remedy = if self.is_repairable() { Cure::Repair } else { Cure::Person };
         Finding { code: code.to_owned(), account: None, detail, remedy }
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

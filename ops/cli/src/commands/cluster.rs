@@ -8,7 +8,7 @@ mod certificates;
 mod drain;
 mod log;
 mod look;
-mod rows;
+pub(super) mod rows;
 mod settings;
 
 use node::admin::cluster::{self, Nowhere, SessionPage, SessionQuery, Unanswered};

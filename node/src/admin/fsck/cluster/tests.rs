@@ -239,3 +239,13 @@ async fn failures_of_what_is_not_there_go() {
     world.set(&key("nowhere", b"x"), &failures).await;
     world.check(&["orphaned_failures", "orphaned_failures"], 0).await;
 }
+
+#[tokio::test]
+async fn orders_about_nothing_go() {
+    let world = World::new().await;
+    let key = |zone, id: &[u8]| pack(&(Subspace::Work as u64, 3_u64, "o", zone, id));
+    world.set(&key("waiting", b"x"), b"").await;
+    world.check(&[], 0).await;
+    world.set(&key("nowhere", b""), b"").await;
+    world.check(&["orphaned_order"], 0).await;
+}

@@ -25,12 +25,12 @@ fn or_dash(text: Option<String>) -> String {
     text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned())
 }
 
-pub(super) fn ago(at_ms: Option<i64>) -> String {
+pub(in crate::commands) fn ago(at_ms: Option<i64>) -> String {
     or_dash(at_ms.map(|at| span(now_ms().saturating_sub(at))))
 }
 
 /// How long it is until then; with a minus where that is past.
-pub(super) fn until(at_ms: i64) -> String {
+pub(in crate::commands) fn until(at_ms: i64) -> String {
     span(at_ms.saturating_sub(now_ms()))
 }
 
