@@ -1,6 +1,9 @@
 //! How a node sends mail to other servers, and whom it asks about them.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +27,12 @@ pub struct Outbound {
     pub expire_seconds: u64,
     /// Seconds after which the sender is told that a message is late.
     pub delay_notice_seconds: u64,
+    /// The port of other domains' web servers, for their policies; anything but 443 is for tests.
+    pub https_port: u16,
+    /// The addresses that connections come from, one of them at random; empty for the system's choice.
+    pub source_addresses: Vec<IpAddr>,
+    /// PEM file with the authorities that may vouch for other servers; empty for the machine's own.
+    pub tls_roots: PathBuf,
 }
 
 /// Looking up names.
@@ -80,6 +89,9 @@ impl Default for Outbound {
             retry_seconds_max: 4 * 3_600,
             expire_seconds: 5 * 86_400,
             delay_notice_seconds: 4 * 3_600,
+            https_port: 443,
+            source_addresses: Vec::new(),
+            tls_roots: PathBuf::new(),
         }
     }
 }
@@ -106,7 +118,7 @@ impl Dns {
 }
 
 /// The numbers of [`Outbound`].
-pub(super) static NUMBERS: [NumberKey; 7] = [
+pub(super) static NUMBERS: [NumberKey; 8] = [
     NumberKey {
         key: "outbound.port",
         unit: "port",
@@ -155,5 +167,12 @@ pub(super) static NUMBERS: [NumberKey; 7] = [
         min: 1,
         max: 30 * 86_400,
         read: |config| config.outbound.delay_notice_seconds,
+    },
+    NumberKey {
+        key: "outbound.https_port",
+        unit: "port",
+        min: 1,
+        max: 65_535,
+        read: |config| u64::from(config.outbound.https_port),
     },
 ];

@@ -123,6 +123,9 @@ pub struct SubmissionRecord {
     /// RFC 6152 and 3030: 0 7BIT, 1 8BITMIME, 2 BINARYMIME.
     #[prost(uint32, tag = "11")]
     pub body: u32,
+    /// RFC 8689: it goes on by verified TLS, or not at all.
+    #[prost(bool, tag = "15")]
+    pub require_tls: bool,
 }
 
 /// One destination domain's share of a message.
@@ -298,6 +301,7 @@ pub(crate) async fn enqueue(tx: &Transaction, submission: &Submission) -> Result
             Body::EightBitMime => 1,
             Body::BinaryMime => 2,
         },
+        require_tls: false,
         domains_left: u32::try_from(domains.len()).unwrap_or(u32::MAX),
     };
     tx.set(&submission_key(&submission.id), &record.encode_to_vec());
