@@ -40,6 +40,8 @@ mod security;
 mod sts;
 mod tally;
 mod terms;
+#[cfg(test)]
+mod testing;
 mod tls_reports;
 
 use std::sync::Arc;
@@ -51,8 +53,8 @@ use env::{BoxFuture, Env};
 use kv::Database;
 use tokio::sync::watch;
 
-use self::{lane::Lane, schedule::Schedule, security::Security};
 pub(crate) use self::tls_reports::TlsReporter;
+use self::{lane::Lane, schedule::Schedule, security::Security};
 use crate::{
     announce::Announcer, config, metrics::Metrics, services::Services, settings::Settings, upkeep,
 };

@@ -49,7 +49,11 @@ impl Bind {
         let mut anchors = String::new();
         for kind in [&[][..], &["-f", "KSK"]] {
             let mut command = Command::new(&keygen);
-            command.current_dir(path).args(["-q", "-a", "ECDSAP256SHA256"]).args(kind).arg(signed.0);
+            command
+                .current_dir(path)
+                .args(["-q", "-a", "ECDSAP256SHA256"])
+                .args(kind)
+                .arg(signed.0);
             let made = succeed(&mut command, b"");
             let key = fs::read_to_string(path.join(format!("{}.key", made.trim())));
             let key = key.expect("it has written the key that it names");
@@ -109,7 +113,8 @@ impl Bind {
             let mut answer = [0; 512];
             let asked = socket.send_to(&query, (Ipv4Addr::LOCALHOST, self.port));
             // The code in the header's fourth octet: 0 is an answer.
-            if asked.is_ok() && matches!(socket.recv(&mut answer), Ok(12..) if answer[3] & 15 == 0) {
+            if asked.is_ok() && matches!(socket.recv(&mut answer), Ok(12..) if answer[3] & 15 == 0)
+            {
                 return;
             }
             assert!(!deadline.is_over(), "BIND does not answer: {}", log(self.folder.path()));

@@ -55,7 +55,8 @@ pub struct Postfix {
 impl Postfix {
     /// Whether it can be run here; says so where not.
     pub fn is_here() -> bool {
-        let is_root = fs::metadata("/proc/self").is_ok_and(|it| std::os::unix::fs::MetadataExt::uid(&it) == 0);
+        let is_root = fs::metadata("/proc/self")
+            .is_ok_and(|it| std::os::unix::fs::MetadataExt::uid(&it) == 0);
         if !is_root {
             report("skipped: Postfix needs root");
         }

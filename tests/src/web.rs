@@ -31,7 +31,8 @@ impl Web {
     /// # Panics
     /// Where the certificate is none.
     pub fn start(shown: &Shown) -> Self {
-        let chain = CertificateDer::pem_slice_iter(shown.chain.as_bytes()).collect::<Result<_, _>>();
+        let chain =
+            CertificateDer::pem_slice_iter(shown.chain.as_bytes()).collect::<Result<_, _>>();
         let key = PrivateKeyDer::from_pem_slice(shown.key.as_bytes()).expect("it is a key");
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()

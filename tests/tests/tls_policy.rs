@@ -112,8 +112,11 @@ impl World {
             "@ MX 10 mx\nmx A 127.0.0.1\nother A 127.0.0.1\nsts MX 10 mx\nstscert MX 10 other\n\
              stsmx MX 10 mx\n"
                 .to_owned();
-        let policies =
-            [("sts", "mx.plain.test"), ("stscert", "other.plain.test"), ("stsmx", "gone.plain.test")];
+        let policies = [
+            ("sts", "mx.plain.test"),
+            ("stscert", "other.plain.test"),
+            ("stsmx", "gone.plain.test"),
+        ];
         let hosts = policies.map(|(domain, _)| format!("mta-sts.{domain}.plain.test"));
         let (page, _) = authority.issue(&hosts.each_ref().map(String::as_str));
         let web = Web::start(&page);

@@ -155,7 +155,8 @@ impl Connection {
         match need {
             Need::Ordinary => true,
             Need::RequireTls => {
-                self.assurance() == Assurance::Verified && self.client.capabilities().offers(requires)
+                self.assurance() == Assurance::Verified
+                    && self.client.capabilities().offers(requires)
             }
         }
     }
@@ -336,5 +337,6 @@ async fn in_time<T>(
     shaking: impl Future<Output = Result<T, HandshakeError>>,
 ) -> Result<T, HandshakeError> {
     let shaken = env.timeout(limits::HANDSHAKE_TIMEOUT, shaking).await;
-    shaken.unwrap_or_else(|env::Elapsed| Err(HandshakeError::Failed("no answer in time".to_owned())))
+    shaken
+        .unwrap_or_else(|env::Elapsed| Err(HandshakeError::Failed("no answer in time".to_owned())))
 }

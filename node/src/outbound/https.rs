@@ -185,7 +185,14 @@ mod tests {
         };
         assert_eq!(Url::parse("https://Example.org/a?b=c"), url("example.org", None, "/a?b=c"));
         assert_eq!(Url::parse("HTTPS://example.org:8443"), url("example.org", Some(8443), "/"));
-        for bad in ["http://example.org/", "mailto:a@example.org", "https://u@example.org/", "https:///x", "/x", ""] {
+        for bad in [
+            "http://example.org/",
+            "mailto:a@example.org",
+            "https://u@example.org/",
+            "https:///x",
+            "/x",
+            "",
+        ] {
             assert_eq!(Url::parse(bad), None, "{bad}");
         }
     }

@@ -89,7 +89,9 @@ impl<'a> Reach<'a> {
     /// A new connection to the first server that may have the message.
     pub(super) async fn connect(&self, route: &Route, need: Need) -> Result<Connection, Unreached> {
         let sts = match (&route.hop, self.domain.starts_with('[')) {
-            (Hop::Exchangers, false) => self.sts().await.map_err(|trouble| self.of(need, trouble))?,
+            (Hop::Exchangers, false) => {
+                self.sts().await.map_err(|trouble| self.of(need, trouble))?
+            }
             _ => &Sts::default(),
         };
         let mut last = Trouble {
@@ -287,14 +289,7 @@ impl<'a> Reach<'a> {
         self.count(terms.policy, result, host, sts, &terms.records);
     }
 
-    fn count(
-        &self,
-        policy: Policy,
-        result: &'static str,
-        host: &str,
-        sts: &Sts,
-        records: &[Tlsa],
-    ) {
+    fn count(&self, policy: Policy, result: &'static str, host: &str, sts: &Sts, records: &[Tlsa]) {
         let mut tally = self.tally();
         tally.count(policy, result, host);
         match (policy, &sts.policy) {
@@ -370,7 +365,9 @@ fn trouble_of(error: &ConnectError, host: &str, address: SocketAddr) -> Trouble 
         ConnectError::Session(Failure::TlsNotOffered) => {
             (UNSAFE, "TLS is demanded, and the server does not offer it".to_owned())
         }
-        error @ (ConnectError::Session(_) | ConnectError::Socket(_)) => ("4.4.1", error.to_string()),
+        error @ (ConnectError::Session(_) | ConnectError::Socket(_)) => {
+            ("4.4.1", error.to_string())
+        }
     };
     let words = format!("{host} [{}]: {words}", address.ip());
     Trouble { status: status.to_owned(), words, remote: None }

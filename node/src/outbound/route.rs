@@ -75,12 +75,11 @@ pub(super) async fn by(
     };
     match path {
         Path::Direct => find(env, resolver, domain, hostname).await,
-        Path::Smarthost(smarthost) => {
-            Ok(set(smarthost.host.clone(), Hop::Smarthost(smarthost)))
-        }
+        Path::Smarthost(smarthost) => Ok(set(smarthost.host.clone(), Hop::Smarthost(smarthost))),
         Path::Lmtp { host, port } => Ok(set(host, Hop::Lmtp { port })),
         Path::Local => {
-            let words = format!("mail for {domain} goes to no other server, and it is not served here");
+            let words =
+                format!("mail for {domain} goes to no other server, and it is not served here");
             Err(NoRoute::Never(trouble("5.1.2", words)))
         }
     }
@@ -93,9 +92,8 @@ async fn find(
     domain: &str,
     hostname: &str,
 ) -> Result<Route, NoRoute> {
-    let exchangers = |hosts, proof| {
-        Ok(Route { hosts, domain: domain.to_owned(), proof, hop: Hop::Exchangers })
-    };
+    let exchangers =
+        |hosts, proof| Ok(Route { hosts, domain: domain.to_owned(), proof, hop: Hop::Exchangers });
     if domain.starts_with('[') {
         return exchangers(vec![domain.to_owned()], Security::Insecure);
     }
@@ -246,11 +244,20 @@ mod tests {
             by(routes.path("example.net"), &env, &resolver, "example.net", "mx.example.org").await
         };
         let route = by("smarthost relay.example.org").await.unwrap();
-        assert_eq!((&route.hosts[..], route.hop.port(25)), (&["relay.example.org".to_owned()][..], 587));
+        assert_eq!(
+            (&route.hosts[..], route.hop.port(25)),
+            (&["relay.example.org".to_owned()][..], 587)
+        );
         let route = by("lmtp 192.0.2.1:24").await.unwrap();
-        assert_eq!((&route.hosts[..], route.hop), (&["[192.0.2.1]".to_owned()][..], Hop::Lmtp { port: 24 }));
+        assert_eq!(
+            (&route.hosts[..], route.hop),
+            (&["[192.0.2.1]".to_owned()][..], Hop::Lmtp { port: 24 })
+        );
         let direct = by("direct").await.unwrap();
-        assert_eq!((&direct.hosts[..], direct.hop.port(25)), (&["mx.example.net".to_owned()][..], 25));
+        assert_eq!(
+            (&direct.hosts[..], direct.hop.port(25)),
+            (&["mx.example.net".to_owned()][..], 25)
+        );
         assert!(matches!(by("local").await, Err(NoRoute::Never(_))));
     }
 

@@ -22,11 +22,11 @@ use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
 
+use self::verify::Verifier;
 pub(super) use self::{
     dane::Dane,
     verify::{Sight, Unproven},
 };
-use self::verify::Verifier;
 
 /// What a server's TLS has to show before mail goes there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,7 +155,9 @@ impl Security {
             read.unwrap_or_else(|_| Err("reading was broken off".to_owned()))
         };
         let roots = self.roots.get_or_try_init(read).await;
-        roots.cloned().map_err(|reason| format!("no authorities to check certificates by: {reason}"))
+        roots
+            .cloned()
+            .map_err(|reason| format!("no authorities to check certificates by: {reason}"))
     }
 }
 

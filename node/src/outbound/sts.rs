@@ -13,7 +13,10 @@ mod policy;
 
 use dns::LookupError;
 use env::Timestamp;
-use kv::{KeyValue, RangeQuery, Subspace, Transaction, tuple::{self, pack}};
+use kv::{
+    KeyValue, RangeQuery, Subspace, Transaction,
+    tuple::{self, pack},
+};
 use mail::{StoreError, keys::encode_over};
 use prost::Message;
 
@@ -151,7 +154,9 @@ fn counting(policy: Option<Policy>, failure: Option<&'static str>) -> Sts {
 async fn read(parts: &Parts, domain: &str) -> Result<Option<PolicyRecord>, StoreError> {
     let key = &key(domain);
     let value = parts.db.run(|tx| async move { Ok::<_, StoreError>(tx.get(key).await?) }).await?;
-    let decode = |value| PolicyRecord::decode(value).map_err(|error| StoreError::damaged("TLS policy", error));
+    let decode = |value| {
+        PolicyRecord::decode(value).map_err(|error| StoreError::damaged("TLS policy", error))
+    };
     value.map(decode).transpose()
 }
 
@@ -159,7 +164,9 @@ async fn read(parts: &Parts, domain: &str) -> Result<Option<PolicyRecord>, Store
 async fn id_of(parts: &Parts, domain: &str) -> Option<String> {
     match parts.resolver.txt(&format!("_mta-sts.{domain}")).await {
         Ok(answer) => policy::id(&answer.records),
-        Err(LookupError::NoName { .. } | LookupError::NoRecords { .. } | LookupError::BadName) => None,
+        Err(LookupError::NoName { .. } | LookupError::NoRecords { .. } | LookupError::BadName) => {
+            None
+        }
         Err(error) => {
             tracing::debug!(domain, %error, "it cannot be looked up whether a domain has a TLS policy");
             None
@@ -205,45 +212,4 @@ pub(super) async fn sweep(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DAY_MS: i64 = 86_400_000;
-
-    fn record() -> PolicyRecord {
-        PolicyRecord {
-            id: "1".to_owned(),
-            mode: "enforce".to_owned(),
-            patterns: vec!["mx.example.net".to_owned()],
-            age_max_seconds: 7 * 86_400,
-            fetched_ms: 1_000 * DAY_MS,
-            ..PolicyRecord::default()
-        }
-    }
-
-    fn at(days_after: i64) -> Timestamp {
-        Timestamp::from_unix_ms((1_000 + days_after) * DAY_MS)
-    }
-
-    #[test]
-    fn a_policy_holds_until_it_ends() {
-        assert!(record().live(at(6)).is_some());
-        assert!(record().live(at(7)).is_none());
-        assert!(!record().is_over(at(6)) && record().is_over(at(7)));
-        assert!(PolicyRecord::default().live(at(0)).is_none());
-    }
-
-    #[test]
-    fn it_is_fetched_when_its_id_changes_and_before_it_ends() {
-        let soon = Timestamp::from_unix_ms(at(0).unix_ms() + 60_000);
-        assert!(!record().wants("1", soon));
-        assert!(record().wants("2", soon));
-        assert!(record().wants("1", at(1)), "long before the week is over");
-        assert!(PolicyRecord::default().wants("1", soon));
-        let failed = PolicyRecord { failed_id: "2".to_owned(), failed_ms: at(0).unix_ms(), ..record() };
-        assert!(!failed.wants("2", soon), "not again at once");
-        assert!(failed.wants("3", soon));
-        assert!(failed.wants("2", Timestamp::from_unix_ms(at(0).unix_ms() + 300_000)));
-        assert!(failed.live(soon).is_some(), "what is held still counts");
-    }
-}
+mod tests;

@@ -243,8 +243,7 @@ mod tests {
         write(&db, 8, "example.net", &tally).await;
         let found = read(&db, 7, "example.net").await;
         let key = |result: &str, host: &str| (Policy::Tlsa, result.to_owned(), host.to_owned());
-        let expected =
-            [(key("", ""), 4), (key("validation-failure", "mx2.example.net"), 2)].into();
+        let expected = [(key("", ""), 4), (key("validation-failure", "mx2.example.net"), 2)].into();
         assert_eq!(found, Day { counts: expected, policies: [(Policy::Tlsa, shown)].into() });
         assert_eq!(read(&db, 7, "example.ne").await, Day::default());
 

@@ -68,7 +68,9 @@ pub(super) enum Passed {
     #[error("the domain's TLS policy (MTA-STS) does not name it as a server of the domain")]
     Policy,
     /// The message requires TLS, and nothing proves that the server is the domain's.
-    #[error("the message requires TLS, and neither DNSSEC nor a TLS policy (MTA-STS) proves that it is a server of the domain")]
+    #[error(
+        "the message requires TLS, and neither DNSSEC nor a TLS policy (MTA-STS) proves that it is a server of the domain"
+    )]
     Unproven,
 }
 
@@ -105,7 +107,8 @@ pub(super) async fn of(
     host: &str,
     need: Need,
 ) -> Result<Terms, Passed> {
-    let found = route::addresses(asking.env, asking.resolver, host).await.map_err(Passed::Lookup)?;
+    let found =
+        route::addresses(asking.env, asking.resolver, host).await.map_err(Passed::Lookup)?;
     let mut terms = Terms {
         addresses: found.records.clone(),
         demand: Demand::Nothing,

@@ -225,7 +225,8 @@ impl Worker for TlsReporter {
 
     fn work<'a>(&'a self, held: &'a Held, item: &'a Item) -> BoxFuture<'a, Result<Done, String>> {
         Box::pin(async move {
-            let progress = Progress::decode(&item.payload[..]).map_err(|error| error.to_string())?;
+            let progress =
+                Progress::decode(&item.payload[..]).map_err(|error| error.to_string())?;
             let round = self.round(&held.fence, progress).await;
             let (due, progress) = round.map_err(|error| error.to_string())?;
             Ok(Done::Again { due, payload: progress.encode_to_vec() })
@@ -279,10 +280,8 @@ fn mail(
     let (date, id) = (date::rfc5322(now), &report.report_id);
     let file = report.file_name(hostname, domain);
     let encoded = BASE64_STANDARD.encode(packed);
-    let lines: Vec<&str> = (0..encoded.len())
-        .step_by(76)
-        .map(|at| &encoded[at..encoded.len().min(at + 76)])
-        .collect();
+    let lines: Vec<&str> =
+        (0..encoded.len()).step_by(76).map(|at| &encoded[at..encoded.len().min(at + 76)]).collect();
     // RFC 8689 §5: what tells that TLS fails has to arrive where it fails.
     format!(
         "{return_path}From: Mail Delivery System <postmaster@{hostname}>\r\n\

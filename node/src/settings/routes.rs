@@ -90,10 +90,10 @@ impl Routes {
     /// Sets one of these settings, or with an empty value takes it back; `None` where it is none.
     pub fn set(&mut self, name: &str, value: &str) -> Option<Result<(), SettingError>> {
         let domain = name.strip_prefix(PREFIX)?;
-        Some(self.set_route(domain, value).map_err(|reason| SettingError::Invalid {
-            name: name.to_owned(),
-            reason,
-        }))
+        Some(
+            self.set_route(domain, value)
+                .map_err(|reason| SettingError::Invalid { name: name.to_owned(), reason }),
+        )
     }
 
     fn set_route(&mut self, domain: &str, value: &str) -> Result<(), String> {
@@ -110,7 +110,8 @@ impl Routes {
 
     /// What is set, as texts.
     pub fn values(&self) -> Vec<(String, String)> {
-        let text = |(domain, path): (&String, &Path)| (format!("{PREFIX}{domain}"), path.to_string());
+        let text =
+            |(domain, path): (&String, &Path)| (format!("{PREFIX}{domain}"), path.to_string());
         self.by_domain.iter().map(text).collect()
     }
 
@@ -246,7 +247,10 @@ mod tests {
             }
             (Err(error), Err(words)) => {
                 let error = error.to_string();
-                assert!(error.contains(words) && error.starts_with("route.Example.ORG "), "{error}");
+                assert!(
+                    error.contains(words) && error.starts_with("route.Example.ORG "),
+                    "{error}"
+                );
             }
             (set, expected) => panic!("{set:?} is not {expected:?}"),
         }
@@ -263,14 +267,28 @@ mod tests {
             "smarthost relay.example.net:2525 tls=implicit user=us secret=/etc/rookery/relay",
             Ok("smarthost relay.example.net:2525 tls=implicit user=us secret=/etc/rookery/relay"),
         );
-        check("smarthost [192.0.2.1] tls=opportunistic", Ok("smarthost [192.0.2.1]:25 tls=opportunistic"));
-        for bad in ["indirect", "direct now", "lmtp", "lmtp host", "lmtp host:0", "smarthost", "smarthost a b"] {
+        check(
+            "smarthost [192.0.2.1] tls=opportunistic",
+            Ok("smarthost [192.0.2.1]:25 tls=opportunistic"),
+        );
+        for bad in [
+            "indirect",
+            "direct now",
+            "lmtp",
+            "lmtp host",
+            "lmtp host:0",
+            "smarthost",
+            "smarthost a b",
+        ] {
             check(bad, Err("must be `direct`, "));
         }
         check("smarthost a.example tls=none", Err("must be `direct`, "));
         check("smarthost a.example user=us", Err("must have both"));
         check("smarthost a.example user=us secret=relative", Err("must be `direct`, "));
-        check("smarthost a.example tls=opportunistic user=us secret=/x", Err("must not send a password"));
+        check(
+            "smarthost a.example tls=opportunistic user=us secret=/x",
+            Err("must not send a password"),
+        );
     }
 
     #[test]

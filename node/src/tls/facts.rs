@@ -186,7 +186,10 @@ mod tests {
         let key = rcgen::KeyPair::generate().unwrap();
         let params = rcgen::CertificateParams::new(vec!["mx.example.org".to_owned()]).unwrap();
         let der = params.self_signed(&key).unwrap().der().to_vec();
-        assert_eq!(public_key_info(&der), Some(&rcgen::PublicKeyData::subject_public_key_info(&key)[..]));
+        assert_eq!(
+            public_key_info(&der),
+            Some(&rcgen::PublicKeyData::subject_public_key_info(&key)[..])
+        );
     }
 
     #[test]

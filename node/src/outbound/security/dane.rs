@@ -30,7 +30,11 @@ pub(in crate::outbound) struct Dane {
 
 impl Dane {
     /// Those records that count; `None` where there are none.
-    pub(in crate::outbound) fn new(base: String, names: Vec<String>, records: Vec<Tlsa>) -> Option<Self> {
+    pub(in crate::outbound) fn new(
+        base: String,
+        names: Vec<String>,
+        records: Vec<Tlsa>,
+    ) -> Option<Self> {
         let records = usable(records);
         (!records.is_empty()).then_some(Self { base, names, records })
     }
@@ -47,7 +51,8 @@ impl Dane {
 
     /// Trust anchors (DER) that stand in the records themselves: servers need not send these.
     pub(super) fn anchors(&self) -> impl Iterator<Item = &[u8]> {
-        let whole = |it: &&Tlsa| (it.usage, it.selector, it.matching) == (TRUST_ANCHOR, CERTIFICATE, FULL);
+        let whole =
+            |it: &&Tlsa| (it.usage, it.selector, it.matching) == (TRUST_ANCHOR, CERTIFICATE, FULL);
         self.records.iter().filter(whole).map(|it| &it.data[..])
     }
 
@@ -104,11 +109,8 @@ mod tests {
 
     #[test]
     fn only_what_is_understood_counts() {
-        let good = [
-            record(3, 1, 1, vec![1; 32]),
-            record(2, 0, 2, vec![1; 64]),
-            record(2, 1, 0, vec![1]),
-        ];
+        let good =
+            [record(3, 1, 1, vec![1; 32]), record(2, 0, 2, vec![1; 64]), record(2, 1, 0, vec![1])];
         assert_eq!(usable(good.to_vec()), good);
         for bad in [
             record(0, 1, 1, vec![1; 32]),

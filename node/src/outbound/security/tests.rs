@@ -22,7 +22,7 @@ struct Issued {
 
 fn issue(host: &str, change: impl FnOnce(&mut CertificateParams)) -> Issued {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.distinguished_name.push(rcgen::DnType::CommonName, "An Authority");
+    params.distinguished_name.push(rcgen::DnType::CommonName, format!("Authority of {host}"));
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
@@ -125,7 +125,9 @@ async fn the_servers_own_certificate_is_matched_and_nothing_else_of_it() {
         params.not_after = rcgen::date_time_ymd(2024, 1, 1);
     });
     for (selector, matching) in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)] {
-        verified(shake(&issued, "", dane(record(3, selector, matching, &issued.certificate))).await);
+        verified(
+            shake(&issued, "", dane(record(3, selector, matching, &issued.certificate))).await,
+        );
     }
     let other = issue(HOST, |_| {});
     let wrong = dane(record(3, 1, 1, &other.certificate));
@@ -147,8 +149,11 @@ async fn a_trust_anchor_vouches_for_names_until_a_date() {
     refused(shake(&other, "", dane(record(2, 1, 1, &other.authority))).await, Unproven::OtherName);
     let old = issue(HOST, |params| params.not_after = rcgen::date_time_ymd(2024, 1, 1));
     refused(shake(&old, "", dane(record(2, 1, 1, &old.authority))).await, Unproven::Expired);
-    // It is sent, and has not signed this certificate.
-    let mut forged = issue(HOST, |_| {});
-    forged.authority = good.authority.clone();
-    refused(shake(&forged, "", dane(record(2, 1, 1, &good.authority))).await, Unproven::OtherThanTlsa);
+    // It is sent, and has not signed this certificate, whatever that says.
+    let anchored = dane(record(2, 1, 1, &good.authority));
+    for (host, why) in [("*.example.net", Unproven::OtherThanTlsa), (HOST, Unproven::Invalid)] {
+        let mut forged = issue(host, |_| {});
+        forged.authority = good.authority.clone();
+        refused(shake(&forged, "", anchored.clone()).await, why);
+    }
 }

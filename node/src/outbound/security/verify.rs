@@ -57,8 +57,9 @@ impl Unproven {
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYet
             | CertificateError::NotValidYetContext { .. } => Self::Expired,
-            CertificateError::NotValidForName
-            | CertificateError::NotValidForNameContext { .. } => Self::OtherName,
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                Self::OtherName
+            }
             CertificateError::UnknownIssuer => Self::Untrusted,
             _ => Self::Invalid,
         }
@@ -140,8 +141,14 @@ impl Verifier {
         roots: &RootCertStore,
     ) -> Result<(), Unproven> {
         let algorithms = self.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(certificate, roots, others, self.now(), algorithms)
-            .map_err(|error| Unproven::of(&error))
+        verify_server_cert_signed_by_trust_anchor(
+            certificate,
+            roots,
+            others,
+            self.now(),
+            algorithms,
+        )
+        .map_err(|error| Unproven::of(&error))
     }
 
     /// RFC 7671 §5.1: the server's own certificate needs no name, no date and no issuer. §5.2: a trust

@@ -62,7 +62,8 @@ impl Policy {
             }
         }
         let mode = Mode::parse(mode?)?;
-        let digits = age.filter(|age| age.len() <= 10 && age.bytes().all(|it| it.is_ascii_digit()))?;
+        let digits =
+            age.filter(|age| age.len() <= 10 && age.bytes().all(|it| it.is_ascii_digit()))?;
         let age_max = Duration::from_secs(digits.parse().ok()?).min(STS_AGE_MAX);
         let is_whole = mode == Mode::None || !patterns.is_empty();
         (version == Some("STSv1") && is_whole).then_some(Self { mode, patterns, age_max })
@@ -100,7 +101,8 @@ fn pattern(text: &str) -> Option<String> {
 /// to be there.
 pub(super) fn id(texts: &[Vec<u8>]) -> Option<String> {
     let records = texts.iter().filter_map(|text| std::str::from_utf8(text).ok());
-    let mut records = records.filter(|text| text.split(';').next().map(str::trim) == Some("v=STSv1"));
+    let mut records =
+        records.filter(|text| text.split(';').next().map(str::trim) == Some("v=STSv1"));
     // RFC 8461 §3.1: more than one is none.
     let (Some(record), None) = (records.next(), records.next()) else { return None };
     let id = record.split(';').find_map(|field| field.trim().strip_prefix("id="))?.trim();
@@ -123,7 +125,8 @@ mod tests {
         assert_eq!((policy.mode, policy.age_max.as_secs()), (Mode::Enforce, 604_800));
         assert_eq!(policy.patterns, ["mail.example.com", "*.example.net", "backupmx.example.com"]);
         assert_eq!(Policy::parse(policy.lines().join("\n").as_bytes()), Some(policy));
-        let none = Policy::parse(b"version:STSv1\nmode:none\nmax_age:0\nfuture: x\nmode: enforce").unwrap();
+        let none = Policy::parse(b"version:STSv1\nmode:none\nmax_age:0\nfuture: x\nmode: enforce")
+            .unwrap();
         assert_eq!((none.mode, none.patterns.len()), (Mode::None, 0));
         let long = Policy::parse(b"version: STSv1\nmode: none\nmax_age: 9999999999\n").unwrap();
         assert_eq!(long.age_max, STS_AGE_MAX);
@@ -161,7 +164,14 @@ mod tests {
         };
         assert_eq!(of(&["v=STSv1; id=20160831085700Z;"]).as_deref(), Some("20160831085700Z"));
         assert_eq!(of(&["other", "v=STSv1;id=1"]).as_deref(), Some("1"));
-        for bad in [&["v=STSv1; id=1", "v=STSv1; id=2"][..], &["v=STSv1"], &["v=STSv1; id="], &["v=STSv1; id=a-b"], &["v=STSv11; id=1"], &[]] {
+        for bad in [
+            &["v=STSv1; id=1", "v=STSv1; id=2"][..],
+            &["v=STSv1"],
+            &["v=STSv1; id="],
+            &["v=STSv1; id=a-b"],
+            &["v=STSv11; id=1"],
+            &[],
+        ] {
             assert_eq!(of(bad), None, "{bad:?}");
         }
         assert_eq!(of(&[&format!("v=STSv1; id={}", "1".repeat(33))]), None);
