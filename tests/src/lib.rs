@@ -18,6 +18,7 @@ pub mod cluster;
 pub mod http;
 pub mod imap;
 pub mod names;
+pub mod opensmtpd;
 pub mod postfix;
 pub mod program;
 pub mod server;

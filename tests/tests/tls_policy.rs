@@ -11,6 +11,7 @@ use blackbox::{
     imap::Imap,
     message,
     names::Names,
+    opensmtpd::OpenSmtpd,
     postfix::{Postfix, Shown},
     server::{ALICE, PASSWORD, Server},
     smtp::Smtp,
@@ -225,6 +226,23 @@ fn what_waited_for_postfix_and_for_a_better_certificate_leaves_in_the_end() {
         assert!(mail.contains("(using TLSv1.3 with cipher "), "{mail}");
     }
     assert_eq!(postfix.mails().len(), 2, "each once");
+}
+
+/// Debian 12's OpenSMTPD offers STARTTLS and fails in every handshake; later ones do not. Either way mail
+/// reaches it where nothing is demanded, and a demand is a demand.
+#[test]
+fn opensmtpd_gets_mail_however_its_tls_is_unless_it_has_to_be_good() {
+    let Some(world) = World::new() else { return };
+    let domains = [&SENT[..], &KEPT[..]].concat();
+    let Some(other) = OpenSmtpd::start(world.port, &domains, &world.shown) else { return };
+    let server = world.server("expire_seconds = 3600\ndelay_notice_seconds = 1\n");
+    submit(&server, "carol@stscert.plain.test");
+    submit(&server, "carol@plain.test");
+    let mail = other.mail();
+    assert!(mail.contains("for <carol@plain.test>"), "{mail}");
+    let told = reports(&mut server.imap(ALICE), 1);
+    assert!(told[0].contains("Status: 4.7.5\r\n"), "{}", told[0]);
+    assert!(!other.log().contains("carol@stscert"), "{}", other.log());
 }
 
 #[test]
