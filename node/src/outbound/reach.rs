@@ -372,3 +372,6 @@ fn trouble_of(error: &ConnectError, host: &str, address: SocketAddr) -> Trouble 
     let words = format!("{host} [{}]: {words}", address.ip());
     Trouble { status: status.to_owned(), words, remote: None }
 }
+
+#[cfg(test)]
+mod tests;

@@ -65,10 +65,6 @@ impl World {
         };
         self.parts.db.run(read).await.unwrap()
     }
-
-    pub(super) fn path(&self) -> &std::path::Path {
-        self.folder.path()
-    }
 }
 
 /// A web server that answers every request in the same way, and tells what was asked.
