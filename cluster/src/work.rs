@@ -47,16 +47,19 @@ pub enum Kind {
     ViewCheckpoint = 5,
     /// Nothing: what a simulation's own workers do. No node has it, and no list of kinds.
     Rehearsal = 6,
+    /// Reports of TLS to other domains, and policies of theirs that have expired; one zone.
+    TlsReports = 7,
 }
 
 impl Kind {
     /// Every kind of work that nodes do.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Outbound,
         Self::BlobSweep,
         Self::LogTrim,
         Self::OperationSweep,
         Self::ViewCheckpoint,
+        Self::TlsReports,
     ];
 
     /// Its name, as people write it.
@@ -68,6 +71,7 @@ impl Kind {
             Self::OperationSweep => "operation-sweep",
             Self::ViewCheckpoint => "view-checkpoint",
             Self::Rehearsal => "rehearsal",
+            Self::TlsReports => "tls-reports",
         }
     }
 }

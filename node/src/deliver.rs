@@ -69,8 +69,8 @@ pub enum OnFailure {
     Report(Option<report::Reporting>),
 }
 
-pub(crate) use batch::{Report, send_report, write_report};
-pub(crate) use report::{Fate, Status, Trouble};
+pub(crate) use batch::{Report, send_report, write_generated, write_report};
+pub(crate) use report::{Fate, RETURN_PATH, Status, Trouble};
 pub use report::{Reporting, Returned};
 
 /// Why one recipient did not get the message.

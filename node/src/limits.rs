@@ -397,3 +397,53 @@ pub const QUEUE_DOMAINS_TOLD_MAX: usize = 1_000;
 
 /// Domains with records of their own that are looked through for those that are held.
 pub const QUEUE_HELD_DOMAINS_ROWS: usize = 10_000;
+/// How long a web server may take to answer with a policy or to take a report (RFC 8461 §3.3).
+pub const HTTPS_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Addresses of one web server that are tried within that time.
+pub const HTTPS_ADDRESSES_MAX: usize = 4;
+
+/// Bytes of a domain's TLS policy (RFC 8461 §3.2).
+pub const STS_POLICY_BYTES_MAX: usize = 64 * 1024;
+
+/// Patterns of mail servers in a TLS policy: with all names at their longest they fit a value of the
+/// store.
+pub const STS_PATTERNS_MAX: usize = 100;
+
+/// The longest time that a TLS policy holds without being fetched again (RFC 8461 §3.2).
+pub const STS_AGE_MAX: Duration = Duration::from_secs(31_557_600);
+
+/// How long a TLS policy is believed before it is fetched again, whether or not it is said to have
+/// changed: long before it ends, so that whoever hides it from us for some days wins nothing (RFC 8461
+/// §10.2).
+pub const STS_REFRESH: Duration = Duration::from_hours(24);
+
+/// How long a TLS policy that could not be fetched is not asked for again.
+pub const STS_PAUSE: Duration = Duration::from_mins(5);
+
+/// Rows of one domain's TLS sessions of one day: results by server. Beyond, servers are not told apart,
+/// so that a domain which changes their names all the time fills nothing.
+pub const TLS_REPORT_ROWS_MAX: usize = 200;
+
+/// TLSA records that are told of in a report: each is a line of it.
+pub const TLS_REPORT_STRINGS_MAX: usize = 100;
+
+/// Days for which a TLS report that cannot be sent is kept: it is worth little by then.
+pub const TLS_REPORT_DAYS: i64 = 2;
+
+/// How long reports are sent before how far that has come is noted.
+pub const TLS_REPORT_TURN: Duration = Duration::from_secs(2);
+
+/// When after midnight (UTC) the reports of the day before are sent at the earliest: by then whoever
+/// was sending has counted.
+pub const TLS_REPORT_DELAY: Duration = Duration::from_hours(1);
+
+/// Reports leave at a random time within so long after that, so that not the whole world sends at
+/// once (RFC 8460 §4.1).
+pub const TLS_REPORT_SPREAD_MS: u64 = 4 * 3_600_000;
+
+/// How long a report that could not be sent waits.
+pub const TLS_REPORT_PAUSE: Duration = Duration::from_hours(1);
+
+/// Policies of other domains that one transaction looks at to drop those that have ended.
+pub const STS_ROWS_PER_SWEEP: usize = 500;

@@ -22,8 +22,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-pub use labels::{AuthOutcome, Outcome, Protocol, RefusedReason};
-use labels::{CommandLabels, OutcomeLabels, ProtocolLabels, RefusedLabels};
+pub use labels::{AuthOutcome, Outcome, Protocol, RefusedReason, TlsOutcome, TlsPolicyLabel};
+use labels::{CommandLabels, OutcomeLabels, ProtocolLabels, RefusedLabels, TlsLabels};
 pub(crate) use sources::ClusterSource;
 pub use sources::Sources;
 use sources::{CertificateSource, SweepSource};
@@ -66,6 +66,7 @@ struct Inner {
     imap_command_seconds: Family<CommandLabels, Histogram>,
     smtp_command_seconds: Family<CommandLabels, Histogram>,
     auth: Family<labels::AuthLabels, Counter>,
+    outbound_tls: Family<TlsLabels, Counter>,
     uptime: Gauge<f64, std::sync::atomic::AtomicU64>,
 }
 
@@ -112,6 +113,7 @@ impl Metrics {
             imap_command_seconds: Family::new_with_constructor(seconds),
             smtp_command_seconds: Family::new_with_constructor(seconds),
             auth: Family::default(),
+            outbound_tls: Family::default(),
             uptime: Gauge::default(),
         };
         inner.register();
@@ -187,6 +189,11 @@ impl Metrics {
         self.inner.auth.get_or_create(&labels::AuthLabels { outcome }).inc();
     }
 
+    /// It was seen what comes of TLS to another server.
+    pub fn outbound_tls(&self, policy: TlsPolicyLabel, outcome: TlsOutcome) {
+        self.inner.outbound_tls.get_or_create(&TlsLabels { policy, outcome }).inc();
+    }
+
     /// Everything, in the OpenMetrics text format.
     pub fn render(&self) -> String {
         let up = self.inner.env.monotonic().saturating_since(self.inner.begun);
@@ -246,6 +253,11 @@ impl Inner {
             self.smtp_command_seconds.clone(),
         );
         registry.register("auth_attempts", "Attempts to authenticate", self.auth.clone());
+        registry.register(
+            "outbound_tls_sessions",
+            "Sessions with other servers, by what became of TLS",
+            self.outbound_tls.clone(),
+        );
     }
 }
 
@@ -288,6 +300,7 @@ mod tests {
         metrics.imap_command("FETCH", Duration::from_millis(700));
         metrics.smtp_command("DATA", Duration::from_secs(60));
         metrics.auth(AuthOutcome::WrongPassword);
+        metrics.outbound_tls(TlsPolicyLabel::MtaSts, TlsOutcome::Refused);
         check(
             &metrics,
             &[
@@ -300,6 +313,7 @@ mod tests {
                 "rookery_smtp_command_seconds_bucket{le=\"10.0\",command=\"DATA\"} 0",
                 "rookery_smtp_command_seconds_count{command=\"DATA\"} 1",
                 "rookery_auth_attempts_total{outcome=\"wrong_password\"} 1",
+                "rookery_outbound_tls_sessions_total{policy=\"mta_sts\",outcome=\"refused\"} 1",
                 concat!("rookery_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
                 "# EOF",
             ],

@@ -7,9 +7,15 @@
 //! |---|---|
 //! | `lane.rs` | one turn at one domain: which messages, how many at once |
 //! | `domain.rs` | what the store knows of a domain that is in trouble |
-//! | `route.rs` | from a domain to servers (RFC 5321 §5.1) |
+//! | `route.rs` | from a domain to servers: as a setting says, or RFC 5321 §5.1 |
+//! | `reach.rs` | from servers to a connection |
+//! | `terms.rs` | what a server's TLS has to show: DANE, MTA-STS, REQUIRETLS |
+//! | `sts.rs` | MTA-STS policies, found and kept |
+//! | `https.rs` | one request to another domain's web server |
 //! | `connection.rs` | moves bytes between a socket and [`smtp::client::Client`] |
-//! | `security.rs` | TLS to other servers |
+//! | `security.rs` | TLS to other servers: handshakes, and certificates held against what is demanded |
+//! | `tally.rs` | how TLS went, counted by domain and day |
+//! | `tls_reports.rs` | the reports of it (RFC 8460) |
 //! | `attempt.rs` | one message over one connection |
 //! | `conclude.rs` | the transaction that takes recipients out of the queue |
 //! | `schedule.rs` | when to try again, when to give up |
@@ -28,13 +34,21 @@ mod attempt;
 mod conclude;
 mod connection;
 pub(crate) mod domain;
+mod https;
 mod lane;
 pub(crate) mod orders;
 mod pace;
+mod reach;
 mod route;
 mod schedule;
 mod security;
+mod sts;
+mod tally;
 mod term;
+mod terms;
+#[cfg(test)]
+mod testing;
+mod tls_reports;
 
 use std::sync::Arc;
 
@@ -43,9 +57,13 @@ use cluster::work::{Done, Held, Kind, Turn, Worker, zone::Item};
 use dns::Resolver;
 use env::{BoxFuture, Env};
 use kv::Database;
+use tokio::sync::watch;
 
+pub(crate) use self::tls_reports::TlsReporter;
 use self::{lane::Lane, schedule::Schedule, security::Security};
-use crate::{announce::Announcer, config, services::Services, upkeep};
+use crate::{
+    announce::Announcer, config, metrics::Metrics, services::Services, settings::Settings, upkeep,
+};
 
 /// The worker of a node's queue.
 pub(crate) struct Sender {
@@ -66,24 +84,34 @@ struct Parts {
     hostname: String,
     /// When domains whose rate is bounded may be sent to again.
     slots: pace::Slots,
+    /// What is in force of the settings that all nodes share.
+    settings: watch::Receiver<Arc<Settings>>,
+    metrics: Metrics,
 }
 
 impl Sender {
     pub(crate) fn new(services: &Services) -> Self {
+        Self { parts: Arc::new(Parts::new(services)) }
+    }
+}
+
+impl Parts {
+    fn new(services: &Services) -> Self {
         let config = services.config.outbound.clone();
-        let parts = Parts {
+        Self {
             env: services.env.clone(),
             db: upkeep::background(services),
             blobs: services.blobs.clone(),
             announcer: services.announcer.clone(),
             resolver: services.resolver.clone(),
-            security: Security::new(),
+            security: Security::new(&services.env, config.tls_roots.clone()),
+            settings: services.settings.subscribe(),
+            metrics: services.metrics.clone(),
             schedule: Schedule::of(&config),
             hostname: services.config.hostname.clone(),
             slots: pace::Slots::default(),
             config,
-        };
-        Self { parts: Arc::new(parts) }
+        }
     }
 }
 

@@ -51,6 +51,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 pub use examine::{CertificateError, Examined, HOSTS_MAX, examine};
 pub use facts::Facts;
+pub(crate) use facts::public_key_info;
 pub use handshake::{AcceptError, TlsInfo, TlsStream};
 pub(crate) use shared::follow;
 pub(crate) use shelf::chosen;

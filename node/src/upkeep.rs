@@ -36,12 +36,13 @@ pub(crate) fn workers(services: &Services, sweeper: blob::sweep::Sweeper) -> Vec
         Arc::new(walk(Chore::SweepOperations)),
         Arc::new(ViewCheckpoint::new(services)),
         Arc::new(outbound::Sender::new(services)),
+        Arc::new(outbound::TlsReporter::new(services)),
     ]
 }
 
 /// Puts in the items that come again and again, where they are missing.
 pub(crate) async fn seed(db: &Database, env: &Env) -> Result<(), StoreError> {
-    let mut zones = vec![(Kind::BlobSweep, WHOLE.to_owned())];
+    let mut zones = vec![(Kind::BlobSweep, WHOLE.to_owned()), (Kind::TlsReports, WHOLE.to_owned())];
     for share in 0..limits::ACCOUNT_SHARES {
         zones.push((Kind::LogTrim, share.to_string()));
         zones.push((Kind::OperationSweep, share.to_string()));

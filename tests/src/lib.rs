@@ -13,14 +13,18 @@
     reason = "this is the world outside: real time and real sockets, and no simulation"
 )]
 
+pub mod bind;
 pub mod cluster;
 pub mod http;
 pub mod imap;
 pub mod names;
+pub mod opensmtpd;
+pub mod postfix;
 pub mod program;
 pub mod server;
 pub mod shared;
 pub mod smtp;
+pub mod web;
 pub mod wire;
 pub mod workspace;
 

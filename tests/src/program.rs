@@ -80,6 +80,12 @@ pub fn find(name: &str) -> Option<PathBuf> {
     found
 }
 
+/// The same, for the programs of administrators, which stand in folders of their own.
+pub fn find_server(name: &str) -> Option<PathBuf> {
+    let folders = ["/usr/sbin", "/usr/local/sbin"].map(|folder| Path::new(folder).join(name));
+    folders.into_iter().find(|at| at.is_file()).or_else(|| find(name))
+}
+
 /// Runs one of our scripts in `tests/python` against a server, which has to succeed; it finds
 /// ports and accounts in its environment. `false` where there is no Python.
 ///

@@ -1,6 +1,9 @@
 //! How a node sends mail to other servers, and whom it asks about them.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +32,12 @@ pub struct Outbound {
     /// The longest time for which users may have a message held back (RFC 4865), in seconds; 0 where
     /// they may not.
     pub hold_seconds_max: u64,
+    /// The port of other domains' web servers, for their policies; anything but 443 is for tests.
+    pub https_port: u16,
+    /// The addresses that connections come from, one of them at random; empty for the system's choice.
+    pub source_addresses: Vec<IpAddr>,
+    /// PEM file with the authorities that may vouch for other servers; empty for the machine's own.
+    pub tls_roots: PathBuf,
 }
 
 /// Looking up names.
@@ -87,6 +96,9 @@ impl Default for Outbound {
             delay_notice_seconds: 4 * 3_600,
             messages_per_minute_per_domain: 0,
             hold_seconds_max: 30 * 86_400,
+            https_port: 443,
+            source_addresses: Vec::new(),
+            tls_roots: PathBuf::new(),
         }
     }
 }
@@ -113,7 +125,7 @@ impl Dns {
 }
 
 /// The numbers of [`Outbound`].
-pub(super) static NUMBERS: [NumberKey; 9] = [
+pub(super) static NUMBERS: [NumberKey; 10] = [
     NumberKey {
         key: "outbound.port",
         unit: "port",
@@ -176,5 +188,12 @@ pub(super) static NUMBERS: [NumberKey; 9] = [
         min: 0,
         max: 365 * 86_400,
         read: |config| config.outbound.hold_seconds_max,
+    },
+    NumberKey {
+        key: "outbound.https_port",
+        unit: "port",
+        min: 1,
+        max: 65_535,
+        read: |config| u64::from(config.outbound.https_port),
     },
 ];

@@ -358,16 +358,28 @@ pub(crate) async fn write_report(
     let now = env.wall();
     let unique = u128::from_le_bytes(env.random_array());
     let bytes = report::build(reporting, &about, now, unique);
-    let blob = blob_step(env, blobs.put(&bytes)).await;
+    let report = write_generated(env, blobs, reporting.sender.clone(), &bytes).await?;
+    Ok(Report { about, ..report })
+}
+
+/// Puts a message of our own, which nobody reports about: [`report::RETURN_PATH`] and its content.
+pub(crate) async fn write_generated(
+    env: &Env,
+    blobs: &BlobStore,
+    to: directory::Address,
+    bytes: &[u8],
+) -> Result<Report, DeliverError> {
+    let now = env.wall();
+    let blob = blob_step(env, blobs.put(bytes)).await;
     let blob = blob.map_err(|error| DeliverError::Blob(Arc::new(error)))?;
     let mut scanner = message::Scanner::new(message::Limits::default());
-    scanner.push(&bytes);
+    scanner.push(bytes);
     let scanned = scanner.finish();
     Ok(Report {
-        about,
+        about: Vec::new(),
         email: Arc::new(NewEmail::from_scan(blob, &scanned, now, KeywordSet::default())),
         blob,
-        to: reporting.sender.clone(),
+        to,
         operation: OperationId::random(env),
         submission: env.random_array(),
         written_at: now,

@@ -180,7 +180,7 @@ fn opening(about: &[Status]) -> (&'static str, &'static str) {
 }
 
 /// RFC 5321 §4.4: what a mailbox's copy of a report begins with, and other servers are not sent.
-pub(super) const RETURN_PATH: &str = "Return-Path: <>\r\n";
+pub(crate) const RETURN_PATH: &str = "Return-Path: <>\r\n";
 
 /// The report as a message with CRLF line ends.
 pub(super) fn build(

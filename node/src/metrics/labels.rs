@@ -49,6 +49,32 @@ label! {
 }
 
 label! {
+    /// Whose policy a session to another server was under.
+    TlsPolicyLabel {
+        /// Nobody's.
+        None = "none",
+        /// TLSA records.
+        Dane = "dane",
+        /// MTA-STS.
+        MtaSts = "mta_sts",
+    }
+}
+
+label! {
+    /// What became of TLS to another server.
+    TlsOutcome {
+        /// Mail goes in clear.
+        Clear = "clear",
+        /// The server has shown some certificate.
+        Encrypted = "encrypted",
+        /// The server has shown its certificate.
+        Verified = "verified",
+        /// No mail goes there.
+        Refused = "refused",
+    }
+}
+
+label! {
     /// What became of a message that a client sent.
     Outcome {
         /// In every mailbox, or in the queue.
@@ -117,4 +143,10 @@ pub(super) struct CommandLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct AuthLabels {
     pub(super) outcome: AuthOutcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct TlsLabels {
+    pub(super) policy: TlsPolicyLabel,
+    pub(super) outcome: TlsOutcome,
 }

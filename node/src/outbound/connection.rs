@@ -6,7 +6,7 @@ use std::{
     future::poll_fn,
     io,
     mem::MaybeUninit,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     task::{Poll, ready},
     time::Duration,
@@ -18,12 +18,16 @@ use env::{Env, Monotonic, Stream};
 use smtp::{
     HeloName,
     client::{
-        BeginError, Client, Encryption, Event, Failure, Outcome, Output, Settings, Transaction,
+        BeginError, Client, Dialect, Encryption, Event, Failure, Login, Outcome, Output, Settings,
+        Transaction,
     },
 };
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
-use super::security::Security;
+use super::{
+    security::{Assurance, Demand, HandshakeError, Security, Shown, Unproven},
+    terms::Need,
+};
 use crate::limits;
 
 /// A connection to another server, over which one message after the other can go.
@@ -35,10 +39,26 @@ pub(super) struct Connection {
     wake: Option<Monotonic>,
     /// The server's name, as it was looked up.
     pub(super) host: String,
+    demand: Demand,
+    shown: Shown,
     /// The session has said why it is over.
     failure: Option<Failure>,
     /// A handshake that failed: the session only knows that the connection is gone.
-    handshake: Option<String>,
+    handshake: Option<HandshakeError>,
+}
+
+/// Whom to connect to, and how.
+pub(super) struct Call {
+    pub(super) address: SocketAddr,
+    /// One of our own addresses.
+    pub(super) source: Option<IpAddr>,
+    /// The server's name, as it was looked up.
+    pub(super) host: String,
+    pub(super) helo: HeloName,
+    pub(super) dialect: Dialect,
+    pub(super) encryption: Encryption,
+    pub(super) login: Option<Login>,
+    pub(super) demand: Demand,
 }
 
 /// What a session comes to next.
@@ -59,7 +79,7 @@ pub(super) enum ConnectError {
     Socket(io::Error),
     /// The handshake failed.
     #[error("TLS: {0}")]
-    Handshake(String),
+    Handshake(HandshakeError),
     /// The session did not come about.
     #[error("{0}")]
     Session(Failure),
@@ -80,40 +100,75 @@ pub(super) enum SendError {
 }
 
 impl Connection {
-    /// Connects, greets, encrypts where the server can.
+    /// Connects, greets, encrypts, logs in, as far as the call wants it.
     ///
     /// # Errors
     /// [`ConnectError`].
     pub(super) async fn open(
         env: &Env,
-        address: SocketAddr,
-        host: &str,
-        helo: HeloName,
-        encryption: Encryption,
         security: &Security,
+        call: Call,
     ) -> Result<Self, ConnectError> {
-        let connecting = env.timeout(limits::CONNECT_TIMEOUT, env.connect(address)).await;
-        let stream = connecting
+        let Call { address, source, host, helo, dialect, encryption, login, demand } = call;
+        let connecting = async {
+            match source {
+                Some(source) => env.connect_from(source, address).await,
+                None => env.connect(address).await,
+            }
+        };
+        let connecting = env.timeout(limits::CONNECT_TIMEOUT, connecting).await;
+        let mut stream = connecting
             .unwrap_or_else(|env::Elapsed| Err(io::ErrorKind::TimedOut.into()))
             .map_err(ConnectError::Socket)?;
+        let mut shown = Shown { assurance: Assurance::Clear, unproven: None };
+        if encryption == Encryption::Implicit {
+            let shaking = security.handshake(stream, &host, &demand);
+            let shaken = in_time(env, shaking).await.map_err(ConnectError::Handshake)?;
+            (stream, shown) = shaken;
+        }
+        let settings = Settings { dialect, encryption, login, ..Settings::new(helo) };
         let mut connection = Self {
             env: env.clone(),
             stream: Some(stream),
-            client: Client::new(Settings { encryption, ..Settings::new(helo) }),
+            client: Client::new(settings),
             begun: env.monotonic(),
             wake: None,
-            host: host.to_owned(),
+            host,
+            demand,
+            shown,
             failure: None,
             handshake: None,
         };
         match connection.step(security).await {
             Step::Event(Event::Ready(_)) => Ok(connection),
             _ => Err(match (connection.handshake.take(), connection.failure.take()) {
-                (Some(reason), _) => ConnectError::Handshake(reason),
+                (Some(error), _) => ConnectError::Handshake(error),
                 (None, Some(failure)) => ConnectError::Session(failure),
                 (None, None) => ConnectError::Socket(io::ErrorKind::ConnectionReset.into()),
             }),
         }
+    }
+
+    /// Whether a message that needs this may go over it.
+    pub(super) fn serves(&self, need: Need) -> bool {
+        let requires = smtp::client::Extension::RequireTls;
+        match need {
+            Need::Ordinary => true,
+            Need::RequireTls => {
+                self.assurance() == Assurance::Verified
+                    && self.client.capabilities().offers(requires)
+            }
+        }
+    }
+
+    /// What it is known to be.
+    pub(super) fn assurance(&self) -> Assurance {
+        self.shown.assurance
+    }
+
+    /// What its certificate lacks, where that is no hindrance.
+    pub(super) fn unproven(&self) -> Option<Unproven> {
+        self.shown.unproven
     }
 
     /// Whether another message can go over it.
@@ -259,20 +314,16 @@ impl Connection {
 
     async fn start_tls(&mut self, security: &Security) {
         let Some(stream) = self.stream.take() else { return };
-        let shaking = security.handshake(stream, &self.host);
-        let shaken = self.env.timeout(limits::HANDSHAKE_TIMEOUT, shaking).await;
+        let shaken = in_time(&self.env, security.handshake(stream, &self.host, &self.demand)).await;
         let now = self.now();
         match shaken {
-            Ok(Ok(stream)) => {
+            Ok((stream, shown)) => {
                 self.stream = Some(stream);
+                self.shown = shown;
                 self.client.handle_tls_established(now);
             }
-            Ok(Err(error)) => {
-                self.handshake = Some(error.to_string());
-                self.client.handle_closed(now);
-            }
-            Err(env::Elapsed) => {
-                self.handshake = Some("no answer in time".to_owned());
+            Err(error) => {
+                self.handshake = Some(error);
                 self.client.handle_closed(now);
             }
         }
@@ -284,4 +335,13 @@ impl Connection {
             let _closed = self.env.timeout(limits::CLOSE_TIMEOUT, stream.shutdown()).await;
         }
     }
+}
+
+async fn in_time<T>(
+    env: &Env,
+    shaking: impl Future<Output = Result<T, HandshakeError>>,
+) -> Result<T, HandshakeError> {
+    let shaken = env.timeout(limits::HANDSHAKE_TIMEOUT, shaking).await;
+    shaken
+        .unwrap_or_else(|env::Elapsed| Err(HandshakeError::Failed("no answer in time".to_owned())))
 }

@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    net::SocketAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -18,23 +17,21 @@ use cluster::{
 use env::Timestamp;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use mail::{StoreError, keys::encode_over};
-use smtp::{
-    HeloName,
-    client::{Encryption, Failure},
-};
 use tokio::sync::OnceCell;
 
 use super::{
     Parts,
     attempt::{self, Reports, Verdict},
     conclude::{self, Task, of_trouble},
-    connection::{ConnectError, Connection, SendError},
+    connection::{Connection, SendError},
     domain::{self, DomainTrouble},
     orders,
     pace::{Pace, Width},
+    reach::{Reach, Unreached},
     route::{self, NoRoute, Route},
     schedule::later,
     term::{self, Term},
+    terms::Need,
 };
 use crate::{
     deliver::{Trouble, outbound::LATE_NOTIFIES},
@@ -45,6 +42,7 @@ use crate::{
 pub(super) struct Lane<'a> {
     parts: &'a Parts,
     held: &'a Held,
+    way: Reach<'a>,
     route: OnceCell<Result<Route, NoRoute>>,
     state: Mutex<State>,
 }
@@ -52,7 +50,7 @@ pub(super) struct Lane<'a> {
 struct State {
     idle: Vec<Connection>,
     trouble: Option<DomainTrouble>,
-    reach: Reach,
+    reach: Reached,
     /// Messages that may be on their way at once.
     width: Width,
     /// When they may leave.
@@ -65,7 +63,7 @@ struct State {
 
 /// Whether the domain's servers can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reach {
+enum Reached {
     Unknown,
     Reached,
     Down,
@@ -122,6 +120,7 @@ pub(super) async fn run(parts: &Parts, turn: &Turn) {
     lane.settle(turn).await;
     lane.close().await;
     lane.keep_pace(turn, !ready.is_empty()).await;
+    lane.way.conclude().await;
 }
 
 impl<'a> Lane<'a> {
@@ -132,8 +131,8 @@ impl<'a> Lane<'a> {
         let trouble = trouble.map_err(|error| error.to_string())?;
         let now = parts.env.wall();
         let reach = match &trouble {
-            Some(trouble) if trouble.failures > 0 && trouble.retry_at() > now => Reach::Down,
-            _ => Reach::Unknown,
+            Some(trouble) if trouble.failures > 0 && trouble.retry_at() > now => Reached::Down,
+            _ => Reached::Unknown,
         };
         let is_held = trouble.as_ref().is_some_and(|trouble| trouble.held_ms != 0);
         let trouble = trouble.filter(DomainTrouble::is_trouble);
@@ -148,7 +147,8 @@ impl<'a> Lane<'a> {
             is_held,
             has_orders: false,
         };
-        Ok(Self { parts, held, route: OnceCell::new(), state: Mutex::new(state) })
+        let way = Reach::new(parts, zone);
+        Ok(Self { parts, held, way, route: OnceCell::new(), state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -166,7 +166,7 @@ impl<'a> Lane<'a> {
     /// Whether one more message may leave beside so many.
     fn takes(&self, flying: usize) -> bool {
         let state = self.state();
-        let may_go = state.reach != Reach::Down && !state.is_held && !state.has_orders;
+        let may_go = state.reach != Reached::Down && !state.is_held && !state.has_orders;
         may_go && flying < state.width.get()
     }
 
@@ -204,7 +204,7 @@ impl<'a> Lane<'a> {
         };
         self.parts.db.run(hurry).await.map_err(|error| error.to_string())?;
         let mut state = self.state();
-        state.reach = Reach::Unknown;
+        state.reach = Reached::Unknown;
         if let Some(trouble) = &mut state.trouble {
             trouble.retry_ms = 0;
         }
@@ -254,7 +254,7 @@ impl<'a> Lane<'a> {
     /// Whether the domain was in trouble and is reached again.
     fn recovers(&self) -> bool {
         let state = self.state();
-        state.reach == Reach::Reached && state.trouble.is_some()
+        state.reach == Reached::Reached && state.trouble.is_some()
     }
 
     /// Sends one message to its recipients in the domain.
@@ -280,7 +280,7 @@ impl<'a> Lane<'a> {
     fn down_until(&self) -> Option<Timestamp> {
         let state = self.state();
         match (&state.trouble, state.reach) {
-            (Some(trouble), Reach::Down) => Some(trouble.retry_at()),
+            (Some(trouble), Reached::Down) => Some(trouble.retry_at()),
             _ => None,
         }
     }
@@ -325,18 +325,21 @@ impl<'a> Lane<'a> {
         first: usize,
     ) -> Result<Vec<Verdict>, SendError> {
         let some = &task.item.recipients[first..first + count];
+        let need = Need::of(&task.record);
         loop {
-            let reused = self.state().idle.pop();
+            let reused = self.idle(need);
             let is_reused = reused.is_some();
             let connected = match reused {
                 Some(connection) => Ok(connection),
-                None => self.connect(route).await,
+                None => self.connect(route, need).await,
             };
             let mut connection = match connected {
                 Ok(connection) => connection,
-                Err(trouble) => {
-                    self.turned_away(&trouble).await;
-                    return Ok(vec![Verdict::Deferred(trouble); some.len()]);
+                Err(unreached) => {
+                    if unreached.is_domains() {
+                        self.turned_away(&unreached.trouble).await;
+                    }
+                    return Ok(vec![unreached.verdict(); some.len()]);
                 }
             };
             let verdicts = self.over(&mut connection, task, some).await;
@@ -353,6 +356,13 @@ impl<'a> Lane<'a> {
             }
             return Ok(verdicts);
         }
+    }
+
+    /// A connection that is open and may carry what needs this.
+    fn idle(&self, need: Need) -> Option<Connection> {
+        let idle = &mut self.state().idle;
+        let place = idle.iter().rposition(|connection| connection.serves(need))?;
+        Some(idle.remove(place))
     }
 
     async fn over(
@@ -382,70 +392,25 @@ impl<'a> Lane<'a> {
     }
 
     async fn route(&self) -> &Result<Route, NoRoute> {
-        let Parts { env, resolver, hostname, .. } = self.parts;
-        let find = || route::find(env, resolver, &self.held.zone, hostname);
-        self.route.get_or_init(find).await
+        let Parts { env, resolver, hostname, settings, .. } = self.parts;
+        let zone = &self.held.zone;
+        let path = settings.borrow().routes.path(zone);
+        self.route.get_or_init(|| route::by(path, env, resolver, zone, hostname)).await
     }
 
     /// A new connection to the first server that answers.
-    async fn connect(&self, route: &Route) -> Result<Connection, Trouble> {
-        let Parts { env, resolver, config, .. } = self.parts;
-        let mut last = Trouble {
-            status: "4.4.1".to_owned(),
-            words: format!("no mail server of {} has an address", self.held.zone),
-            remote: None,
-        };
-        let mut tries = 0;
-        for host in &route.hosts {
-            let addresses = match route::addresses(env, resolver, host).await {
-                Ok(addresses) => addresses,
-                Err(error) => {
-                    last.words = format!("{host}: {error}");
-                    continue;
-                }
-            };
-            for address in addresses {
-                tries += 1;
-                if tries > limits::CONNECT_TRIES_MAX {
-                    return Err(last);
-                }
-                let address = SocketAddr::new(address, config.port);
-                match self.connect_to(address, host).await {
-                    Ok(connection) => {
-                        self.is_reached().await;
-                        return Ok(connection);
-                    }
-                    Err(error) => last = trouble_of(&error, host, address),
-                }
-            }
-        }
-        Err(last)
-    }
-
-    /// Where a handshake fails, mail goes in clear: nothing says that it must not.
-    async fn connect_to(
-        &self,
-        address: SocketAddr,
-        host: &str,
-    ) -> Result<Connection, ConnectError> {
-        let Parts { env, security, hostname, .. } = self.parts;
-        let helo = || HeloName::parse(hostname).expect("the configuration has checked the name");
-        let open = |encryption| Connection::open(env, address, host, helo(), encryption, security);
-        match open(Encryption::IfOffered).await {
-            Err(ConnectError::Handshake(reason)) => {
-                tracing::debug!(host, reason, "mail goes in clear: the TLS handshake failed");
-                open(Encryption::Never).await
-            }
-            opened => opened,
-        }
+    async fn connect(&self, route: &Route, need: Need) -> Result<Connection, Unreached> {
+        let connection = self.way.connect(route, need).await?;
+        self.is_reached().await;
+        Ok(connection)
     }
 
     /// A server has answered.
     async fn is_reached(&self) {
         let recovered = {
             let mut state = self.state();
-            let first = state.reach != Reach::Reached;
-            state.reach = Reach::Reached;
+            let first = state.reach != Reached::Reached;
+            state.reach = Reached::Reached;
             state.width.connected();
             let mut trouble = state.trouble.clone();
             match &mut trouble {
@@ -480,7 +445,7 @@ impl<'a> Lane<'a> {
         let is_reached = {
             let mut state = self.state();
             state.width.turned_away();
-            state.reach == Reach::Reached
+            state.reach == Reached::Reached
         };
         if !is_reached {
             self.is_down(trouble).await;
@@ -493,10 +458,10 @@ impl<'a> Lane<'a> {
         let now = env.wall();
         let noted = {
             let mut state = self.state();
-            if state.reach == Reach::Down {
+            if state.reach == Reached::Down {
                 return;
             }
-            state.reach = Reach::Down;
+            state.reach = Reached::Down;
             let held = state.trouble.clone().unwrap_or_default();
             let failures = held.failures.saturating_add(1);
             let noted = DomainTrouble {
@@ -535,8 +500,8 @@ impl<'a> Lane<'a> {
             // What is due stays so, until the orders are obeyed.
             _ if has_orders => return,
             _ if is_held => orders::hold_due(self, turn).await,
-            (Reach::Down, Some(trouble)) => self.put_off_due(turn, trouble).await,
-            (Reach::Reached, Some(_)) => self.recover(turn).await,
+            (Reached::Down, Some(trouble)) => self.put_off_due(turn, trouble).await,
+            (Reached::Reached, Some(_)) => self.recover(turn).await,
             _ => Ok(()),
         };
         if let Err(error) = settled {
@@ -601,23 +566,5 @@ impl<'a> Lane<'a> {
         let idle = std::mem::take(&mut self.state().idle);
         let security = &self.parts.security;
         futures_util::future::join_all(idle.into_iter().map(|it| it.close(security))).await;
-    }
-}
-
-fn trouble_of(error: &ConnectError, host: &str, address: SocketAddr) -> Trouble {
-    match error {
-        ConnectError::Session(
-            Failure::Refused { at, response } | Failure::Closing { at, response },
-        ) => attempt::at(*at, response, host),
-        ConnectError::Session(_) | ConnectError::Socket(_) => Trouble {
-            status: "4.4.1".to_owned(),
-            words: format!("{host} [{}]: {error}", address.ip()),
-            remote: None,
-        },
-        ConnectError::Handshake(_) => Trouble {
-            status: "4.7.5".to_owned(),
-            words: format!("{host} [{}]: {error}", address.ip()),
-            remote: None,
-        },
     }
 }

@@ -1,19 +1,48 @@
-//! From a domain to the servers that take its mail (RFC 5321 §5.1).
+//! From a domain to the servers that take its mail: those of its MX records (RFC 5321 §5.1), or the one
+//! that a setting names.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
-use dns::{LookupError, Resolver};
+use dns::{Answer, LookupError, Resolver, Security};
 use env::Env;
 
 use crate::{
     deliver::Trouble,
     limits::{HOST_ADDRESSES_MAX, ROUTE_HOSTS_MAX},
+    settings::routes::{Path, Smarthost},
 };
 
 /// A domain's servers, those to be tried first in front.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Route {
     pub(super) hosts: Vec<String>,
+    /// The domain.
+    pub(super) domain: String,
+    /// Whether it is proven that these are its servers.
+    pub(super) proof: Security,
+    pub(super) hop: Hop,
+}
+
+/// What kind of server comes next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Hop {
+    /// The domain's own.
+    Exchangers,
+    /// One that passes mail on.
+    Smarthost(Smarthost),
+    /// One of ours, by LMTP.
+    Lmtp { port: u16 },
+}
+
+impl Hop {
+    /// Its port; `usual` is that of the domains' own.
+    pub(super) fn port(&self, usual: u16) -> u16 {
+        match self {
+            Self::Exchangers => usual,
+            Self::Smarthost(smarthost) => smarthost.port,
+            Self::Lmtp { port } => *port,
+        }
+    }
 }
 
 /// Why there is no route.
@@ -29,21 +58,50 @@ fn trouble(status: &str, words: String) -> Trouble {
     Trouble { status: status.to_owned(), words, remote: None }
 }
 
-/// Finds the servers of a domain, or the one that an address literal names.
-pub(super) async fn find(
+/// Finds the servers of a domain by the way that is set for it.
+pub(super) async fn by(
+    path: Path,
     env: &Env,
     resolver: &Resolver,
     domain: &str,
     hostname: &str,
 ) -> Result<Route, NoRoute> {
-    if domain.starts_with('[') {
-        return Ok(Route { hosts: vec![domain.to_owned()] });
+    // Who sets a route says whose server it is: nothing has to prove it.
+    let set = |host, hop| Route {
+        hosts: vec![host],
+        domain: domain.to_owned(),
+        proof: Security::Secure,
+        hop,
+    };
+    match path {
+        Path::Direct => find(env, resolver, domain, hostname).await,
+        Path::Smarthost(smarthost) => Ok(set(smarthost.host.clone(), Hop::Smarthost(smarthost))),
+        Path::Lmtp { host, port } => Ok(set(host, Hop::Lmtp { port })),
+        Path::Local => {
+            let words =
+                format!("mail for {domain} goes to no other server, and it is not served here");
+            Err(NoRoute::Never(trouble("5.1.2", words)))
+        }
     }
-    let mut exchanges = match resolver.mx(domain).await {
-        Ok(answer) => answer.records,
+}
+
+/// Finds the servers of a domain, or the one that an address literal names.
+async fn find(
+    env: &Env,
+    resolver: &Resolver,
+    domain: &str,
+    hostname: &str,
+) -> Result<Route, NoRoute> {
+    let exchangers =
+        |hosts, proof| Ok(Route { hosts, domain: domain.to_owned(), proof, hop: Hop::Exchangers });
+    if domain.starts_with('[') {
+        return exchangers(vec![domain.to_owned()], Security::Insecure);
+    }
+    let (mut exchanges, proof) = match resolver.mx(domain).await {
+        Ok(answer) => (answer.records, answer.security),
         // RFC 5321 §5.1: the domain itself is its only exchanger then.
-        Err(LookupError::NoRecords { .. }) => {
-            return Ok(Route { hosts: vec![domain.to_owned()] });
+        Err(LookupError::NoRecords { security }) => {
+            return exchangers(vec![domain.to_owned()], security);
         }
         Err(LookupError::NoName { .. } | LookupError::BadName) => {
             let words = format!("there is no domain {domain}");
@@ -76,7 +134,7 @@ pub(super) async fn find(
         .collect();
     drawn.sort_unstable();
     drawn.truncate(ROUTE_HOSTS_MAX);
-    Ok(Route { hosts: drawn.into_iter().map(|(_, _, host)| host).collect() })
+    exchangers(drawn.into_iter().map(|(_, _, host)| host).collect(), proof)
 }
 
 /// A host's addresses, in the order in which they are tried: both families by turns, each in
@@ -85,14 +143,24 @@ pub(super) async fn addresses(
     env: &Env,
     resolver: &Resolver,
     host: &str,
-) -> Result<Vec<IpAddr>, LookupError> {
+) -> Result<Answer<Vec<IpAddr>>, LookupError> {
     if let Some(literal) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         let literal = literal.strip_prefix("IPv6:").unwrap_or(literal);
-        return Ok(vec![literal.parse().map_err(|_| LookupError::BadName)?]);
+        return Ok(Answer {
+            records: vec![literal.parse().map_err(|_| LookupError::BadName)?],
+            security: Security::Insecure,
+            canonical: host.to_owned(),
+            alias_security: Security::Insecure,
+            ttl: Duration::ZERO,
+        });
     }
-    let found = resolver.addresses(host).await?.records;
+    let found = resolver.addresses(host).await?;
+    Ok(found.map(|addresses| ordered(env, addresses)))
+}
+
+fn ordered(env: &Env, addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     let mut shuffled: Vec<_> =
-        found.into_iter().map(|address| (env.random_below(u64::MAX), address)).collect();
+        addresses.into_iter().map(|address| (env.random_below(u64::MAX), address)).collect();
     shuffled.sort_unstable();
     let (six, four): (Vec<_>, Vec<_>) =
         shuffled.into_iter().map(|(_, address)| address).partition(IpAddr::is_ipv6);
@@ -106,7 +174,7 @@ pub(super) async fn addresses(
         ordered.extend(next_six.into_iter().chain(next_four));
     }
     ordered.truncate(HOST_ADDRESSES_MAX);
-    Ok(ordered)
+    ordered
 }
 
 #[cfg(test)]
@@ -166,6 +234,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_route_that_is_set_asks_no_mx() {
+        let zone = Zone::new();
+        zone.mx("example.net", 10, "mx.example.net");
+        let (env, resolver) = (Env::system(), Resolver::fixed(zone));
+        let by = async |value: &str| {
+            let mut routes = crate::settings::routes::Routes::default();
+            routes.set("route.*", value).unwrap().unwrap();
+            by(routes.path("example.net"), &env, &resolver, "example.net", "mx.example.org").await
+        };
+        let route = by("smarthost relay.example.org").await.unwrap();
+        assert_eq!(
+            (&route.hosts[..], route.hop.port(25)),
+            (&["relay.example.org".to_owned()][..], 587)
+        );
+        let route = by("lmtp 192.0.2.1:24").await.unwrap();
+        assert_eq!(
+            (&route.hosts[..], route.hop),
+            (&["[192.0.2.1]".to_owned()][..], Hop::Lmtp { port: 24 })
+        );
+        let direct = by("direct").await.unwrap();
+        assert_eq!(
+            (&direct.hosts[..], direct.hop.port(25)),
+            (&["mx.example.net".to_owned()][..], 25)
+        );
+        assert!(matches!(by("local").await, Err(NoRoute::Never(_))));
+    }
+
+    #[tokio::test]
     async fn both_families_take_turns() {
         let zone = Zone::new();
         zone.address("a.example.net", [192, 0, 2, 1])
@@ -173,9 +269,9 @@ mod tests {
             .address("a.example.net", [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]);
         let (env, resolver) = (Env::system(), Resolver::fixed(zone));
         let found = addresses(&env, &resolver, "a.example.net").await.unwrap();
-        let families: Vec<bool> = found.iter().map(IpAddr::is_ipv6).collect();
+        let families: Vec<bool> = found.records.iter().map(IpAddr::is_ipv6).collect();
         assert_eq!(families, [true, false, false]);
         let literal = addresses(&env, &resolver, "[IPv6:2001:db8::7]").await.unwrap();
-        assert_eq!(literal, ["2001:db8::7".parse::<IpAddr>().unwrap()]);
+        assert_eq!(literal.records, ["2001:db8::7".parse::<IpAddr>().unwrap()]);
     }
 }

@@ -63,6 +63,21 @@ impl Facts {
     }
 }
 
+/// The bytes of a certificate's (DER) SubjectPublicKeyInfo, its own tag and length included; `None`
+/// where it is no certificate.
+pub(crate) fn public_key_info(certificate: &[u8]) -> Option<&[u8]> {
+    let (fields, _) = element(certificate, SEQUENCE)?;
+    let (body, _) = element(fields, SEQUENCE)?;
+    let body = element(body, CONTEXT_0).map_or(body, |(_, rest)| rest);
+    let (_, mut rest) = element(body, INTEGER)?;
+    // signature, issuer, validity, subject
+    for _ in 0..4 {
+        (_, rest) = element(rest, SEQUENCE)?;
+    }
+    let (_, behind) = element(rest, SEQUENCE)?;
+    Some(&rest[..rest.len() - behind.len()])
+}
+
 /// `Extensions ::= SEQUENCE OF SEQUENCE { extnID, critical BOOLEAN DEFAULT FALSE, extnValue }`
 fn of_extensions(extensions: &[u8]) -> Option<Vec<String>> {
     let (mut rest, _) = element(extensions, SEQUENCE)?;
@@ -167,6 +182,17 @@ mod tests {
     }
 
     #[test]
+    fn the_public_key_is_found() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["mx.example.org".to_owned()]).unwrap();
+        let der = params.self_signed(&key).unwrap().der().to_vec();
+        assert_eq!(
+            public_key_info(&der),
+            Some(&rcgen::PublicKeyData::subject_public_key_info(&key)[..])
+        );
+    }
+
+    #[test]
     fn no_damage_panics() {
         let der = made(&["mx.example.org", "a.example.org"], |_| {});
         for at in 0..der.len() {
@@ -176,6 +202,7 @@ mod tests {
                 flipped[at] ^= bits;
                 // Whatever it says then, it says it in bounded time and memory.
                 let _facts = Facts::read(&flipped);
+                let _key = public_key_info(&flipped);
             }
         }
     }

@@ -17,7 +17,13 @@ mod system;
 mod task;
 mod time;
 
-use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 pub use instants::Instants;
 pub use network::{Connection, DatagramIo, Datagrams, Listen, Listener, Stream, StreamIo};
@@ -45,6 +51,16 @@ pub trait Backend: Send + Sync + 'static {
     fn listen(&self, address: SocketAddr) -> BoxFuture<'_, std::io::Result<Listener>>;
     /// Opens a connection.
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, std::io::Result<Stream>>;
+    /// Opens a connection from one of the machine's addresses. An environment whose machines have
+    /// one address each need not have it.
+    fn connect_from(
+        &self,
+        source: IpAddr,
+        address: SocketAddr,
+    ) -> BoxFuture<'_, std::io::Result<Stream>> {
+        let _only_one = source;
+        self.connect(address)
+    }
     /// Binds a datagram socket.
     fn datagrams(&self, address: SocketAddr) -> BoxFuture<'_, std::io::Result<Datagrams>>;
 }
@@ -184,6 +200,18 @@ impl Env {
     /// As the operating system reports them.
     pub async fn connect(&self, address: SocketAddr) -> std::io::Result<Stream> {
         self.backend.connect(address).await
+    }
+
+    /// Opens a connection from one of the machine's addresses.
+    ///
+    /// # Errors
+    /// As the operating system reports them: the machine may not have that address.
+    pub async fn connect_from(
+        &self,
+        source: IpAddr,
+        address: SocketAddr,
+    ) -> std::io::Result<Stream> {
+        self.backend.connect_from(source, address).await
     }
 
     /// Binds a datagram socket.

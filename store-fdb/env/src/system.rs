@@ -7,14 +7,14 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     task::{Context, Poll},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::{
     io::ReadBuf,
-    net::{TcpListener, TcpStream, UdpSocket},
+    net::{TcpListener, TcpSocket, TcpStream, UdpSocket},
 };
 use tracing::{Instrument, Span};
 
@@ -76,6 +76,23 @@ impl Backend for System {
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Stream>> {
         Box::pin(async move {
             let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as Stream)
+        })
+    }
+
+    fn connect_from(
+        &self,
+        source: IpAddr,
+        address: SocketAddr,
+    ) -> BoxFuture<'_, io::Result<Stream>> {
+        Box::pin(async move {
+            let socket = match source {
+                IpAddr::V4(_) => TcpSocket::new_v4()?,
+                IpAddr::V6(_) => TcpSocket::new_v6()?,
+            };
+            socket.bind(SocketAddr::new(source, 0))?;
+            let stream = socket.connect(address).await?;
             stream.set_nodelay(true)?;
             Ok(Box::new(stream) as Stream)
         })
@@ -178,6 +195,18 @@ mod tests {
         stream.read_exact(&mut back).await.unwrap();
         assert_eq!(&back, b"ping");
         echo.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connection_comes_from_the_address_that_it_was_given() {
+        let env = Env::system();
+        let listener = env.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_address().unwrap();
+        let source = "127.0.0.2".parse().unwrap();
+        let (connected, accepted) =
+            tokio::join!(env.connect_from(source, address), listener.accept());
+        connected.unwrap();
+        assert_eq!(accepted.unwrap().peer.ip(), source);
     }
 
     #[tokio::test]

@@ -62,6 +62,10 @@ pub enum Subspace {
     Destination = 27,
     /// Submissions that were put into the queue.
     Submitted = 28,
+    /// MTA-STS policies of other domains.
+    MtaSts = 29,
+    /// How TLS to other domains went, for reports.
+    TlsReport = 30,
 }
 
 impl Subspace {

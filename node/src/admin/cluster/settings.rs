@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{Admin, AdminError};
 use crate::{
     config::{Limits, Log},
-    settings::Settings,
+    settings::{SettingError, Settings, routes::Routes},
 };
 
 /// A setting.
@@ -43,13 +43,34 @@ pub struct SettingChange {
 /// [`AdminError`].
 pub async fn settings(admin: &Admin) -> Result<Vec<SettingInfo>, AdminError> {
     let record = admin.db.run(|tx| async move { store::current(&tx).await }).await?;
-    let defaults = Settings { limits: Limits::default(), log_level: Log::default().level }.values();
-    let info = |(name, default): (&str, String)| SettingInfo {
-        name: name.to_owned(),
-        value: record.values.get(name).cloned(),
+    let mut defaults = defaults().values();
+    // Those of domains, which there is no list of.
+    for name in record.values.keys() {
+        let is_known = defaults.iter().any(|(known, _)| known == name);
+        if !is_known && defaults_with(name, "").is_ok() {
+            defaults.push((name.clone(), String::new()));
+        }
+    }
+    let info = |(name, default): (String, String)| SettingInfo {
+        value: record.values.get(&name).cloned(),
+        name,
         default,
     };
     Ok(defaults.into_iter().map(info).collect())
+}
+
+fn defaults() -> Settings {
+    Settings {
+        limits: Limits::default(),
+        log_level: Log::default().level,
+        routes: Routes::default(),
+    }
+}
+
+fn defaults_with(name: &str, value: &str) -> Result<Settings, SettingError> {
+    let mut settings = defaults();
+    settings.set(name, value)?;
+    Ok(settings)
 }
 
 /// Sets a setting, or lets each node's file say again; in force on all nodes within a heartbeat.
@@ -62,11 +83,10 @@ pub async fn change_setting(
     value: Option<&str>,
     by: &str,
 ) -> Result<SettingInfo, AdminError> {
-    let mut checked = Settings { limits: Limits::default(), log_level: Log::default().level };
-    let values = checked.values();
+    let values = defaults().values();
     let default = values.into_iter().find(|(known, _)| *known == name).map(|(_, value)| value);
     let default = default.unwrap_or_default();
-    checked.set(name, value.unwrap_or(&default)).map_err(AdminError::Setting)?;
+    defaults_with(name, value.unwrap_or(&default)).map_err(AdminError::Setting)?;
     let now = admin.env.wall();
     let change =
         |tx: kv::Transaction| async move { store::change(&tx, name, value, by, now).await };

@@ -1,0 +1,377 @@
+//! From a route to a connection: one host after the other, each on its terms (`terms.rs`), and what came of
+//! it counted (`tally.rs`).
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use dns::Tlsa;
+use smtp::{
+    HeloName, Secret,
+    client::{Dialect, Encryption, Failure, Login},
+};
+use tokio::sync::OnceCell;
+
+use super::{
+    Parts,
+    attempt::{self, Verdict},
+    connection::{Call, ConnectError, Connection},
+    route::{Hop, Route},
+    security::{Assurance, Demand, HandshakeError},
+    sts::{self, Sts},
+    tally::{self, Policy, PolicyShown, SUCCESS, Tally},
+    terms::{self, Asking, Need, Passed, Terms},
+};
+use crate::{
+    deliver::Trouble,
+    limits,
+    metrics::TlsOutcome,
+    settings::routes::{Smarthost, SmarthostTls},
+};
+
+/// What is known of reaching a domain, for one turn at it.
+pub(super) struct Reach<'a> {
+    parts: &'a Parts,
+    domain: &'a str,
+    sts: OnceCell<Sts>,
+    tally: Mutex<Tally>,
+}
+
+/// Why no server is reached.
+#[derive(Debug, Clone)]
+pub(super) struct Unreached {
+    pub(super) trouble: Trouble,
+    whose: Whose,
+}
+
+/// What a trouble is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// Whatever goes to the domain.
+    Domain,
+    /// A message that wants more than others do.
+    Message,
+    /// The same, and it will never be served.
+    MessageForGood,
+}
+
+impl Unreached {
+    /// Whether the domain's other messages are in the same trouble.
+    pub(super) fn is_domains(&self) -> bool {
+        self.whose == Whose::Domain
+    }
+
+    /// What it means for a recipient.
+    pub(super) fn verdict(self) -> Verdict {
+        match self.whose {
+            Whose::Domain | Whose::Message => Verdict::Deferred(self.trouble),
+            Whose::MessageForGood => Verdict::Failed(self.trouble),
+        }
+    }
+}
+
+/// RFC 3463 §3.8: a cryptographic failure, which may pass.
+const UNSAFE: &str = "4.7.5";
+
+/// RFC 8689 §8.4: REQUIRETLS is required.
+const NEEDS_TLS: &str = "5.7.30";
+
+impl<'a> Reach<'a> {
+    pub(super) fn new(parts: &'a Parts, domain: &'a str) -> Self {
+        Self { parts, domain, sts: OnceCell::new(), tally: Mutex::default() }
+    }
+
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new connection to the first server that may have the message.
+    pub(super) async fn connect(&self, route: &Route, need: Need) -> Result<Connection, Unreached> {
+        let sts = match (&route.hop, self.domain.starts_with('[')) {
+            (Hop::Exchangers, false) => {
+                self.sts().await.map_err(|trouble| self.of(need, trouble))?
+            }
+            _ => &Sts::default(),
+        };
+        let mut last = Trouble {
+            status: "4.4.1".to_owned(),
+            words: format!("no mail server of {} has an address", self.domain),
+            remote: None,
+        };
+        let (mut tries, mut all_lack_tls) = (0, true);
+        for host in &route.hosts {
+            let Parts { env, resolver, config, .. } = self.parts;
+            let asking = Asking { env, resolver, port: config.port };
+            let terms = match terms::of(asking, route, sts, host, need).await {
+                Ok(terms) => terms,
+                Err(passed) => {
+                    all_lack_tls &= passed.is_permanent();
+                    self.count_passed(&passed, host, sts);
+                    last = of_passed(&passed, host);
+                    continue;
+                }
+            };
+            for address in &terms.addresses {
+                tries += 1;
+                if tries > limits::CONNECT_TRIES_MAX {
+                    return Err(self.of(need, last));
+                }
+                match self.connect_to(*address, host, route, sts, &terms).await {
+                    Ok(connection) if connection.serves(need) => return Ok(connection),
+                    Ok(connection) => {
+                        connection.close(&self.parts.security).await;
+                        let words = format!("{host} does not offer REQUIRETLS");
+                        last = Trouble { status: NEEDS_TLS.to_owned(), words, remote: None };
+                    }
+                    Err((error, trouble)) => {
+                        all_lack_tls &= error.is_some_and(|error| lacks_tls(&error));
+                        last = trouble;
+                    }
+                }
+            }
+        }
+        if need == Need::RequireTls && all_lack_tls && !route.hosts.is_empty() {
+            let words = format!("the message requires TLS: {}", last.words);
+            let trouble = Trouble { status: NEEDS_TLS.to_owned(), words, remote: None };
+            return Err(Unreached { trouble, whose: Whose::MessageForGood });
+        }
+        Err(self.of(need, last))
+    }
+
+    fn of(&self, need: Need, trouble: Trouble) -> Unreached {
+        let whose = match need {
+            Need::Ordinary => Whose::Domain,
+            // Others may go where this one may not.
+            Need::RequireTls => Whose::Message,
+        };
+        Unreached { trouble, whose }
+    }
+
+    async fn sts(&self) -> Result<&Sts, Trouble> {
+        let find = || async {
+            let sts = sts::find(self.parts, self.domain).await?;
+            if let Some(failure) = sts.failure {
+                self.count(Policy::Sts, failure, "", &sts, &[]);
+            }
+            Ok::<_, String>(sts)
+        };
+        self.sts.get_or_try_init(find).await.map_err(|reason| Trouble {
+            status: "4.3.0".to_owned(),
+            words: format!("it is not known what TLS {} wants: {reason}", self.domain),
+            remote: None,
+        })
+    }
+
+    async fn connect_to(
+        &self,
+        address: IpAddr,
+        host: &str,
+        route: &Route,
+        sts: &Sts,
+        terms: &Terms,
+    ) -> Result<Connection, (Option<ConnectError>, Trouble)> {
+        let Parts { env, security, config, .. } = self.parts;
+        let address = SocketAddr::new(address, route.hop.port(config.port));
+        let encryption = encryption(route, &terms.demand);
+        let call = |encryption, demand| async move {
+            Ok(Call {
+                address,
+                source: self.source(address.ip()),
+                host: host.to_owned(),
+                helo: HeloName::parse(&self.parts.hostname)
+                    .expect("the configuration has checked the name"),
+                dialect: match route.hop {
+                    Hop::Lmtp { .. } => Dialect::Lmtp,
+                    Hop::Exchangers | Hop::Smarthost(_) => Dialect::Smtp,
+                },
+                encryption,
+                login: self.login(route).await.map_err(|trouble| (None, trouble))?,
+                demand,
+            })
+        };
+        let first = call(encryption, terms.demand.clone()).await?;
+        let opened = Connection::open(env, security, first).await;
+        self.count_session(&opened, host, sts, terms);
+        let opened = match opened {
+            // Nothing says that it must not.
+            Err(ConnectError::Handshake(reason)) if !terms.demand.is_strict() => {
+                tracing::debug!(host, %reason, "mail goes in clear: the TLS handshake failed");
+                let again = call(Encryption::Never, Demand::Nothing).await?;
+                Connection::open(env, security, again).await
+            }
+            opened => opened,
+        };
+        opened.map_err(|error| {
+            let trouble = trouble_of(&error, host, address);
+            (Some(error), trouble)
+        })
+    }
+
+    /// One of our addresses of the server's family, where some are named.
+    fn source(&self, to: IpAddr) -> Option<IpAddr> {
+        let named = &self.parts.config.source_addresses;
+        let fitting: Vec<_> = named.iter().filter(|it| it.is_ipv4() == to.is_ipv4()).collect();
+        let one = self.parts.env.random_below(fitting.len() as u64);
+        fitting.get(usize::try_from(one).unwrap_or(0)).copied().copied()
+    }
+
+    async fn login(&self, route: &Route) -> Result<Option<Login>, Trouble> {
+        let Hop::Smarthost(Smarthost { login: Some(login), host, .. }) = &route.hop else {
+            return Ok(None);
+        };
+        let file = login.secret.clone();
+        let read = self.parts.env.run_blocking(move || std::fs::read(file)).await;
+        let trouble = |reason: &str| Trouble {
+            status: "4.3.5".to_owned(),
+            words: format!("there is no password for {host} here: {reason}"),
+            remote: None,
+        };
+        let mut password = match read {
+            Ok(Ok(password)) => password,
+            Ok(Err(error)) => return Err(trouble(&error.to_string())),
+            Err(env::TaskEnded) => return Err(trouble("reading was broken off")),
+        };
+        while password.last().is_some_and(|it| b"\r\n".contains(it)) {
+            password.pop();
+        }
+        let made = Login::new(login.user.clone(), Secret::new(password));
+        made.map(Some).ok_or_else(|| trouble("the file has none"))
+    }
+
+    fn count_passed(&self, passed: &Passed, host: &str, sts: &Sts) {
+        let policy = match passed {
+            Passed::Tlsa(_) => Policy::Tlsa,
+            _ => Policy::Sts,
+        };
+        if let Some(result) = passed.result_type() {
+            self.parts.metrics.outbound_tls(policy.label(), TlsOutcome::Refused);
+            self.count(policy, result, host, sts, &[]);
+        }
+    }
+
+    fn count_session(
+        &self,
+        opened: &Result<Connection, ConnectError>,
+        host: &str,
+        sts: &Sts,
+        terms: &Terms,
+    ) {
+        let (result, outcome) = match opened {
+            Ok(connection) => match (connection.assurance(), connection.unproven()) {
+                (Assurance::Clear, _) => ("starttls-not-supported", TlsOutcome::Clear),
+                (_, Some(unproven)) => (unproven.result_type(), TlsOutcome::Encrypted),
+                (Assurance::Encrypted, None) if terms.demand == Demand::Encryption => {
+                    ("tlsa-invalid", TlsOutcome::Encrypted)
+                }
+                (Assurance::Encrypted, None) => (SUCCESS, TlsOutcome::Encrypted),
+                (Assurance::Verified, None) => (SUCCESS, TlsOutcome::Verified),
+            },
+            Err(ConnectError::Handshake(HandshakeError::Unproven(unproven))) => {
+                (unproven.result_type(), TlsOutcome::Refused)
+            }
+            Err(ConnectError::Handshake(HandshakeError::Failed(_))) => {
+                let strict = terms.demand.is_strict();
+                let outcome = if strict { TlsOutcome::Refused } else { TlsOutcome::Clear };
+                ("validation-failure", outcome)
+            }
+            Err(ConnectError::Session(Failure::TlsNotOffered)) => {
+                ("starttls-not-supported", TlsOutcome::Refused)
+            }
+            // It did not come to TLS.
+            Err(ConnectError::Session(_) | ConnectError::Socket(_)) => return,
+        };
+        self.parts.metrics.outbound_tls(terms.policy.label(), outcome);
+        let result = match result {
+            SUCCESS if terms.is_outside => "validation-failure",
+            result => result,
+        };
+        self.count(terms.policy, result, host, sts, &terms.records);
+    }
+
+    fn count(&self, policy: Policy, result: &'static str, host: &str, sts: &Sts, records: &[Tlsa]) {
+        let mut tally = self.tally();
+        tally.count(policy, result, host);
+        match (policy, &sts.policy) {
+            (Policy::Tlsa, _) if !records.is_empty() => tally.show(policy, || shown(records)),
+            (Policy::Sts, Some(found)) => tally.show(policy, || PolicyShown {
+                strings: found.lines(),
+                hosts: found.patterns.clone(),
+            }),
+            _ => {}
+        }
+    }
+
+    /// Writes down what was counted, where the domain wants reports.
+    pub(super) async fn conclude(&self) {
+        let tally = std::mem::take(&mut *self.tally());
+        if tally.is_empty() || self.domain.starts_with('[') {
+            return;
+        }
+        let Parts { env, db, resolver, .. } = self.parts;
+        let texts = resolver.txt(&format!("_smtp._tls.{}", self.domain)).await;
+        let Ok(texts) = texts else { return };
+        if origin::reports::tls_report_uris(&texts.records).is_none() {
+            return;
+        }
+        let (day, domain, tally) = (tally::day_of(env.wall()), self.domain, &tally);
+        let add = |tx| async move { tally::add(&tx, day, domain, tally).await };
+        if let Err(error) = db.run(add).await {
+            tracing::warn!(domain, %error, "how TLS to a domain went is not counted");
+        }
+    }
+}
+
+fn shown(records: &[Tlsa]) -> PolicyShown {
+    let text = |it: &Tlsa| {
+        let data: String = it.data.iter().map(|byte| format!("{byte:02X}")).collect();
+        format!("{} {} {} {data}", it.usage, it.selector, it.matching)
+    };
+    let strings = records.iter().take(limits::TLS_REPORT_STRINGS_MAX).map(text).collect();
+    PolicyShown { strings, hosts: Vec::new() }
+}
+
+fn encryption(route: &Route, demand: &Demand) -> Encryption {
+    match &route.hop {
+        Hop::Smarthost(Smarthost { tls: SmarthostTls::Implicit, .. }) => Encryption::Implicit,
+        _ if demand.is_strict() => Encryption::Required,
+        _ => Encryption::IfOffered,
+    }
+}
+
+/// Whether it is TLS alone that a server lacks.
+fn lacks_tls(error: &ConnectError) -> bool {
+    matches!(
+        error,
+        ConnectError::Handshake(HandshakeError::Unproven(_))
+            | ConnectError::Session(Failure::TlsNotOffered)
+    )
+}
+
+fn of_passed(passed: &Passed, host: &str) -> Trouble {
+    let status = match passed {
+        Passed::Lookup(_) => "4.4.1",
+        Passed::Tlsa(_) | Passed::Policy | Passed::Unproven => UNSAFE,
+    };
+    Trouble { status: status.to_owned(), words: format!("{host}: {passed}"), remote: None }
+}
+
+fn trouble_of(error: &ConnectError, host: &str, address: SocketAddr) -> Trouble {
+    let (status, words) = match error {
+        ConnectError::Session(
+            Failure::Refused { at, response } | Failure::Closing { at, response },
+        ) => return attempt::at(*at, response, host),
+        ConnectError::Handshake(error) => (UNSAFE, format!("TLS: {error}")),
+        ConnectError::Session(Failure::TlsNotOffered) => {
+            (UNSAFE, "TLS is demanded, and the server does not offer it".to_owned())
+        }
+        error @ (ConnectError::Session(_) | ConnectError::Socket(_)) => {
+            ("4.4.1", error.to_string())
+        }
+    };
+    let words = format!("{host} [{}]: {words}", address.ip());
+    Trouble { status: status.to_owned(), words, remote: None }
+}
+
+#[cfg(test)]
+mod tests;
