@@ -22,8 +22,11 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-pub use labels::{AuthOutcome, Outcome, Protocol, RefusedReason};
-use labels::{CommandLabels, OutcomeLabels, ProtocolLabels, RefusedLabels};
+use labels::{
+    ActionLabels, CommandLabels, OutcomeLabels, ProtocolLabels, RefusedLabels, ReportLabels,
+    VerdictLabels,
+};
+pub use labels::{AuthOutcome, Outcome, Protocol, RefusedReason, ReportOutcome};
 pub(crate) use sources::ClusterSource;
 pub use sources::Sources;
 use sources::{CertificateSource, SweepSource};
@@ -66,6 +69,9 @@ struct Inner {
     imap_command_seconds: Family<CommandLabels, Histogram>,
     smtp_command_seconds: Family<CommandLabels, Histogram>,
     auth: Family<labels::AuthLabels, Counter>,
+    verdicts: Family<VerdictLabels, Counter>,
+    judged: Family<ActionLabels, Counter>,
+    dmarc_reports: Family<ReportLabels, Counter>,
     uptime: Gauge<f64, std::sync::atomic::AtomicU64>,
 }
 
@@ -112,6 +118,9 @@ impl Metrics {
             imap_command_seconds: Family::new_with_constructor(seconds),
             smtp_command_seconds: Family::new_with_constructor(seconds),
             auth: Family::default(),
+            verdicts: Family::default(),
+            judged: Family::default(),
+            dmarc_reports: Family::default(),
             uptime: Gauge::default(),
         };
         inner.register();
@@ -187,6 +196,21 @@ impl Metrics {
         self.inner.auth.get_or_create(&labels::AuthLabels { outcome }).inc();
     }
 
+    /// What one method found of a message.
+    pub fn verdict(&self, method: &'static str, result: &'static str) {
+        self.inner.verdicts.get_or_create(&VerdictLabels { method, result }).inc();
+    }
+
+    /// What was done with a message that was judged.
+    pub fn judged(&self, action: &'static str) {
+        self.inner.judged.get_or_create(&ActionLabels { action }).inc();
+    }
+
+    /// What became of telling a domain what came in its name.
+    pub fn dmarc_report(&self, outcome: ReportOutcome) {
+        self.inner.dmarc_reports.get_or_create(&ReportLabels { outcome }).inc();
+    }
+
     /// Everything, in the OpenMetrics text format.
     pub fn render(&self) -> String {
         let up = self.inner.env.monotonic().saturating_since(self.inner.begun);
@@ -246,6 +270,21 @@ impl Inner {
             self.smtp_command_seconds.clone(),
         );
         registry.register("auth_attempts", "Attempts to authenticate", self.auth.clone());
+        registry.register(
+            "judging_verdicts",
+            "What was found of messages from other servers",
+            self.verdicts.clone(),
+        );
+        registry.register(
+            "judged_messages",
+            "What was done with messages from other servers that were judged",
+            self.judged.clone(),
+        );
+        registry.register(
+            "dmarc_reports",
+            "Domains that were to be told what came in their name",
+            self.dmarc_reports.clone(),
+        );
     }
 }
 

@@ -4,12 +4,15 @@
 //! A node's file says what holds where nothing is set. A setting that this release does not know, or
 //! whose value it cannot take, is passed over with a warning: another release may have set it.
 
+pub mod judging;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use cluster::settings::Record;
 use tokio::sync::watch;
 
-use crate::config::{Config, Limits, NumberKey, check_level, numbers};
+use self::judging::Judging;
+use crate::config::{Config, Limits, Log, NumberKey, check_level, numbers};
 
 /// What is in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +21,18 @@ pub struct Settings {
     pub limits: Limits,
     /// As in `log.level` of the configuration file.
     pub log_level: String,
+    /// What becomes of mail whose origin is in doubt.
+    pub judging: Judging,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            log_level: Log::default().level,
+            judging: Judging::default(),
+        }
+    }
 }
 
 /// The setting of the log's level.
@@ -58,7 +73,7 @@ pub enum SettingError {
     #[error("{name} {reason}")]
     Invalid {
         /// The setting.
-        name: &'static str,
+        name: String,
         /// What it has to be.
         reason: String,
     },
@@ -66,13 +81,18 @@ pub enum SettingError {
 
 /// The names of all settings.
 pub fn names() -> Vec<&'static str> {
-    NUMBERS_SHARED.iter().map(|number| number.name).chain([LOG_LEVEL]).collect()
+    let numbers = NUMBERS_SHARED.iter().map(|number| number.name);
+    numbers.chain([LOG_LEVEL]).chain(Judging::names()).collect()
 }
 
 impl Settings {
     /// What holds where nothing is set.
     pub fn of(config: &Config) -> Self {
-        Self { limits: config.limits.clone(), log_level: config.log.level.clone() }
+        Self {
+            limits: config.limits.clone(),
+            log_level: config.log.level.clone(),
+            ..Self::default()
+        }
     }
 
     /// Sets one setting.
@@ -82,9 +102,12 @@ impl Settings {
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
         if name == LOG_LEVEL {
             check_level(value)
-                .map_err(|reason| SettingError::Invalid { name: LOG_LEVEL, reason })?;
+                .map_err(|reason| SettingError::Invalid { name: LOG_LEVEL.to_owned(), reason })?;
             value.clone_into(&mut self.log_level);
             return Ok(());
+        }
+        if let Some(set) = self.judging.set(name, value) {
+            return set;
         }
         let number = NUMBERS_SHARED.iter().find(|number| number.name == name);
         let number = number.ok_or_else(|| SettingError::Unknown { name: name.to_owned() })?;
@@ -104,13 +127,14 @@ impl Settings {
     }
 
     /// The settings with their values, as texts.
-    pub fn values(&self) -> Vec<(&'static str, String)> {
+    pub fn values(&self) -> Vec<(String, String)> {
         let mut copy = self.clone();
         let mut values: Vec<_> = NUMBERS_SHARED
             .iter()
-            .map(|number| (number.name, (number.field)(&mut copy).to_string()))
+            .map(|number| (number.name.to_owned(), (number.field)(&mut copy).to_string()))
             .collect();
-        values.push((LOG_LEVEL, self.log_level.clone()));
+        values.push((LOG_LEVEL.to_owned(), self.log_level.clone()));
+        values.extend(self.judging.values());
         values
     }
 }
@@ -120,7 +144,7 @@ fn parse(name: &'static str, value: &str) -> Result<u64, SettingError> {
     let range = range.expect("every shared number is a key of the configuration");
     let parsed = value.parse().ok().filter(|value| (range.min..=range.max).contains(value));
     parsed.ok_or_else(|| SettingError::Invalid {
-        name,
+        name: name.to_owned(),
         reason: format!(
             "must be a number from {} to {} {}, not `{value}`",
             range.min, range.max, range.unit
@@ -190,8 +214,13 @@ mod tests {
         assert!(refused(&mut settings, "log.level", "loud").contains("loud"));
         assert!(refused(&mut settings, "x", "1").starts_with("there is no setting x; there are "));
         for (name, value) in settings.values() {
-            settings.set(name, &value).unwrap();
+            settings.set(&name, &value).unwrap();
         }
-        assert_eq!(settings.values().len(), names().len());
+        // Patterns stand for settings of which there are none.
+        let is_pattern = |name: &&str| name.bytes().any(|byte| byte.is_ascii_uppercase());
+        assert_eq!(
+            settings.values().len(),
+            names().iter().filter(|name| !is_pattern(name)).count()
+        );
     }
 }

@@ -92,6 +92,25 @@ label! {
     }
 }
 
+label! {
+    /// What became of telling a domain what came in its name in a day.
+    ReportOutcome {
+        /// A report is in the queue.
+        Sent = "sent",
+        /// Nobody who is named wants one.
+        Unwanted = "unwanted",
+        /// It is larger than those who want it take.
+        TooLarge = "too_large",
+        /// It failed, and comes again.
+        Failed = "failed",
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ReportLabels {
+    pub(super) outcome: ReportOutcome,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ProtocolLabels {
     pub(super) protocol: Protocol,
@@ -117,4 +136,16 @@ pub(super) struct CommandLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct AuthLabels {
     pub(super) outcome: AuthOutcome,
+}
+
+/// Both are literals: methods, and results of RFC 8601.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct VerdictLabels {
+    pub(super) method: &'static str,
+    pub(super) result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ActionLabels {
+    pub(super) action: &'static str,
 }

@@ -119,7 +119,7 @@ async fn write(
         Some((message, due)) => {
             let payload = encode_over(message, &item.payload);
             held.put_off(tx, item, *due, &payload).await?
-        },
+        }
         None => held.complete(tx, item).await?,
     };
     if completion == Completion::Gone {

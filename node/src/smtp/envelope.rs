@@ -44,6 +44,8 @@ pub(super) struct Envelope {
 pub(super) struct Recipient {
     /// As the client wrote it.
     pub(super) text: String,
+    /// Its domain, as the directory writes it.
+    pub(super) domain: String,
     pub(super) notify: Notify,
     /// The accounts that it leads to.
     pub(super) accounts: BTreeSet<AccountId>,
@@ -147,6 +149,7 @@ impl Envelope {
         };
         self.recipients.push(Recipient {
             text,
+            domain: address.domain().to_owned(),
             notify: rcpt.notify,
             accounts: expansion.accounts,
             destinations_elsewhere: expansion.remote.len(),

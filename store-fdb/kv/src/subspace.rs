@@ -62,6 +62,10 @@ pub enum Subspace {
     Destination = 27,
     /// Submissions that were put into the queue.
     Submitted = 28,
+    /// What came in domains' names, for reports.
+    DmarcSeen = 33,
+    /// Reports that others sent.
+    ReceivedReport = 34,
 }
 
 impl Subspace {

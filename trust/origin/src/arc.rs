@@ -151,12 +151,7 @@ pub(crate) fn existing<'a>(fields: &[Field<'a>]) -> Option<Vec<[&'a [u8]; 3]>> {
 }
 
 /// Judges the chain; `at` is the time in Unix seconds.
-pub(crate) fn verify(
-    fields: &[Field<'_>],
-    bodies: &Bodies,
-    keys: &Keys,
-    at: u64,
-) -> ArcVerdict {
+pub(crate) fn verify(fields: &[Field<'_>], bodies: &Bodies, keys: &Keys, at: u64) -> ArcVerdict {
     let instances = instances(fields);
     let mut verdict = ArcVerdict { instances, ..ArcVerdict::default() };
     let judged = match sets(fields) {

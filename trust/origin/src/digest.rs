@@ -208,8 +208,10 @@ mod tests {
             }
             let digest = digester.finish();
             assert_eq!(digest.header(), whole.header(), "cut at {cut}");
-            assert_eq!(digest.bodies.hashed()[0].hash.as_ref(),
-                whole.bodies.hashed()[0].hash.as_ref());
+            assert_eq!(
+                digest.bodies.hashed()[0].hash.as_ref(),
+                whole.bodies.hashed()[0].hash.as_ref()
+            );
         }
     }
 
