@@ -20,6 +20,7 @@ pub mod endpoint;
 pub mod fsck;
 pub mod lists;
 mod password;
+pub mod reports;
 pub mod restored;
 pub mod token;
 

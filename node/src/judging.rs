@@ -19,6 +19,7 @@
 mod client;
 mod decide;
 mod findings;
+pub(crate) mod received;
 pub(crate) mod seen;
 pub(crate) mod tell;
 

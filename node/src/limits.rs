@@ -384,3 +384,23 @@ pub const DMARC_REPORTS_TURN: Duration = Duration::from_secs(8);
 
 /// Bytes of a report, packed: what receivers of mail commonly take. A larger one is not sent.
 pub const DMARC_REPORT_BYTES_MAX: usize = 10 * 1024 * 1024;
+
+/// Messages to addresses for reports that wait to be looked through.
+pub const RECEIVED_LETTERS_MAX: usize = 100;
+
+/// Bytes of a message that is looked through for reports: the largest report in base64, and some
+/// words.
+pub const RECEIVED_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Parts of one message that are read as reports: each has one, rarely two.
+pub const RECEIVED_PARTS_MAX: usize = 10;
+
+/// Bytes of what is kept of a report's rows: with the rest it fits a value of the store.
+pub const RECEIVED_DETAILS_BYTES_MAX: usize = 64 * 1024;
+
+/// Reports of one day that are kept. A provider's domains get some from each large receiver; more come
+/// from somebody who fills the store.
+pub const RECEIVED_REPORTS_PER_DAY_MAX: u64 = 1_000;
+
+/// How many days reports are kept: a quarter's trend.
+pub const RECEIVED_REPORT_DAYS: i64 = 90;

@@ -23,10 +23,10 @@ use prometheus_client::{
 };
 
 use labels::{
-    ActionLabels, CommandLabels, OutcomeLabels, ProtocolLabels, RefusedLabels, ReportLabels,
-    VerdictLabels,
+    ActionLabels, CommandLabels, OutcomeLabels, ProtocolLabels, ReceivedLabels, RefusedLabels,
+    ReportLabels, VerdictLabels,
 };
-pub use labels::{AuthOutcome, Outcome, Protocol, RefusedReason, ReportOutcome};
+pub use labels::{AuthOutcome, Outcome, Protocol, RefusedReason, ReportOutcome, ReportReceived};
 pub(crate) use sources::ClusterSource;
 pub use sources::Sources;
 use sources::{CertificateSource, SweepSource};
@@ -72,6 +72,7 @@ struct Inner {
     verdicts: Family<VerdictLabels, Counter>,
     judged: Family<ActionLabels, Counter>,
     dmarc_reports: Family<ReportLabels, Counter>,
+    reports_received: Family<ReceivedLabels, Counter>,
     uptime: Gauge<f64, std::sync::atomic::AtomicU64>,
 }
 
@@ -121,6 +122,7 @@ impl Metrics {
             verdicts: Family::default(),
             judged: Family::default(),
             dmarc_reports: Family::default(),
+            reports_received: Family::default(),
             uptime: Gauge::default(),
         };
         inner.register();
@@ -211,6 +213,11 @@ impl Metrics {
         self.inner.dmarc_reports.get_or_create(&ReportLabels { outcome }).inc();
     }
 
+    /// What became of a report that somebody sent.
+    pub fn report_received(&self, outcome: ReportReceived) {
+        self.inner.reports_received.get_or_create(&ReceivedLabels { outcome }).inc();
+    }
+
     /// Everything, in the OpenMetrics text format.
     pub fn render(&self) -> String {
         let up = self.inner.env.monotonic().saturating_since(self.inner.begun);
@@ -284,6 +291,11 @@ impl Inner {
             "dmarc_reports",
             "Domains that were to be told what came in their name",
             self.dmarc_reports.clone(),
+        );
+        registry.register(
+            "reports_received",
+            "Reports that came to addresses that are set for it",
+            self.reports_received.clone(),
         );
     }
 }

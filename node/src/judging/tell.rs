@@ -23,7 +23,7 @@ use origin::{
 use prost::Message;
 
 use super::{
-    authserv_id, judge,
+    authserv_id, judge, received,
     seen::{self, Forgotten, OfDomain},
 };
 use crate::{
@@ -95,11 +95,12 @@ impl Teller {
         }
     }
 
-    /// What nobody could be told goes.
+    /// What nobody could be told goes, and what others told long ago.
     async fn conclude(&self, now: Timestamp) -> Result<(), StoreError> {
         let day = seen::day_of(now) - limits::DMARC_SEEN_DAYS;
         let forget = |tx| async move {
             seen::forget_before(&tx, day);
+            received::forget_before(&tx, seen::day_of(now) - limits::RECEIVED_REPORT_DAYS);
             Ok::<_, StoreError>(())
         };
         self.db.run(forget).await
@@ -130,7 +131,7 @@ impl Teller {
                 if written.is_empty() { ReportOutcome::TooLarge } else { ReportOutcome::Sent };
             reports = written;
         }
-        if self.send(day, domain, &found, &reports, now).await? == Forgotten::Done {
+        if self.send(day, domain, &found, &reports).await? == Forgotten::Done {
             self.services.metrics.dmarc_report(outcome);
             tracing::info!(
                 domain,
@@ -227,8 +228,8 @@ impl Teller {
         domain: &str,
         found: &OfDomain,
         reports: &[Report],
-        now: Timestamp,
     ) -> Result<Forgotten, String> {
+        let now = self.services.env.wall();
         let sending = self.db.run_versioned(|tx| async move {
             let mut changed = BTreeMap::new();
             let forgotten = seen::forget(&tx, day, domain, found).await?;

@@ -106,6 +106,27 @@ label! {
     }
 }
 
+label! {
+    /// What became of a report that somebody sent.
+    ReportReceived {
+        /// Kept: of mail in a domain's name.
+        Aggregate = "aggregate",
+        /// Kept: of one message.
+        Failure = "failure",
+        /// Kept: of connections.
+        Tls = "tls",
+        /// It cannot be read.
+        Unreadable = "unreadable",
+        /// There are too many, or it is too large, or the store failed.
+        LeftOut = "left_out",
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ReceivedLabels {
+    pub(super) outcome: ReportReceived,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ReportLabels {
     pub(super) outcome: ReportOutcome,

@@ -50,12 +50,16 @@ pub(super) async fn finish(
     let begun = services.env.monotonic();
     let sender = envelope.sender.as_ref().map_or_else(|| "<>".to_owned(), ToString::to_string);
     let recipients = envelope.recipients.len();
+    let for_reports = protocol == Protocol::Smtp && is_for_reports(services, &envelope);
     let Ended { findings, message } = incoming.finish(services.env.wall()).await;
     let (reply, size, name) = match message {
         Err(refusal) => (Reply::Refused(refusal), 0, None),
         Ok(finished) => {
             let junk = findings.as_ref().map(|it| it.decision.junk.clone()).unwrap_or_default();
             let reply = deliver(services, role(protocol), envelope, &finished, &junk).await;
+            if for_reports && matches!(reply, Reply::MessageAccepted { .. }) {
+                services.received.offer(finished.blob, finished.email.size);
+            }
             (reply, finished.email.size, Some(finished.name.queue_id()))
         }
     };
@@ -85,6 +89,13 @@ pub(super) async fn finish(
         "message"
     );
     reply
+}
+
+/// Whether somebody who sends us reports is answered for.
+fn is_for_reports(services: &Services, envelope: &Envelope) -> bool {
+    let settings = services.settings.borrow();
+    let wanted = &settings.judging.report_addresses;
+    !wanted.is_empty() && envelope.recipients.iter().any(|it| wanted.contains(&it.address))
 }
 
 async fn deliver(

@@ -44,7 +44,9 @@ pub(super) struct Envelope {
 pub(super) struct Recipient {
     /// As the client wrote it.
     pub(super) text: String,
-    /// Its domain, as the directory writes it.
+    /// The same as the directory writes it.
+    pub(super) address: String,
+    /// Its domain, the same way.
     pub(super) domain: String,
     pub(super) notify: Notify,
     /// The accounts that it leads to.
@@ -149,6 +151,7 @@ impl Envelope {
         };
         self.recipients.push(Recipient {
             text,
+            address: address.to_string(),
             domain: address.domain().to_owned(),
             notify: rcpt.notify,
             accounts: expansion.accounts,

@@ -6,6 +6,7 @@ pub(crate) mod cluster;
 pub(crate) mod domain;
 pub(crate) mod fsck;
 pub(crate) mod list;
+pub(crate) mod reports;
 
 use node::admin::{Page, PageQuery};
 
