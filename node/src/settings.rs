@@ -85,6 +85,15 @@ pub fn names() -> Vec<&'static str> {
     numbers.chain([LOG_LEVEL]).chain(Judging::names()).collect()
 }
 
+/// Whether a name is one of those that a pattern such as `judging.spf_fail.DOMAIN` stands for: there
+/// are as many as somebody sets, and none of them has a default.
+pub fn is_of_pattern(name: &str) -> bool {
+    names().iter().filter_map(|known| known.rsplit_once('.')).any(|(group, last)| {
+        let of_group = name.strip_prefix(group).is_some_and(|rest| rest.starts_with('.'));
+        of_group && last.bytes().all(|byte| byte.is_ascii_uppercase())
+    })
+}
+
 impl Settings {
     /// What holds where nothing is set.
     pub fn of(config: &Config) -> Self {
@@ -216,6 +225,7 @@ mod tests {
         for (name, value) in settings.values() {
             settings.set(&name, &value).unwrap();
         }
+        assert!(is_of_pattern("judging.spf_fail.example.org") && !is_of_pattern("judging.x"));
         // Patterns stand for settings of which there are none.
         let is_pattern = |name: &&str| name.bytes().any(|byte| byte.is_ascii_uppercase());
         assert_eq!(

@@ -4,7 +4,7 @@ use cluster::settings as store;
 use serde::{Deserialize, Serialize};
 
 use super::{Admin, AdminError};
-use crate::settings::Settings;
+use crate::settings::{SettingError, Settings, is_of_pattern};
 
 /// A setting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,8 +66,12 @@ pub async fn change_setting(
     let mut checked = Settings::default();
     let values = checked.values();
     let default = values.into_iter().find(|(known, _)| *known == name).map(|(_, value)| value);
-    if let Some(value) = value.or(default.as_deref()) {
-        checked.set(name, value).map_err(AdminError::Setting)?;
+    match value.or(default.as_deref()) {
+        Some(value) => checked.set(name, value).map_err(AdminError::Setting)?,
+        None if is_of_pattern(name) => {}
+        None => {
+            return Err(AdminError::Setting(SettingError::Unknown { name: name.to_owned() }));
+        }
     }
     let default = default.unwrap_or_default();
     let now = admin.env.wall();
