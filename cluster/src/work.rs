@@ -49,6 +49,8 @@ pub enum Kind {
     Rehearsal = 6,
     /// Reports of TLS to other domains, and policies of theirs that have expired; one zone.
     TlsReports = 7,
+    /// Telling domains what came in their name; one zone.
+    DmarcReports = 33,
 }
 
 impl Kind {
@@ -60,6 +62,7 @@ impl Kind {
         Self::OperationSweep,
         Self::ViewCheckpoint,
         Self::TlsReports,
+        Self::DmarcReports,
     ];
 
     /// Its name, as people write it.
@@ -72,6 +75,7 @@ impl Kind {
             Self::ViewCheckpoint => "view-checkpoint",
             Self::Rehearsal => "rehearsal",
             Self::TlsReports => "tls-reports",
+            Self::DmarcReports => "dmarc-reports",
         }
     }
 }

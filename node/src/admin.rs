@@ -21,6 +21,7 @@ pub mod fsck;
 pub mod lists;
 mod password;
 pub mod queue;
+pub mod reports;
 pub mod restored;
 pub mod token;
 

@@ -58,6 +58,8 @@ pub enum Target {
     Inbox,
     /// This one.
     Mailbox(MailboxId),
+    /// The account's mailbox for junk; INBOX where it has none.
+    Junk,
 }
 
 /// What becomes of a message that only some recipients can take.
@@ -69,7 +71,7 @@ pub enum OnFailure {
     Report(Option<report::Reporting>),
 }
 
-pub(crate) use batch::{Report, send_report, write_generated, write_report};
+pub(crate) use batch::{Report, send_report, write_generated, write_message, write_report};
 pub(crate) use report::{Fate, RETURN_PATH, Status, Trouble};
 pub use report::{Reporting, Returned};
 

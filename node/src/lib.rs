@@ -12,6 +12,7 @@ pub mod deliver;
 pub mod http;
 pub mod hub;
 mod imap;
+mod judging;
 pub mod limits;
 pub mod logs;
 pub mod metrics;

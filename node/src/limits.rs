@@ -447,3 +447,69 @@ pub const TLS_REPORT_PAUSE: Duration = Duration::from_hours(1);
 
 /// Policies of other domains that one transaction looks at to drop those that have ended.
 pub const STS_ROWS_PER_SWEEP: usize = 500;
+// ---- Judging -----------------------------------------------------------------------------------
+
+/// Bytes of a message that are held in memory while it is judged: what the blob's writer would hold
+/// of it, and more than most messages have. The header's bound comes on top.
+pub const JUDGED_HELD_BYTES_MAX: usize = blob::limits::CHUNK_BYTES;
+
+/// How long a node gathers what came in domains' names before it writes it: what a crash may lose of
+/// reports.
+pub const DMARC_FLUSH_PERIOD: Duration = Duration::from_secs(5);
+
+/// Bytes of rows that are gathered: a few thousand messages that all differ. Beyond, messages are not
+/// counted, and the log says so.
+pub const DMARC_HELD_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Bytes that a gathered row takes beside its own.
+pub const DMARC_HELD_ROW_BYTES: usize = 256;
+
+/// Rows that one transaction writes: each is two reads and three writes, of a few kilobytes at most.
+pub const DMARC_FLUSH_ROWS: usize = 100;
+
+/// Rows of one domain and day. Whoever sends from many addresses in a domain's name must not fill the store; the
+/// messages beyond are counted and reported as one number.
+pub const DMARC_ROWS_PER_DOMAIN_MAX: u64 = 1_000;
+
+/// Domains of one day that are told. A stranger can make up any number of domains that want
+/// reports.
+pub const DMARC_DOMAINS_PER_DAY_MAX: u64 = 20_000;
+
+/// Bytes of one text of a row: a name of DNS is shorter.
+pub const DMARC_TEXT_BYTES_MAX: usize = 255;
+
+/// How many days later what nobody could be told is forgotten: who is to be told may be out of reach for
+/// a day or two.
+pub const DMARC_SEEN_DAYS: i64 = 3;
+
+/// How long after its end a day is told of: nodes write late, and their clocks differ.
+pub const DMARC_REPORT_DELAY: Duration = Duration::from_hours(1);
+
+/// Over how long after that the beginning is drawn: not every server of the world sends at the same second.
+pub const DMARC_REPORT_SPREAD: Duration = Duration::from_hours(2);
+
+/// How long a turn of telling domains goes on before it lets others have its claim.
+pub const DMARC_REPORTS_TURN: Duration = Duration::from_secs(8);
+
+/// Bytes of a report, packed: what receivers of mail commonly take. A larger one is not sent.
+pub const DMARC_REPORT_BYTES_MAX: usize = 10 * 1024 * 1024;
+
+/// Messages to addresses for reports that wait to be looked through.
+pub const RECEIVED_LETTERS_MAX: usize = 100;
+
+/// Bytes of a message that is looked through for reports: the largest report in base64, and some
+/// words.
+pub const RECEIVED_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Parts of one message that are read as reports: each has one, rarely two.
+pub const RECEIVED_PARTS_MAX: usize = 10;
+
+/// Bytes of what is kept of a report's rows: with the rest it fits a value of the store.
+pub const RECEIVED_DETAILS_BYTES_MAX: usize = 64 * 1024;
+
+/// Reports of one day that are kept. A provider's domains get some from each large receiver; more come
+/// from somebody who fills the store.
+pub const RECEIVED_REPORTS_PER_DAY_MAX: u64 = 1_000;
+
+/// How many days reports are kept: a quarter's trend.
+pub const RECEIVED_REPORT_DAYS: i64 = 90;

@@ -22,8 +22,14 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-pub use labels::{AuthOutcome, Outcome, Protocol, RefusedReason, TlsOutcome, TlsPolicyLabel};
-use labels::{CommandLabels, OutcomeLabels, ProtocolLabels, RefusedLabels, TlsLabels};
+use labels::{
+    ActionLabels, CommandLabels, OutcomeLabels, ProtocolLabels, ReceivedLabels, RefusedLabels,
+    ReportLabels, TlsLabels, VerdictLabels,
+};
+pub use labels::{
+    AuthOutcome, Outcome, Protocol, RefusedReason, ReportOutcome, ReportReceived, TlsOutcome,
+    TlsPolicyLabel,
+};
 pub(crate) use sources::ClusterSource;
 pub use sources::Sources;
 use sources::{CertificateSource, SweepSource};
@@ -67,6 +73,10 @@ struct Inner {
     smtp_command_seconds: Family<CommandLabels, Histogram>,
     auth: Family<labels::AuthLabels, Counter>,
     outbound_tls: Family<TlsLabels, Counter>,
+    verdicts: Family<VerdictLabels, Counter>,
+    judged: Family<ActionLabels, Counter>,
+    dmarc_reports: Family<ReportLabels, Counter>,
+    reports_received: Family<ReceivedLabels, Counter>,
     uptime: Gauge<f64, std::sync::atomic::AtomicU64>,
 }
 
@@ -114,6 +124,10 @@ impl Metrics {
             smtp_command_seconds: Family::new_with_constructor(seconds),
             auth: Family::default(),
             outbound_tls: Family::default(),
+            verdicts: Family::default(),
+            judged: Family::default(),
+            dmarc_reports: Family::default(),
+            reports_received: Family::default(),
             uptime: Gauge::default(),
         };
         inner.register();
@@ -194,6 +208,26 @@ impl Metrics {
         self.inner.outbound_tls.get_or_create(&TlsLabels { policy, outcome }).inc();
     }
 
+    /// What one method found of a message.
+    pub fn verdict(&self, method: &'static str, result: &'static str) {
+        self.inner.verdicts.get_or_create(&VerdictLabels { method, result }).inc();
+    }
+
+    /// What was done with a message that was judged.
+    pub fn judged(&self, action: &'static str) {
+        self.inner.judged.get_or_create(&ActionLabels { action }).inc();
+    }
+
+    /// What became of telling a domain what came in its name.
+    pub fn dmarc_report(&self, outcome: ReportOutcome) {
+        self.inner.dmarc_reports.get_or_create(&ReportLabels { outcome }).inc();
+    }
+
+    /// What became of a report that somebody sent.
+    pub fn report_received(&self, outcome: ReportReceived) {
+        self.inner.reports_received.get_or_create(&ReceivedLabels { outcome }).inc();
+    }
+
     /// Everything, in the OpenMetrics text format.
     pub fn render(&self) -> String {
         let up = self.inner.env.monotonic().saturating_since(self.inner.begun);
@@ -257,6 +291,26 @@ impl Inner {
             "outbound_tls_sessions",
             "Sessions with other servers, by what became of TLS",
             self.outbound_tls.clone(),
+        );
+        registry.register(
+            "judging_verdicts",
+            "What was found of messages from other servers",
+            self.verdicts.clone(),
+        );
+        registry.register(
+            "judged_messages",
+            "What was done with messages from other servers that were judged",
+            self.judged.clone(),
+        );
+        registry.register(
+            "dmarc_reports",
+            "Domains that were to be told what came in their name",
+            self.dmarc_reports.clone(),
+        );
+        registry.register(
+            "reports_received",
+            "Reports that came to addresses that are set for it",
+            self.reports_received.clone(),
         );
     }
 }

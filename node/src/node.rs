@@ -61,6 +61,7 @@ pub struct Node {
     _certificates: Task<()>,
     _settings: Task<()>,
     _load: Task<()>,
+    _seen: Task<()>,
     peers: Peers,
     runner: Runner,
     http_addresses: Vec<SocketAddr>,
@@ -241,6 +242,7 @@ impl Node {
             _tickets: env.spawn("tickets", share_tickets(services.clone())),
             _certificates: env.spawn("certificates", certificates),
             _load: env.spawn("load", load),
+            _seen: env.spawn("dmarc-seen", services.seen.clone().keep_writing()),
             runner,
             peers,
             services,
@@ -357,6 +359,7 @@ impl Node {
             join(std::mem::take(&mut self.loops)).await;
             // A delivery outlives a session that broke off.
             self.services.deliverer.finished().await;
+            self.services.seen.flush().await;
             self.stop_http.stop();
             join(std::mem::take(&mut self.http_loops)).await;
         });

@@ -16,6 +16,7 @@ use crate::{
     config::{Config, Limits, Names},
     deliver::{Combining, Deliverer},
     hub::Hub,
+    judging::{Sealing, received::Received, seen::Seen},
     limits,
     metrics::{AuthOutcome, Metrics, Sources},
     settings::Settings,
@@ -49,6 +50,12 @@ pub(crate) struct Parts {
     pub(crate) stopping: Stopping,
     /// Looks up names.
     pub(crate) resolver: Resolver,
+    /// Who seals what is forwarded.
+    pub(crate) sealing: Sealing,
+    /// What came in domains' names.
+    pub(crate) seen: Seen,
+    /// What others report.
+    pub(crate) received: Received,
     /// What is in force of the settings that all nodes share.
     pub(crate) settings: watch::Sender<Arc<Settings>>,
 }
@@ -87,6 +94,14 @@ impl Services {
         });
         let parts = Parts {
             resolver,
+            sealing: Sealing::default(),
+            seen: Seen::new(db.counted_apart(), env.clone()),
+            received: Received::new(
+                db.counted_apart(),
+                blobs.clone(),
+                env.clone(),
+                metrics.clone(),
+            ),
             deliverer,
             auth: Authenticator::new(db.clone(), env.clone()),
             stopping,

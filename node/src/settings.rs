@@ -4,6 +4,7 @@
 //! A node's file says what holds where nothing is set. A setting that this release does not know, or
 //! whose value it cannot take, is passed over with a warning: another release may have set it.
 
+pub mod judging;
 pub mod routes;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -11,8 +12,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use cluster::settings::Record;
 use tokio::sync::watch;
 
-use self::routes::Routes;
-use crate::config::{Config, Limits, NumberKey, check_level, numbers};
+use self::{judging::Judging, routes::Routes};
+use crate::config::{Config, Limits, Log, NumberKey, check_level, numbers};
 
 /// What is in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,19 @@ pub struct Settings {
     pub log_level: String,
     /// How mail for other domains leaves.
     pub routes: Routes,
+    /// What becomes of mail whose origin is in doubt.
+    pub judging: Judging,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            log_level: Log::default().level,
+            routes: Routes::default(),
+            judging: Judging::default(),
+        }
+    }
 }
 
 /// The setting of the log's level.
@@ -71,8 +85,17 @@ pub enum SettingError {
 
 /// The names of all settings.
 pub fn names() -> Vec<&'static str> {
-    let names = NUMBERS_SHARED.iter().map(|number| number.name).chain([LOG_LEVEL]);
-    names.chain(Routes::names()).collect()
+    let numbers = NUMBERS_SHARED.iter().map(|number| number.name);
+    numbers.chain([LOG_LEVEL]).chain(Routes::names()).chain(Judging::names()).collect()
+}
+
+/// Whether a name is one of those that a pattern such as `judging.spf_fail.DOMAIN` stands for: there
+/// are as many as somebody sets, and none of them has a default.
+pub fn is_of_pattern(name: &str) -> bool {
+    names().iter().filter_map(|known| known.rsplit_once('.')).any(|(group, last)| {
+        let of_group = name.strip_prefix(group).is_some_and(|rest| rest.starts_with('.'));
+        of_group && last.bytes().all(|byte| byte.is_ascii_uppercase())
+    })
 }
 
 impl Settings {
@@ -82,6 +105,7 @@ impl Settings {
             limits: config.limits.clone(),
             log_level: config.log.level.clone(),
             routes: Routes::of(config),
+            ..Self::default()
         }
     }
 
@@ -97,6 +121,9 @@ impl Settings {
             return Ok(());
         }
         if let Some(set) = self.routes.set(name, value) {
+            return set;
+        }
+        if let Some(set) = self.judging.set(name, value) {
             return set;
         }
         let number = NUMBERS_SHARED.iter().find(|number| number.name == name);
@@ -125,6 +152,7 @@ impl Settings {
             .collect();
         values.push((LOG_LEVEL.to_owned(), self.log_level.clone()));
         values.extend(self.routes.values());
+        values.extend(self.judging.values());
         values
     }
 }
@@ -206,8 +234,12 @@ mod tests {
         for (name, value) in settings.values() {
             settings.set(&name, &value).unwrap();
         }
-        // Those of domains are none before they are set.
-        let fixed = names().into_iter().filter(|name| !name.contains("DOMAIN"));
-        assert_eq!(settings.values().len(), fixed.count());
+        assert!(is_of_pattern("judging.spf_fail.example.org") && !is_of_pattern("judging.x"));
+        // Patterns stand for settings of which there are none.
+        let is_pattern = |name: &&str| name.bytes().any(|byte| byte.is_ascii_uppercase());
+        assert_eq!(
+            settings.values().len(),
+            names().iter().filter(|name| !is_pattern(name)).count()
+        );
     }
 }

@@ -14,7 +14,11 @@
 //! - Address literals are nobody's mailbox here, and no relaying goes to them: they could name
 //!   hosts that only this network can reach.
 //!
-//! Deliberately absent: checks of the sender (SPF, DKIM, DMARC), block lists, spam filters.
+//! - Mail from other servers is judged ([`crate::judging`]): the client and the sender are asked about from
+//!   the first recipient on that is taken, so that nobody's names are looked up for those who only try
+//!   addresses, and nobody waits for the answers before the message's end ([`judged`]).
+//!
+//! Deliberately absent: block lists, spam filters.
 
 mod access;
 mod address;
@@ -24,6 +28,7 @@ mod errors;
 mod handling;
 mod header;
 mod incoming;
+mod judged;
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +43,7 @@ use smtp::{Call, Config, EarlyTalkers, Mechanism, Output, Refusal, Reply, Role, 
 
 use crate::{
     auth::{Exchange, Identity},
+    judging::{self, Asking},
     metrics::{Outcome, Protocol, RefusedReason},
     services::Services,
     stop::Stopping,
@@ -79,6 +85,8 @@ struct Connection {
     user: Option<Identity>,
     envelope: Option<Envelope>,
     incoming: Option<Incoming>,
+    /// What is being asked about the client and the sender.
+    asking: Option<Asking>,
 }
 
 /// Whether more can come.
@@ -109,6 +117,7 @@ pub(crate) async fn serve(services: Services, mut transport: Transport, protocol
         user: None,
         envelope: None,
         incoming: None,
+        asking: None,
         services,
         transport,
         protocol,
@@ -308,6 +317,7 @@ impl Connection {
             Call::Reset => {
                 self.envelope = None;
                 self.incoming = None;
+                self.asking = None;
                 Reply::Accepted
             }
         };
@@ -319,6 +329,7 @@ impl Connection {
     }
 
     async fn mail(&mut self, mail: smtp::MailFrom) -> Reply {
+        self.asking = None;
         match Envelope::begin(&self.services, self.user.as_ref(), mail).await {
             Ok(envelope) => {
                 self.envelope = Some(envelope);
@@ -332,9 +343,25 @@ impl Connection {
         // The session lets no RCPT come before MAIL.
         let Some(envelope) = &mut self.envelope else { return out_of_order() };
         match envelope.add(&self.services, rcpt).await {
-            Ok(()) => Reply::Accepted,
+            Ok(()) => {
+                self.ask();
+                Reply::Accepted
+            }
             Err(refusal) => refused("recipient refused", refusal),
         }
+    }
+
+    /// Begins to ask about a client whose mail is judged, and about the sender.
+    fn ask(&mut self) {
+        let peer = self.transport.peer;
+        let is_judged = role(self.protocol) == Role::Exchange
+            && self.services.settings.borrow().judging.judges(peer);
+        if self.asking.is_some() || !is_judged {
+            return;
+        }
+        let (Some(helo), Some(envelope)) = (self.session.helo(), &self.envelope) else { return };
+        let sender = envelope.mail.sender.address().map(ToString::to_string).unwrap_or_default();
+        self.asking = Some(Asking::begin(&self.services, peer, helo.to_string(), sender));
     }
 
     fn begin_data(&mut self, protocol: smtp::Protocol, helo: &smtp::HeloName) -> Reply {
@@ -346,7 +373,8 @@ impl Connection {
             peer: self.transport.peer,
             tls: self.transport.tls.as_ref().map(tls_info),
         };
-        self.incoming = Some(Incoming::begin(&self.services, envelope, &arrival));
+        self.incoming =
+            Some(Incoming::begin(&self.services, envelope, &arrival, self.asking.take()));
         Reply::Accepted
     }
 
@@ -355,6 +383,10 @@ impl Connection {
         match incoming.push(bytes).await {
             Ok(()) => Reply::Accepted,
             Err(refusal) => {
+                if let Some(findings) = incoming.findings() {
+                    judging::count(&self.services, &findings);
+                    tracing::info!(verdicts = findings.summary(), %refusal, "message");
+                }
                 self.message_ended(delivery::outcome(refusal));
                 refused("message refused", refusal)
             }

@@ -19,7 +19,7 @@ use self::{
     blobs::BlobSweep,
     views::ViewCheckpoint,
 };
-use crate::{limits, outbound, services::Services};
+use crate::{judging::tell::Teller, limits, outbound, services::Services};
 
 /// The zone of work that no more than one node does at a time.
 const WHOLE: &str = "all";
@@ -37,12 +37,14 @@ pub(crate) fn workers(services: &Services, sweeper: blob::sweep::Sweeper) -> Vec
         Arc::new(ViewCheckpoint::new(services)),
         Arc::new(outbound::Sender::new(services)),
         Arc::new(outbound::TlsReporter::new(services)),
+        Arc::new(Teller::new(services)),
     ]
 }
 
 /// Puts in the items that come again and again, where they are missing.
 pub(crate) async fn seed(db: &Database, env: &Env) -> Result<(), StoreError> {
-    let mut zones = vec![(Kind::BlobSweep, WHOLE.to_owned()), (Kind::TlsReports, WHOLE.to_owned())];
+    let whole = [Kind::BlobSweep, Kind::TlsReports, Kind::DmarcReports];
+    let mut zones: Vec<_> = whole.into_iter().map(|kind| (kind, WHOLE.to_owned())).collect();
     for share in 0..limits::ACCOUNT_SHARES {
         zones.push((Kind::LogTrim, share.to_string()));
         zones.push((Kind::OperationSweep, share.to_string()));

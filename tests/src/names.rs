@@ -9,6 +9,10 @@ use std::{
 
 const TYPE_A: u16 = 1;
 const TYPE_MX: u16 = 15;
+const TYPE_TXT: u16 = 16;
+
+/// Bytes of one string of a text (RFC 1035 §3.3.14).
+const STRING_BYTES_MAX: usize = 255;
 
 /// How long what is told may be remembered, in seconds.
 const TTL: u32 = 1;
@@ -18,6 +22,7 @@ const TTL: u32 = 1;
 enum Record {
     Address(Ipv4Addr),
     Exchange(u16, String),
+    Text(String),
 }
 
 /// A DNS server; its thread lives as long as the test's process.
@@ -67,6 +72,11 @@ impl Names {
         self.add(domain, Record::Exchange(preference, host.to_owned()));
     }
 
+    /// Gives a name a text.
+    pub fn text(&self, name: &str, text: &str) {
+        self.add(name, Record::Text(text.to_owned()));
+    }
+
     fn add(&self, name: &str, record: Record) {
         let mut records = self.records.lock().expect("nobody panics here");
         records.entry(name.to_owned()).or_default().push(record);
@@ -88,6 +98,7 @@ fn answer(query: &[u8], records: &Mutex<BTreeMap<String, Vec<Record>>>) -> Optio
             (Record::Exchange(preference, host), TYPE_MX) => {
                 Some((TYPE_MX, [&preference.to_be_bytes()[..], &encoded(host)].concat()))
             }
+            (Record::Text(text), TYPE_TXT) => Some((TYPE_TXT, strings(text))),
             _ => None,
         })
         .collect();
@@ -119,6 +130,15 @@ fn question(mut bytes: &[u8]) -> Option<(String, &[u8])> {
         labels.push(String::from_utf8_lossy(label).to_lowercase());
         bytes = rest;
     }
+}
+
+fn strings(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for string in text.as_bytes().chunks(STRING_BYTES_MAX) {
+        bytes.push(u8::try_from(string.len()).expect("a string is short"));
+        bytes.extend_from_slice(string);
+    }
+    bytes
 }
 
 fn encoded(name: &str) -> Vec<u8> {

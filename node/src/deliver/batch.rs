@@ -13,7 +13,7 @@ use env::{
 use kv::{AsKvError, Committed, Prefetch, Transaction};
 use mail::{
     AccountId, AccountUnit, Appended, Interested, KeywordSet, MailboxId, ModSeq, NewEmail,
-    OperationId, StoreError,
+    OperationId, Role, StoreError,
     directory::{self, ResolveError},
 };
 
@@ -33,10 +33,14 @@ pub(crate) struct Report {
     about: Vec<Status>,
     email: Arc<NewEmail>,
     blob: BlobId,
+    /// Who sends it; empty for the null sender.
+    sender: String,
     to: mail::directory::Address,
     operation: OperationId,
     submission: [u8; 16],
     written_at: env::Timestamp,
+    /// Bytes of `Return-Path`.
+    skip: u64,
 }
 
 /// Why the transaction has to be given up and run again with something added.
@@ -249,11 +253,20 @@ impl Writing<'_> {
     async fn mailbox_of(&mut self, append: &Append) -> Result<Option<MailboxId>, StoreError> {
         Ok(match (append.target, self.inboxes.entry(append.account)) {
             (Target::Mailbox(mailbox), _) => Some(mailbox),
+            (Target::Junk, _) => self.junk_of(append.account).await?,
             (Target::Inbox, Entry::Occupied(known)) => *known.get(),
             (Target::Inbox, Entry::Vacant(new)) => {
                 *new.insert(mail::inbox(self.tx, append.account).await?)
             }
         })
+    }
+
+    /// By its role, for people rename mailboxes. Few messages go there, so that it costs a look at all of
+    /// an account's mailboxes is borne.
+    async fn junk_of(&self, account: AccountId) -> Result<Option<MailboxId>, StoreError> {
+        let tree = mail::mailbox_tree(self.tx, account).await?;
+        let found = tree.by_role(Role::Junk).or_else(|| tree.by_role(Role::Inbox));
+        Ok(found.map(|mailbox| mailbox.id))
     }
 
     async fn append(&mut self, append: &Append) -> Result<Result<Appended, Refusal>, Abort> {
@@ -358,16 +371,52 @@ pub(crate) async fn write_report(
     let now = env.wall();
     let unique = u128::from_le_bytes(env.random_array());
     let bytes = report::build(reporting, &about, now, unique);
-    let report = write_generated(env, blobs, reporting.sender.clone(), &bytes).await?;
-    Ok(Report { about, ..report })
+    let mut report = put(env, blobs, &bytes, reporting.sender.clone()).await?;
+    report.about = about;
+    report.skip = report::RETURN_PATH.len() as u64;
+    Ok(report)
 }
 
 /// Puts a message of our own, which nobody reports about: [`report::RETURN_PATH`] and its content.
+///
+/// # Errors
+/// [`DeliverError::Blob`].
 pub(crate) async fn write_generated(
     env: &Env,
     blobs: &BlobStore,
     to: directory::Address,
     bytes: &[u8],
+) -> Result<Report, DeliverError> {
+    let mut report = put(env, blobs, bytes, to).await?;
+    report.skip = report::RETURN_PATH.len() as u64;
+    Ok(report)
+}
+
+/// Puts a message of our own, to be sent as reports are: nobody is told of its failure. It comes without a
+/// `Return-Path`.
+///
+/// # Errors
+/// [`DeliverError::Blob`].
+pub(crate) async fn write_message(
+    env: &Env,
+    blobs: &BlobStore,
+    sender: &directory::Address,
+    to: directory::Address,
+    message: &[u8],
+) -> Result<Report, DeliverError> {
+    let return_path = format!("Return-Path: <{sender}>\r\n");
+    let bytes = [return_path.as_bytes(), message].concat();
+    let mut report = put(env, blobs, &bytes, to).await?;
+    report.sender = sender.to_string();
+    report.skip = return_path.len() as u64;
+    Ok(report)
+}
+
+async fn put(
+    env: &Env,
+    blobs: &BlobStore,
+    bytes: &[u8],
+    to: directory::Address,
 ) -> Result<Report, DeliverError> {
     let now = env.wall();
     let blob = blob_step(env, blobs.put(bytes)).await;
@@ -379,10 +428,12 @@ pub(crate) async fn write_generated(
         about: Vec::new(),
         email: Arc::new(NewEmail::from_scan(blob, &scanned, now, KeywordSet::default())),
         blob,
+        sender: String::new(),
         to,
         operation: OperationId::random(env),
         submission: env.random_array(),
         written_at: now,
+        skip: 0,
     })
 }
 
@@ -404,8 +455,8 @@ impl Report {
             id: self.submission,
             blob: self.blob,
             size: self.email.size,
-            skip: report::RETURN_PATH.len() as u64,
-            sender: String::new(),
+            skip: self.skip,
+            sender: self.sender.clone(),
             account: None,
             received_at: self.written_at,
             envelope_id: None,

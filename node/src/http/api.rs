@@ -13,6 +13,8 @@
 //! | GET, POST `/aliases`, `/groups` | lists; adds `{address, members}` |
 //! | GET, DELETE `/aliases/A`, `/groups/A` | shows; removes |
 //! | PUT, DELETE `/aliases/A/members/M`, `/groups/A/members/M` | adds; removes a member |
+//! | GET `/reports` | lists what others report |
+//! | GET `/reports/R` | shows one with what it says |
 //! | … `/cluster/…` | the cluster as a whole: `http/cluster.rs` lists its paths |
 //! | … `/queue/…` | the outbound queue: `http/queue.rs` lists its paths |
 //! | POST `/backup` | answers a backup, in the embedded engine's own format |
@@ -40,6 +42,7 @@ use crate::{
         accounts::{self, AccountDetail, AccountInfo, Login, NewAccount},
         domains::{self, DomainInfo},
         lists::{self, MemberChange},
+        reports::{self, ReportDetail, ReportInfo},
     },
     limits::HTTP_BODY_BYTES_MAX,
 };
@@ -58,6 +61,8 @@ pub(super) fn router(parts: &HttpParts) -> Router<HttpParts> {
         .route("/accounts/{address}/password", put(account_password))
         .route("/accounts/{address}/quota", put(account_quota))
         .route("/accounts/{address}/login", put(account_login))
+        .route("/reports", get(report_list))
+        .route("/reports/{report}", get(report_show))
         .route("/fsck", post(super::fsck::check))
         .route("/backup", post(super::backup::make))
         .nest("/cluster", super::cluster::router())
@@ -215,6 +220,14 @@ async fn account_login(
     Body(state): Body<LoginState>,
 ) -> Answer<AccountInfo> {
     answer(accounts::set_login(&admin, &address, state.login).await)
+}
+
+async fn report_list(Store(admin): Store, In(query): In<PageQuery>) -> Answer<Page<ReportInfo>> {
+    answer(reports::list(&admin, &query).await)
+}
+
+async fn report_show(Store(admin): Store, At(report): At<String>) -> Answer<ReportDetail> {
+    answer(reports::show(&admin, &report).await)
 }
 
 pub(super) fn answer<T>(result: Result<T, crate::admin::AdminError>) -> Answer<T> {

@@ -118,6 +118,46 @@ label! {
     }
 }
 
+label! {
+    /// What became of telling a domain what came in its name in a day.
+    ReportOutcome {
+        /// A report is in the queue.
+        Sent = "sent",
+        /// Nobody who is named wants one.
+        Unwanted = "unwanted",
+        /// It is larger than those who want it take.
+        TooLarge = "too_large",
+        /// It failed, and comes again.
+        Failed = "failed",
+    }
+}
+
+label! {
+    /// What became of a report that somebody sent.
+    ReportReceived {
+        /// Kept: of mail in a domain's name.
+        Aggregate = "aggregate",
+        /// Kept: of one message.
+        Failure = "failure",
+        /// Kept: of connections.
+        Tls = "tls",
+        /// It cannot be read.
+        Unreadable = "unreadable",
+        /// There are too many, or it is too large, or the store failed.
+        LeftOut = "left_out",
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ReceivedLabels {
+    pub(super) outcome: ReportReceived,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ReportLabels {
+    pub(super) outcome: ReportOutcome,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ProtocolLabels {
     pub(super) protocol: Protocol,
@@ -149,4 +189,16 @@ pub(super) struct AuthLabels {
 pub(super) struct TlsLabels {
     pub(super) policy: TlsPolicyLabel,
     pub(super) outcome: TlsOutcome,
+}
+
+/// Both are literals: methods, and results of RFC 8601.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct VerdictLabels {
+    pub(super) method: &'static str,
+    pub(super) result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ActionLabels {
+    pub(super) action: &'static str,
 }

@@ -12,7 +12,7 @@
 //! that were served a second copy: twice, not never.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -24,7 +24,7 @@ use super::{
     address,
     envelope::{Envelope, Recipient},
     errors,
-    incoming::{Finished, Incoming},
+    incoming::{Ended, Finished, Incoming},
     role,
 };
 use crate::{
@@ -32,7 +32,7 @@ use crate::{
         Append, OnFailure, Reporting, Request, Returned, Target,
         outbound::{Body, ReturnContent, Submission},
     },
-    limits,
+    judging, limits,
     metrics::{Outcome, Protocol},
     services::Services,
 };
@@ -50,10 +50,16 @@ pub(super) async fn finish(
     let begun = services.env.monotonic();
     let sender = envelope.sender.as_ref().map_or_else(|| "<>".to_owned(), ToString::to_string);
     let recipients = envelope.recipients.len();
-    let (reply, size, name) = match incoming.finish(services.env.wall()).await {
+    let for_reports = protocol == Protocol::Smtp && is_for_reports(services, &envelope);
+    let Ended { findings, message } = incoming.finish(services.env.wall()).await;
+    let (reply, size, name) = match message {
         Err(refusal) => (Reply::Refused(refusal), 0, None),
         Ok(finished) => {
-            let reply = deliver(services, role(protocol), envelope, &finished).await;
+            let junk = findings.as_ref().map(|it| it.decision.junk.clone()).unwrap_or_default();
+            let reply = deliver(services, role(protocol), envelope, &finished, &junk).await;
+            if for_reports && matches!(reply, Reply::MessageAccepted { .. }) {
+                services.received.offer(finished.blob, finished.email.size);
+            }
             (reply, finished.email.size, Some(finished.name.queue_id()))
         }
     };
@@ -64,6 +70,12 @@ pub(super) async fn finish(
         services.metrics.message_bytes(protocol, size);
         services.metrics.delivery_seconds(time);
     }
+    // A message that only the store put off comes again, and is counted then.
+    if let Some(findings) = &findings
+        && (outcome == Outcome::Accepted || findings.decision.refusal.is_some())
+    {
+        judging::count(services, findings);
+    }
     // Addresses are no content; without the sender's nobody finds a lost message.
     tracing::info!(
         id = name.as_ref().map_or("-", QueueId::as_str),
@@ -71,6 +83,7 @@ pub(super) async fn finish(
         recipients,
         size,
         outcome = outcome.as_str(),
+        verdicts = findings.as_ref().map(|found| tracing::field::display(found.summary())),
         refusal = first_refusal(&reply).map(tracing::field::display),
         ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
         "message"
@@ -78,14 +91,22 @@ pub(super) async fn finish(
     reply
 }
 
+/// Whether somebody who sends us reports is answered for.
+fn is_for_reports(services: &Services, envelope: &Envelope) -> bool {
+    let settings = services.settings.borrow();
+    let wanted = &settings.judging.report_addresses;
+    !wanted.is_empty() && envelope.recipients.iter().any(|it| wanted.contains(&it.address))
+}
+
 async fn deliver(
     services: &Services,
     role: Role,
     mut envelope: Envelope,
     finished: &Finished,
+    junk: &BTreeSet<String>,
 ) -> Reply {
     let mut delivery = Delivery {
-        appends: appends(services, role, &envelope, finished),
+        appends: appends(services, role, &envelope, finished, junk),
         outbound: submission(services, &mut envelope, finished),
         on_failure: on_failure(services, &envelope, finished),
         served: Served::Nobody,
@@ -232,11 +253,17 @@ fn appends(
     role: Role,
     envelope: &Envelope,
     finished: &Finished,
+    junk: &BTreeSet<String>,
 ) -> Vec<Append> {
-    let mut accounts: BTreeMap<AccountId, (Vec<String>, Vec<String>)> = BTreeMap::new();
+    let mut accounts: BTreeMap<AccountId, (Vec<String>, Vec<String>, Target)> = BTreeMap::new();
     for recipient in &envelope.recipients {
         for account in &recipient.accounts {
-            let (failures, successes) = accounts.entry(*account).or_default();
+            let new = || (Vec::new(), Vec::new(), Target::Junk);
+            let (failures, successes, target) = accounts.entry(*account).or_insert_with(new);
+            if !junk.contains(&recipient.domain) {
+                // One recipient whose domain takes it is enough.
+                *target = Target::Inbox;
+            }
             if role != Role::Lmtp && recipient.wants_failures() {
                 push_distinct(failures, &recipient.text);
             }
@@ -247,9 +274,9 @@ fn appends(
     }
     accounts
         .into_iter()
-        .map(|(account, (recipients, tell_success))| Append {
+        .map(|(account, (recipients, tell_success, target))| Append {
             account,
-            target: Target::Inbox,
+            target,
             email: Arc::clone(&finished.email),
             operation: OperationId::random(&services.env),
             recipients,
@@ -330,6 +357,7 @@ pub(super) fn outcome(refusal: Refusal) -> Outcome {
         | Refusal::InsufficientStorage
         | Refusal::TemporaryFailure
         | Refusal::Overloaded
+        | Refusal::OriginUnknown
         | Refusal::ShuttingDown => Outcome::Deferred,
         Refusal::MailboxFull(Permanence::Permanent)
         | Refusal::AuthFailed(_)
@@ -344,7 +372,11 @@ pub(super) fn outcome(refusal: Refusal) -> Outcome {
         | Refusal::RelayDenied
         | Refusal::PolicyRejected
         | Refusal::MessageMalformed
-        | Refusal::RoutingLoop => Outcome::Rejected,
+        | Refusal::RoutingLoop
+        | Refusal::SpfFailed
+        | Refusal::DkimFailed
+        | Refusal::AuthorNotVouchedFor
+        | Refusal::ReverseNameMissing => Outcome::Rejected,
     }
 }
 

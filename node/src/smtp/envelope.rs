@@ -51,6 +51,10 @@ pub(super) struct Envelope {
 pub(super) struct Recipient {
     /// As the client wrote it.
     pub(super) text: String,
+    /// The same as the directory writes it.
+    pub(super) address: String,
+    /// Its domain, the same way.
+    pub(super) domain: String,
     pub(super) notify: Notify,
     /// The accounts that it leads to.
     pub(super) accounts: BTreeSet<AccountId>,
@@ -159,6 +163,8 @@ impl Envelope {
         };
         self.recipients.push(Recipient {
             text,
+            address: address.to_string(),
+            domain: address.domain().to_owned(),
             notify: rcpt.notify,
             accounts: expansion.accounts,
             destinations_elsewhere: expansion.remote.len(),

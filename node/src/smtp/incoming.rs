@@ -1,13 +1,14 @@
 //! A message on its way in: trace fields first, then the client's bytes, into one blob.
 //!
 //! The stored message begins with `Return-Path`, which is ours alone, and `Received` (RFC 5321
-//! §4.4); a copy for another server leaves the first [`Finished::skip`] bytes out. Memory is
-//! bounded by the header gate, the blob writer's chunk and the scanner, whatever the message's
-//! size; content is stored as it came, BINARYMIME (RFC 3030) and 8BITMIME (RFC 6152) alike.
+//! §4.4); a copy for another server leaves the first [`Finished::skip`] bytes out. Where the message is
+//! judged, what was found stands below them ([`super::judged`]). Memory is
+//! bounded by the header gate, what is held to be judged, the blob writer's chunk and the scanner, whatever
+//! the message's size; content is stored as it came, BINARYMIME (RFC 3030) and 8BITMIME (RFC 6152) alike.
 
 use std::{net::IpAddr, sync::Arc};
 
-use blob::{BlobId, BlobWriter};
+use blob::{BlobId, BlobStore, BlobWriter};
 use env::{Env, Timestamp};
 use mail::{KeywordSet, NewEmail};
 use message::Scanner;
@@ -18,8 +19,15 @@ use super::{
     envelope::Envelope,
     errors,
     header::{Additions, Gate, Opening},
+    judged::{Ending, Held, Judged, Next, with_line_ends},
 };
-use crate::{date, limits, patience::blob_step, services::Services};
+use crate::{
+    date,
+    judging::{self, Asking, Findings},
+    limits,
+    patience::blob_step,
+    services::Services,
+};
 
 /// How a message arrives.
 pub(super) struct Arrival<'a> {
@@ -47,7 +55,10 @@ impl MessageName {
 /// A message being received.
 pub(super) struct Incoming {
     env: Env,
+    services: Services,
+    role: Role,
     name: MessageName,
+    blobs: BlobStore,
     writer: BlobWriter,
     scanner: Scanner,
     /// Until the header is whole.
@@ -57,6 +68,15 @@ pub(super) struct Incoming {
     received: String,
     /// The beginning of the header, for a report.
     header: Vec<u8>,
+    judged: Option<Judged>,
+    /// Bytes of what was written above the client's own fields.
+    top_bytes: u64,
+}
+
+/// How a message ended: what was found of it, and the message, or why it is refused.
+pub(super) struct Ended {
+    pub(super) findings: Option<Box<Findings>>,
+    pub(super) message: Result<Finished, Refusal>,
 }
 
 /// A message that is stored and not yet anybody's.
@@ -71,7 +91,13 @@ pub(super) struct Finished {
 }
 
 impl Incoming {
-    pub(super) fn begin(services: &Services, envelope: &Envelope, arrival: &Arrival<'_>) -> Self {
+    /// With what is being asked about its client and its sender, where it is judged.
+    pub(super) fn begin(
+        services: &Services,
+        envelope: &Envelope,
+        arrival: &Arrival<'_>,
+        asking: Option<Asking>,
+    ) -> Self {
         let name = MessageName(services.env.random_array());
         let hostname = address::hostname(&services.config);
         let date = date::rfc5322(services.env.wall());
@@ -95,7 +121,10 @@ impl Incoming {
         });
         Self {
             env: services.env.clone(),
+            services: services.clone(),
+            role: arrival.role,
             name,
+            blobs: services.blobs.clone(),
             writer: services.blobs.writer(),
             scanner: Scanner::new(message::Limits::default()),
             gate: Some(Gate::default()),
@@ -103,24 +132,56 @@ impl Incoming {
             return_path: smtp::return_path(&envelope.mail.sender),
             received,
             header: Vec::new(),
+            judged: asking.map(|asking| Judged::begin(services, envelope, asking)),
+            top_bytes: 0,
         }
     }
 
     /// Takes a piece of the content.
     pub(super) async fn push(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
-        let Some(gate) = &mut self.gate else { return self.store(bytes).await };
-        match gate.push(bytes, &self.additions).map_err(errors::header)? {
-            None => Ok(()),
-            Some(opening) => self.open(&opening).await,
+        if let Some(gate) = &mut self.gate {
+            return match gate.push(bytes, &self.additions).map_err(errors::header)? {
+                None => Ok(()),
+                Some(opening) => self.open(opening).await,
+            };
+        }
+        match self.judged.as_mut().map_or(Next::Store, |judged| judged.more(bytes)) {
+            Next::Wait => Ok(()),
+            Next::Presume => self.presume().await,
+            Next::Store => self.store(bytes).await,
         }
     }
 
+    /// What was found of a message that is refused before its end.
+    pub(super) fn findings(&mut self) -> Option<Box<Findings>> {
+        self.judged.as_mut().and_then(Judged::findings)
+    }
+
     /// The content is complete.
-    pub(super) async fn finish(mut self, now: Timestamp) -> Result<Finished, Refusal> {
+    pub(super) async fn finish(mut self, now: Timestamp) -> Ended {
+        let closed = self.close().await;
+        let findings = self.findings();
+        let message = match closed {
+            Ok(()) => self.put(now).await,
+            Err(refusal) => Err(refusal),
+        };
+        Ended { findings, message }
+    }
+
+    async fn close(&mut self) -> Result<(), Refusal> {
         if let Some(gate) = self.gate.take() {
             let opening = gate.finish(&self.additions).map_err(errors::header)?;
-            self.open(&opening).await?;
+            self.open(opening).await?;
         }
+        let Some(judged) = &mut self.judged else { return Ok(()) };
+        match judged.finish().await? {
+            Ending::Whole(top, held) => self.write(&top, &held).await,
+            Ending::Written => Ok(()),
+            Ending::Other(top) => self.rewrite(&top).await,
+        }
+    }
+
+    async fn put(self, now: Timestamp) -> Result<Finished, Refusal> {
         let blob = blob_step(&self.env, self.writer.finish()).await;
         let blob = blob.map_err(|error| errors::blob(&error))?;
         let scanned = self.scanner.finish();
@@ -134,14 +195,85 @@ impl Incoming {
         })
     }
 
-    /// Stores the trace, the header and what came after it.
-    async fn open(&mut self, opening: &Opening) -> Result<(), Refusal> {
+    /// The header is whole.
+    async fn open(&mut self, opening: Opening) -> Result<(), Refusal> {
         self.gate = None;
-        let trace = format!("{}{}", self.return_path, self.received);
-        self.header = first_lines(&self.received, &opening.fields);
-        self.store(trace.as_bytes()).await?;
-        self.store(&opening.fields).await?;
-        self.store(&opening.rest).await
+        let Opening { mut fields, mut rest } = opening;
+        self.header = first_lines(&self.received, &fields);
+        if self.role != Role::Lmtp {
+            // RFC 8601 §5. What comes by LMTP is from a server of our own, which may have judged it.
+            fields = with_line_ends(fields);
+            if rest.first() == Some(&b'\n') {
+                rest.insert(0, b'\r');
+            }
+        }
+        match &mut self.judged {
+            None => {
+                let fields = self.without_forgeries(fields);
+                self.write("", &Held { fields, rest }).await
+            }
+            Some(judged) => match judged.open(fields, rest) {
+                Next::Presume => self.presume().await,
+                Next::Wait | Next::Store => Ok(()),
+            },
+        }
+    }
+
+    async fn presume(&mut self) -> Result<(), Refusal> {
+        let Some(judged) = &mut self.judged else { return Ok(()) };
+        let (top, held) = judged.presume().await?;
+        self.write(&top, &held).await
+    }
+
+    /// Stores the trace, what was found, the header and what came after it.
+    async fn write(&mut self, top: &str, held: &Held) -> Result<(), Refusal> {
+        let top = format!("{}{}{top}", self.return_path, self.received);
+        self.top_bytes = u64::try_from(top.len()).expect("fields in memory");
+        self.store(top.as_bytes()).await?;
+        if self.judged.is_some() {
+            let fields = self.without_forgeries(held.fields.clone());
+            self.store(&fields).await?;
+        } else {
+            self.store(&held.fields).await?;
+        }
+        self.store(&held.rest).await
+    }
+
+    /// Copies what was stored below another top.
+    async fn rewrite(&mut self, top: &str) -> Result<(), Refusal> {
+        let below = self.top_bytes..u64::MAX;
+        let first = std::mem::replace(&mut self.writer, self.blobs.writer());
+        self.scanner = Scanner::new(message::Limits::default());
+        let first = blob_step(&self.env, first.finish()).await;
+        let first = first.map_err(|error| errors::blob(&error))?;
+        self.write(top, &Held::default()).await?;
+        let reader = blob_step(&self.env, self.blobs.read(first, below)).await;
+        let mut reader = reader.map_err(|error| errors::blob(&error))?;
+        loop {
+            let chunk = blob_step(&self.env, reader.next()).await;
+            match chunk.map_err(|error| errors::blob(&error))? {
+                Some(chunk) => self.store(&chunk).await?,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// A header without fields that claim to be our findings.
+    fn without_forgeries(&self, fields: Vec<u8>) -> Vec<u8> {
+        if self.role == Role::Lmtp {
+            return fields;
+        }
+        let forged = judging::forged_in(&self.services, &fields);
+        if forged.is_empty() {
+            return fields;
+        }
+        let (mut kept, mut from) = (Vec::with_capacity(fields.len()), 0);
+        for range in forged {
+            kept.extend_from_slice(fields.get(from..range.start).unwrap_or_default());
+            from = from.max(range.end);
+        }
+        kept.extend_from_slice(fields.get(from..).unwrap_or_default());
+        kept
     }
 
     async fn store(&mut self, bytes: &[u8]) -> Result<(), Refusal> {

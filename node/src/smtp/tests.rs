@@ -1,6 +1,7 @@
 //! Dialogues with the driver over a real store in memory.
 
 mod access;
+mod judging;
 mod local;
 mod submission;
 
@@ -23,7 +24,7 @@ use tokio::{
 use super::serve;
 use crate::{
     auth::new_credential,
-    config::{Config, PortBase},
+    config::{Config, Names, PortBase},
     hub::Hub,
     metrics::Protocol,
     peers::Peers,
@@ -65,6 +66,8 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config::dev(Some(folder.path().to_owned()), PortBase::default()).unwrap();
         config.hostname = "mx.example.org".to_owned();
+        // Nothing is known of any name, unless a test says so.
+        config.names = Names::Given(dns::Zone::new());
         change(&mut config);
         let db = Database::memory(env.clone());
         let values = kv::LargeValues::memory(env.clone());

@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Alias(Group<AliasCommand>),
     /// Addresses that go to many members
     Group(Group<GroupCommand>),
+    /// What others report of mail in our domains' names, and of connections to us
+    Reports(Group<ReportsCommand>),
     /// Nodes, sessions and work of all servers on one store
     Cluster(Group<ClusterCommand>),
     /// Mail that waits for other servers
@@ -241,6 +243,14 @@ pub(crate) enum DomainCommand {
     Remove { domain: String },
     /// Say where mail goes whose address does not exist: an address, or `none` to refuse it
     CatchAll { domain: String, target: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReportsCommand {
+    /// List all reports that are kept, the latest first
+    List,
+    /// Show what a report says
+    Show { id: String },
 }
 
 #[derive(Debug, Subcommand)]

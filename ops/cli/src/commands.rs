@@ -7,6 +7,7 @@ pub(crate) mod domain;
 pub(crate) mod fsck;
 pub(crate) mod list;
 pub(crate) mod queue;
+pub(crate) mod reports;
 
 use node::admin::{Page, PageQuery};
 

@@ -55,6 +55,7 @@ fn run(args: Args) -> Result<(), CliError> {
         Command::Serve(serve) => serve::serve(&serve),
         Command::DevCluster(cluster) => dev_cluster::run(&cluster),
         Command::Domain(domain) => commands::domain::run(domain),
+        Command::Reports(reports) => commands::reports::run(reports),
         Command::Account(account) => commands::account::run(account),
         Command::Alias(alias) => commands::list::run_alias(alias),
         Command::Group(group) => commands::list::run_group(group),

@@ -235,6 +235,21 @@ pub enum Refusal {
     /// The server stops; ends the session.
     #[error("shutting down")]
     ShuttingDown,
+    /// The sender's domain says that the peer does not send for it (RFC 7208).
+    #[error("SPF failed")]
+    SpfFailed,
+    /// No signature of the message holds (RFC 6376).
+    #[error("no DKIM signature passes")]
+    DkimFailed,
+    /// The author's domain asks for such mail to be refused (RFC 9989).
+    #[error("refused by the author's domain")]
+    AuthorNotVouchedFor,
+    /// The peer's address has no name that leads back to it.
+    #[error("no reverse name")]
+    ReverseNameMissing,
+    /// What the sender's or the author's domain says cannot be found out now.
+    #[error("the sender's domain cannot be asked")]
+    OriginUnknown,
 }
 
 /// Why AUTH failed.

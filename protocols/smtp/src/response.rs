@@ -121,6 +121,12 @@ impl Response {
                 F::TemporaryFailure => (451, "4.3.0", "Temporary failure, try again later"),
                 F::Overloaded => (421, "4.3.2", "too busy, try again later"),
                 F::ShuttingDown => (421, "4.3.2", "shutting down"),
+                // RFC 7372 §3.
+                F::SpfFailed => (550, "5.7.23", "SPF validation failed"),
+                F::DkimFailed => (550, "5.7.20", "No passing DKIM signature found"),
+                F::AuthorNotVouchedFor => (550, "5.7.26", "The author's domain does not vouch for this message (DMARC)"),
+                F::ReverseNameMissing => (550, "5.7.25", "Reverse DNS validation failed"),
+                F::OriginUnknown => (451, "4.4.3", "The sender's domain cannot be asked, try again later"),
             },
         };
         Status { code, enhanced, text }

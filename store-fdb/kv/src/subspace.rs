@@ -66,6 +66,10 @@ pub enum Subspace {
     MtaSts = 29,
     /// How TLS to other domains went, for reports.
     TlsReport = 30,
+    /// What came in domains' names, for reports.
+    DmarcSeen = 33,
+    /// Reports that others sent.
+    ReceivedReport = 34,
 }
 
 impl Subspace {

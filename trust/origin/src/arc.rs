@@ -3,7 +3,7 @@
 use message::Field;
 
 use crate::{
-    canon::{BodyHash, Canon},
+    canon::{Bodies, Canon},
     dkim::{self, DkimError, Keys, Kind, Signature, field_without_signature},
     domain,
     key::Algorithm,
@@ -151,12 +151,7 @@ pub(crate) fn existing<'a>(fields: &[Field<'a>]) -> Option<Vec<[&'a [u8]; 3]>> {
 }
 
 /// Judges the chain; `at` is the time in Unix seconds.
-pub(crate) fn verify(
-    fields: &[Field<'_>],
-    bodies: &[BodyHash],
-    keys: &Keys,
-    at: u64,
-) -> ArcVerdict {
+pub(crate) fn verify(fields: &[Field<'_>], bodies: &Bodies, keys: &Keys, at: u64) -> ArcVerdict {
     let instances = instances(fields);
     let mut verdict = ArcVerdict { instances, ..ArcVerdict::default() };
     let judged = match sets(fields) {
@@ -199,7 +194,7 @@ fn sets<'f, 'a>(fields: &'f [Field<'a>]) -> Result<Vec<Set<'f, 'a>>, ArcError> {
 fn check(
     sets: &[Set<'_, '_>],
     fields: &[Field<'_>],
-    bodies: &[BodyHash],
+    bodies: &Bodies,
     keys: &Keys,
     at: u64,
 ) -> Result<Vec<ArcSet>, ArcError> {

@@ -82,6 +82,24 @@ pub(crate) struct BodyHash {
     pub(crate) length: u64,
 }
 
+/// What is known of a message's body.
+pub(crate) enum Bodies {
+    /// Its hashes, in every way in which they are wanted.
+    Hashed(Vec<BodyHash>),
+    /// Nothing yet: it is taken for what signatures say.
+    Presumed,
+}
+
+impl Bodies {
+    /// The hashes; none where they are not known.
+    pub(crate) fn hashed(&self) -> &[BodyHash] {
+        match self {
+            Self::Hashed(bodies) => bodies,
+            Self::Presumed => &[],
+        }
+    }
+}
+
 impl BodyHasher {
     pub(crate) fn new(canon: Canon, limit: Option<u64>) -> Self {
         Self {

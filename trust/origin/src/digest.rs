@@ -3,8 +3,8 @@
 use message::{Field, Fields};
 
 use crate::{
-    canon::{BodyHash, BodyHasher, Canon},
-    dkim::{Kind, Signature},
+    canon::{Bodies, BodyHasher, Canon},
+    dkim::{Coverage, Kind, Signature, coverage},
     limits::{FIELDS_MAX, HEADER_BYTES_MAX, SIGNATURES_MAX},
 };
 
@@ -42,7 +42,7 @@ pub(crate) const SIGNING_CANON: Canon = Canon::Relaxed;
 /// A message that was taken whole.
 pub struct Digest {
     pub(crate) header: Vec<u8>,
-    pub(crate) bodies: Vec<BodyHash>,
+    pub(crate) bodies: Bodies,
     pub(crate) size: HeaderSize,
 }
 
@@ -104,17 +104,8 @@ impl Digester {
             wanted.push((SIGNING_CANON, None));
         }
         if self.purpose != Purpose::Sign {
-            let fields: Vec<Field<'_>> = Fields::new(&self.header).collect();
-            let canons = |kind, value| {
-                let signature = Signature::parse(kind, value).ok()?;
-                Some((signature.body_canon, signature.length))
-            };
-            let dkim = fields.iter().filter(|field| field.is("DKIM-Signature"));
-            let dkim = dkim.take(SIGNATURES_MAX);
-            wanted.extend(dkim.filter_map(|field| canons(Kind::Dkim, field.value)));
-            // Only the newest of the chain is checked against the body.
-            let newest = crate::arc::newest_signature(&fields);
-            wanted.extend(newest.and_then(|field| canons(Kind::Arc, field.value)));
+            let signatures = signatures(&self.header);
+            wanted.extend(signatures.iter().map(|it| (it.body_canon, it.length)));
         }
         for (canon, limit) in wanted {
             if !self.bodies.iter().any(|body| body.is(canon, limit)) {
@@ -123,21 +114,59 @@ impl Digester {
         }
     }
 
+    /// The message as far as it has come, as if the rest of its body were what its signatures say; `None`
+    /// while its header is not whole. What is found of it holds if the whole message [`Digest::bears_out`]
+    /// that presumption.
+    pub fn presume(&self) -> Option<Digest> {
+        match self.state {
+            State::Header => None,
+            State::TooLarge => Some(Digest::too_large()),
+            State::Body => Some(Digest::of_header(self.header.clone(), Bodies::Presumed)),
+        }
+    }
+
     /// The message is whole.
     pub fn finish(mut self) -> Digest {
         if self.state == State::Header {
             self.begin_body();
         }
-        let many = Fields::new(&self.header).nth(FIELDS_MAX).is_some();
-        if self.state == State::TooLarge || many {
-            return Digest { header: Vec::new(), bodies: Vec::new(), size: HeaderSize::TooLarge };
+        if self.state == State::TooLarge {
+            return Digest::too_large();
         }
         let bodies = self.bodies.into_iter().map(BodyHasher::finish).collect();
-        Digest { header: self.header, bodies, size: HeaderSize::Whole }
+        Digest::of_header(self.header, Bodies::Hashed(bodies))
     }
 }
 
+/// The signatures that are looked at, those of a kind that cannot be read left out.
+fn signatures(header: &[u8]) -> Vec<Signature> {
+    let fields: Vec<Field<'_>> = Fields::new(header).collect();
+    let dkim = fields.iter().filter(|field| field.is("DKIM-Signature")).take(SIGNATURES_MAX);
+    let dkim = dkim.filter_map(|field| Signature::parse(Kind::Dkim, field.value).ok());
+    // Only the newest of the chain is checked against the body.
+    let newest = crate::arc::newest_signature(&fields);
+    let newest = newest.and_then(|field| Signature::parse(Kind::Arc, field.value).ok());
+    dkim.chain(newest).collect()
+}
+
 impl Digest {
+    fn too_large() -> Self {
+        Self { header: Vec::new(), bodies: Bodies::Hashed(Vec::new()), size: HeaderSize::TooLarge }
+    }
+
+    fn of_header(header: Vec<u8>, bodies: Bodies) -> Self {
+        match Fields::new(&header).nth(FIELDS_MAX) {
+            Some(_) => Self::too_large(),
+            None => Self { header, bodies, size: HeaderSize::Whole },
+        }
+    }
+
+    /// Whether the body is what all signatures say, as [`Digester::presume`] had it.
+    pub fn bears_out(&self) -> bool {
+        let whole = |it: &Signature| coverage(it, &self.bodies) == Ok(Coverage::Whole);
+        self.is_too_large() || signatures(&self.header).iter().all(whole)
+    }
+
     pub(crate) fn fields(&self) -> Vec<Field<'_>> {
         Fields::new(&self.header).collect()
     }
@@ -179,7 +208,10 @@ mod tests {
             }
             let digest = digester.finish();
             assert_eq!(digest.header(), whole.header(), "cut at {cut}");
-            assert_eq!(digest.bodies[0].hash.as_ref(), whole.bodies[0].hash.as_ref());
+            assert_eq!(
+                digest.bodies.hashed()[0].hash.as_ref(),
+                whole.bodies.hashed()[0].hash.as_ref()
+            );
         }
     }
 
@@ -206,7 +238,7 @@ mod tests {
             digester.write(&[b'y'; 10_000]);
         }
         let digest = digester.finish();
-        assert_eq!(digest.bodies[0].length, 50_000_002);
+        assert_eq!(digest.bodies.hashed()[0].length, 50_000_002);
         assert!(digest.header.capacity() < 100_000);
     }
 }

@@ -4,7 +4,7 @@ mod signature;
 mod verify;
 
 pub(crate) use signature::{Kind, Signature, field_without_signature};
-pub(crate) use verify::{Keys, header_data, verify};
+pub(crate) use verify::{Coverage, Keys, coverage, header_data, verify};
 
 use crate::key::Algorithm;
 

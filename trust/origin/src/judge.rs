@@ -211,6 +211,11 @@ impl Judge {
     pub fn forged_results(&self, digest: &Digest) -> Vec<std::ops::Range<usize>> {
         results::forged(&digest.fields(), &self.hostname)
     }
+
+    /// The same of a header that nobody has digested yet.
+    pub fn forged_in(&self, header: &[u8]) -> Vec<std::ops::Range<usize>> {
+        results::forged(&message::Fields::new(header).collect::<Vec<_>>(), &self.hostname)
+    }
 }
 
 fn judge_signature(

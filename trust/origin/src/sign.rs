@@ -215,7 +215,7 @@ fn signable(digest: &Digest) -> Result<Vec<Field<'_>>, SignError> {
 
 fn body(digest: &Digest) -> Result<&BodyHash, SignError> {
     let whole = |body: &&BodyHash| body.canon == SIGNING_CANON && body.limit.is_none();
-    digest.bodies.iter().find(whole).ok_or(SignError::NotDigested)
+    digest.bodies.hashed().iter().find(whole).ok_or(SignError::NotDigested)
 }
 
 /// Names to list, once for each field that is there, and once more where none may be added.

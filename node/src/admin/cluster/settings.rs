@@ -4,10 +4,7 @@ use cluster::settings as store;
 use serde::{Deserialize, Serialize};
 
 use super::{Admin, AdminError};
-use crate::{
-    config::{Limits, Log},
-    settings::{SettingError, Settings, routes::Routes},
-};
+use crate::settings::{SettingError, Settings, is_of_pattern};
 
 /// A setting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,20 +40,17 @@ pub struct SettingChange {
 /// [`AdminError`].
 pub async fn settings(admin: &Admin) -> Result<Vec<SettingInfo>, AdminError> {
     let record = admin.db.run(|tx| async move { store::current(&tx).await }).await?;
-    let mut defaults = defaults().values();
-    // Those of domains, which there is no list of.
-    for name in record.values.keys() {
-        let is_known = defaults.iter().any(|(known, _)| known == name);
-        if !is_known && defaults_with(name, "").is_ok() {
-            defaults.push((name.clone(), String::new()));
-        }
-    }
+    let mut all = Settings::default().values();
+    // Those of patterns, such as one domain's, have no default of their own.
+    let unlisted: Vec<_> =
+        record.values.keys().filter(|name| all.iter().all(|(known, _)| known != *name)).collect();
+    all.extend(unlisted.into_iter().map(|name| (name.clone(), String::new())));
     let info = |(name, default): (String, String)| SettingInfo {
         value: record.values.get(&name).cloned(),
         name,
         default,
     };
-    Ok(defaults.into_iter().map(info).collect())
+    Ok(all.into_iter().map(info).collect())
 }
 
 fn defaults() -> Settings {
@@ -83,10 +77,17 @@ pub async fn change_setting(
     value: Option<&str>,
     by: &str,
 ) -> Result<SettingInfo, AdminError> {
-    let values = defaults().values();
+    let mut checked = Settings::default();
+    let values = checked.values();
     let default = values.into_iter().find(|(known, _)| *known == name).map(|(_, value)| value);
+    match value.or(default.as_deref()) {
+        Some(value) => checked.set(name, value).map_err(AdminError::Setting)?,
+        None if is_of_pattern(name) => {}
+        None => {
+            return Err(AdminError::Setting(SettingError::Unknown { name: name.to_owned() }));
+        }
+    }
     let default = default.unwrap_or_default();
-    defaults_with(name, value.unwrap_or(&default)).map_err(AdminError::Setting)?;
     let now = admin.env.wall();
     let change =
         |tx: kv::Transaction| async move { store::change(&tx, name, value, by, now).await };

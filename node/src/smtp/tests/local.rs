@@ -17,7 +17,10 @@ async fn a_message_lands_in_the_inbox_with_its_trace() {
         client.deliver("X@Remote.Example", &["Alice@EXAMPLE.org"], &message, "250 2.0.0").await;
     let texts = world.inbox(world.alice).await;
     let [text] = &texts[..] else { panic!("{texts:?}") };
-    assert_eq!(fields(text), ["Return-Path", "Received", "Subject", "From"]);
+    assert_eq!(
+        fields(text),
+        ["Return-Path", "Received", "Authentication-Results", "Subject", "From"]
+    );
     assert!(text.starts_with("Return-Path: <X@remote.example>\r\nReceived: from client.example\r\n\t([192.0.2.1])\r\n\tby mx.example.org\r\n\twith ESMTP id "), "{text}");
     assert!(text.contains("\r\n\tfor <Alice@example.org>;\r\n\t"), "{text}");
     assert!(text.ends_with("\r\n\r\nThe text\r\n"));

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use message::Field;
 
 use crate::{
-    canon::{BodyHash, Canon},
+    canon::{Bodies, Canon},
     dkim::{DkimError, Signature, field_without_signature},
     key::{Identity, PublicKey},
     limits::KEY_TIME_MAX,
@@ -53,22 +53,14 @@ pub(crate) fn verify(
     signature: &Signature,
     field: &Field<'_>,
     fields: &[Field<'_>],
-    bodies: &[BodyHash],
+    bodies: &Bodies,
     keys: &Keys,
     at: u64,
 ) -> Result<Arc<PublicKey>, DkimError> {
     if signature.expires.is_some_and(|expires| expires < at) {
         return Err(DkimError::Expired);
     }
-    let body = bodies
-        .iter()
-        .find(|body| (body.canon, body.limit) == (signature.body_canon, signature.length))
-        .ok_or(DkimError::BodyChanged)?;
-    if body.hash.as_ref() != signature.body_hash
-        || signature.length.is_some_and(|length| length > body.length)
-    {
-        return Err(DkimError::BodyChanged);
-    }
+    let coverage = coverage(signature, bodies)?;
     let key = keys.get(&signature.key_name())?;
     if key.identity == Identity::SameDomain
         && !signature.identity.is_empty()
@@ -79,10 +71,38 @@ pub(crate) fn verify(
     let own = field_without_signature(field.raw);
     let data = header_data(signature.header_canon, &signature.fields, &own, fields);
     key.verify(signature.algorithm, &data, &signature.signature)?;
-    if signature.length.is_some_and(|length| length < body.length) {
-        return Err(DkimError::BodyPartlySigned);
+    match coverage {
+        Coverage::Whole => Ok(key),
+        Coverage::Part => Err(DkimError::BodyPartlySigned),
     }
-    Ok(key)
+}
+
+/// How much of the body is signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Coverage {
+    /// All of it.
+    Whole,
+    /// More follows.
+    Part,
+}
+
+/// Compares the body with what a signature says of it.
+pub(crate) fn coverage(signature: &Signature, bodies: &Bodies) -> Result<Coverage, DkimError> {
+    let bodies = match bodies {
+        Bodies::Hashed(bodies) => bodies,
+        Bodies::Presumed => return Ok(Coverage::Whole),
+    };
+    let wanted = (signature.body_canon, signature.length);
+    let body = bodies.iter().find(|body| (body.canon, body.limit) == wanted);
+    let body = body.ok_or(DkimError::BodyChanged)?;
+    if body.hash.as_ref() != signature.body_hash {
+        return Err(DkimError::BodyChanged);
+    }
+    match signature.length {
+        Some(length) if length > body.length => Err(DkimError::BodyChanged),
+        Some(length) if length < body.length => Ok(Coverage::Part),
+        _ => Ok(Coverage::Whole),
+    }
 }
 
 /// The bytes that a signature signs (RFC 6376 §3.7): the fields it lists, those of one name from the

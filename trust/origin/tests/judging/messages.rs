@@ -115,6 +115,30 @@ async fn signing_and_judging_stream() {
 }
 
 #[tokio::test]
+async fn what_is_presumed_of_a_body_holds_or_does_not() {
+    let world = World::new();
+    let signer = world.signer("example.org").await;
+    let signed = signer.sign(&for_signing(MESSAGE), world.now()).unwrap();
+    let message = format!("{signed}{MESSAGE}");
+    let (header, body) = message.split_once("\r\n\r\n").unwrap();
+    for (body, expected) in [(body, DkimResult::Pass), ("Shall I?\r\n", DkimResult::Fail)] {
+        let mut digester = Digester::new(Purpose::Judge);
+        digester.write(header.as_bytes());
+        assert!(digester.presume().is_none(), "the header is not whole");
+        digester.write(b"\r\n\r\n");
+        let judge = world.judge();
+        let presumed = digester.presume().unwrap();
+        let found = judge.judge_message(&SpfVerdict::default(), &presumed).await;
+        assert_eq!(results(&found), [DkimResult::Pass; 2]);
+        digester.write(body.as_bytes());
+        let digest = digester.finish();
+        assert_eq!(digest.bears_out(), expected == DkimResult::Pass);
+        let found = judge.judge_message(&SpfVerdict::default(), &digest).await;
+        assert_eq!(results(&found), [expected; 2]);
+    }
+}
+
+#[tokio::test]
 async fn keys_come_and_go_as_documents_and_stay_hidden() {
     let env = Env::system();
     let rsa = SigningKey::generate_rsa(&env).await.unwrap();

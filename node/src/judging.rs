@@ -1,0 +1,89 @@
+//! Where incoming mail is from, and what follows from it.
+//!
+//! Mail from other servers is judged by [`origin::Judge`]; what is done with it is a pure function of
+//! the findings and the settings ([`decide`]). A message that our users submit, that comes by LMTP or from a
+//! network that is trusted is not judged.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `decide.rs` | from findings to an action |
+//! | `client.rs` | asks about a client and a sender while the message comes |
+//! | `findings.rs` | what was found of one message |
+//! | `seen.rs` | counts what came in domains' names |
+//! | `tell.rs` | tells those domains, once a day |
+//! | `received.rs` | keeps what others report of mail in our name |
+//!
+//! Deliberately absent: failure reports (RFC 9991). They carry what somebody's mail says, or whom it is
+//! for, to whoever publishes a record; RFC 9991 §7 leaves it to receivers, and we send none.
+
+mod client;
+mod decide;
+mod findings;
+pub(crate) mod received;
+pub(crate) mod seen;
+pub(crate) mod tell;
+
+use std::sync::OnceLock;
+
+use env::BoxFuture;
+use origin::{Judge, Signer};
+
+pub(crate) use client::Asking;
+pub(crate) use findings::Findings;
+
+use crate::services::Services;
+
+/// Finds the keys with which a domain of ours seals what it forwards.
+pub(crate) type SignerOf =
+    Box<dyn Fn(&Services, String) -> BoxFuture<'static, Option<Signer>> + Send + Sync>;
+
+/// Who seals what is forwarded (RFC 8617): set by whoever keeps keys. Without it nothing is sealed.
+#[derive(Default)]
+pub(crate) struct Sealing {
+    signer_of: OnceLock<SignerOf>,
+}
+
+impl Sealing {
+    /// Says where keys are. The first one is kept.
+    #[cfg_attr(not(test), expect(dead_code, reason = "called by whoever keeps keys"))]
+    pub(crate) fn with(&self, signer_of: SignerOf) {
+        let _kept = self.signer_of.set(signer_of);
+    }
+
+    /// The keys of a domain, if it has any.
+    pub(crate) async fn signer(&self, services: &Services, domain: &str) -> Option<Signer> {
+        let signer_of = self.signer_of.get()?;
+        signer_of(services, domain.to_owned()).await
+    }
+}
+
+/// The name that findings are signed with.
+fn authserv_id(services: &Services) -> String {
+    let set = services.settings.borrow().judging.authserv_id.clone();
+    if set.is_empty() { services.config.hostname.clone() } else { set }
+}
+
+/// Who judges.
+pub(crate) fn judge(services: &Services) -> Judge {
+    Judge::new(&services.env, services.resolver.clone(), &authserv_id(services))
+}
+
+/// The parts of a header that claim to be our findings (RFC 8601 §5), in order: those in the name that we sign
+/// with, and in the node's own.
+pub(crate) fn forged_in(services: &Services, header: &[u8]) -> Vec<std::ops::Range<usize>> {
+    let mut ranges = judge(services).forged_in(header);
+    let own = Judge::new(&services.env, services.resolver.clone(), &services.config.hostname);
+    ranges.extend(own.forged_in(header));
+    ranges.sort_by_key(|range| range.start);
+    ranges.dedup();
+    ranges
+}
+
+/// Counts what was found of a message that was taken, or refused for that.
+pub(crate) fn count(services: &Services, findings: &Findings) {
+    for (method, result) in findings.results_by_method() {
+        services.metrics.verdict(method, result);
+    }
+    services.seen.note(findings);
+    services.metrics.judged(findings.decision.action.as_str());
+}

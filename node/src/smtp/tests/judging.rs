@@ -1,0 +1,285 @@
+//! Mail of which domains say where it may be from.
+
+use std::sync::Arc;
+
+use dns::Zone;
+use mail::Role;
+use origin::{
+    Digester, DkimKey, Purpose, Signer, SigningKey,
+    reports::{Report, ReportKind},
+};
+use prost::Message;
+
+use super::*;
+use crate::{
+    deliver::outbound::SubmissionRecord,
+    judging::tell::{Teller, Walked},
+};
+
+const MESSAGE: &str = "From: ann@remote.example\r\nSubject: hello\r\n\r\nThe text\r\n";
+
+/// A world that knows `remote.example`, which sends from the client's address and signs.
+async fn world() -> (World, Zone, Signer) {
+    let zone = Zone::new();
+    zone.txt("remote.example", "v=spf1 ip4:192.0.2.1 -all")
+        .txt("stranger.example", "v=spf1 -all")
+        .txt("_dmarc.remote.example", "v=DMARC1; p=reject; rua=mailto:r@remote.example")
+        .txt("_dmarc.stranger.example", "v=DMARC1; p=reject; rua=mailto:r@stranger.example")
+        .ptr(PEER, "client.example")
+        .address("client.example", PEER);
+    let key = SigningKey::generate_ed25519(&Env::system());
+    zone.txt("s._domainkey.remote.example", key.record());
+    let keys = vec![DkimKey { selector: "s".to_owned(), key }];
+    let names = zone.clone();
+    let world = World::with(Faults::default(), |config| config.names = Names::Given(names)).await;
+    (world, zone, Signer::new("remote.example", keys))
+}
+
+fn signed(signer: &Signer, message: &str) -> String {
+    let digest = Digester::whole(Purpose::Sign, message.as_bytes());
+    let fields = signer.sign(&digest, Env::system().wall()).unwrap();
+    format!("{fields}{message}")
+}
+
+impl World {
+    fn set(&self, name: &str, value: &str) {
+        self.services.settings.send_modify(|held| {
+            Arc::make_mut(held).set(name, value).unwrap();
+        });
+    }
+
+    /// Messages in the mailbox of a role.
+    async fn in_role(&self, account: AccountId, role: Role) -> u64 {
+        self.services
+            .db
+            .run(|tx| async move {
+                let tree = mail::mailbox_tree(&tx, account).await?;
+                let mailbox = tree.by_role(role).unwrap().id;
+                Ok::<_, StoreError>(mail::mailbox_counts(&tx, account, mailbox).await?.messages)
+            })
+            .await
+            .unwrap()
+    }
+}
+
+#[tokio::test]
+async fn what_is_found_stands_below_the_trace_and_forgeries_are_gone() {
+    let (world, _, signer) = world().await;
+    let mut client = world.connect(Protocol::Smtp).await;
+    let forged = "Authentication-Results: mx.example.org; dmarc=pass\r\n";
+    let other = "Authentication-Results: other.example; none\r\n";
+    let message = format!("{other}{forged}{}", signed(&signer, MESSAGE));
+    client.deliver("ann@remote.example", &["alice@example.org"], &message, "250").await;
+    let texts = world.inbox(world.alice).await;
+    assert!(!texts[0].contains(forged));
+    assert_eq!(
+        fields(&texts[0]),
+        [
+            "Return-Path",
+            "Received",
+            "Authentication-Results",
+            "Authentication-Results",
+            "DKIM-Signature",
+            "From",
+            "Subject"
+        ]
+    );
+    for part in [
+        "Authentication-Results: mx.example.org;\r\n\tiprev=pass (client.example)",
+        "spf=pass smtp.mailfrom=ann@remote.example;",
+        "dkim=pass header.d=remote.example",
+        "dmarc=pass header.from=remote.example\r\n",
+    ] {
+        assert!(texts[0].contains(part), "{part:?} is not in {}", texts[0]);
+    }
+    let metrics = world.services.metrics.render();
+    assert!(metrics.contains("rookery_judging_verdicts_total{method=\"dkim\",result=\"pass\"} 1"));
+    assert!(metrics.contains("rookery_judged_messages_total{action=\"mark\"} 1"));
+    world.check_counters().await;
+}
+
+#[tokio::test]
+async fn users_cannot_claim_to_have_been_judged_either() {
+    let (world, ..) = world().await;
+    let mut client = world.connect(Protocol::Submission).await;
+    client.log_in("alice@example.org").await;
+    let message = format!("Authentication-Results: mx.example.org; dmarc=pass\r\n{MESSAGE}");
+    client.deliver("alice@example.org", &["bob@example.org"], &message, "250").await;
+    assert!(!world.inbox(world.bob).await[0].contains("Authentication-Results"));
+}
+
+#[tokio::test]
+async fn what_an_authors_domain_refuses_is_refused_or_junk_as_recipients_want() {
+    let (world, ..) = world().await;
+    let now = world.env.wall();
+    let add = |tx| async move { directory::add_domain(&tx, "example.net", now).await };
+    world.services.db.run(add).await.unwrap();
+    let (carol, bob) = (address("carol@example.net"), [address("bob@example.org")]);
+    let (carol, bob) = (&carol, &bob);
+    let add = |tx| async move { directory::add_list(&tx, carol, ListKind::Alias, bob).await };
+    world.services.db.run(add).await.unwrap();
+    let forged = "From: ceo@stranger.example\r\n\r\nPay\r\n";
+    let mut client = world.connect(Protocol::Smtp).await;
+    client.deliver("x@y.example", &["alice@example.org"], forged, "550 5.7.26").await;
+    // One recipient's domain takes it, so that it cannot be refused.
+    world.set("judging.dmarc_reject.example.net", "mark");
+    let both = ["alice@example.org", "carol@example.net"];
+    client.deliver("x@y.example", &both, forged, "250").await;
+    assert_eq!(world.in_role(world.alice, Role::Junk).await, 1);
+    assert_eq!(world.in_role(world.alice, Role::Inbox).await, 0);
+    let texts = world.inbox(world.bob).await;
+    assert!(texts[0].contains("dmarc=fail (p=reject dis=quarantine)"), "{}", texts[0]);
+    world.set("judging.dmarc_reject", "mark");
+    world.set("judging.spf_fail", "reject");
+    client.deliver("x@stranger.example", &["alice@example.org"], forged, "550 5.7.23").await;
+    let metrics = world.services.metrics.render();
+    assert!(metrics.contains("rookery_judged_messages_total{action=\"reject\"} 2"), "{metrics}");
+    world.check_counters().await;
+}
+
+#[tokio::test]
+async fn trusted_clients_are_not_judged() {
+    let (world, zone, _) = world().await;
+    world.set("judging.trusted_networks", "192.0.2.0/24");
+    let mut client = world.connect(Protocol::Smtp).await;
+    let forged = "From: ceo@stranger.example\r\n\r\nPay\r\n";
+    client.deliver("x@stranger.example", &["alice@example.org"], forged, "250").await;
+    assert!(!world.inbox(world.alice).await[0].contains("Authentication-Results"));
+    assert_eq!(zone.lookups(), 0);
+}
+
+#[tokio::test]
+async fn nobody_is_looked_up_for_who_only_tries_addresses() {
+    let (world, zone, _) = world().await;
+    let mut client = world.connect(Protocol::Smtp).await;
+    client.say("MAIL FROM:<x@stranger.example>", "250").await;
+    client.say("RCPT TO:<nobody@example.org>", "550").await;
+    client.say("QUIT", "221").await;
+    client.expect_end().await;
+    assert_eq!(zone.lookups(), 0);
+}
+
+/// A message that is larger than what is held.
+fn large() -> String {
+    let line = "All work and no play makes Jack a dull boy.\r\n";
+    format!("{MESSAGE}{}", line.repeat(3 * crate::limits::JUDGED_HELD_BYTES_MAX / line.len()))
+}
+
+#[tokio::test]
+async fn a_large_message_is_written_once_where_its_signatures_are_right() {
+    let (world, _, signer) = world().await;
+    let mut client = world.connect(Protocol::Smtp).await;
+    let message = signed(&signer, &large());
+    let before = world.services.blobs.counts();
+    client.deliver("ann@remote.example", &["alice@example.org"], &message, "250").await;
+    let after = world.services.blobs.counts();
+    assert_eq!((after.puts - before.puts, after.reads - before.reads), (1, 0));
+    let texts = world.inbox(world.alice).await;
+    assert!(texts[0].contains("dkim=pass") && texts[0].contains(&message), "{}", &texts[0][..900]);
+
+    // The header is right and the end is not: known only when its top has been written.
+    let changed = format!("{message}One more line\r\n");
+    let before = world.services.blobs.counts();
+    client.deliver("ann@remote.example", &["alice@example.org"], &changed, "250").await;
+    let after = world.services.blobs.counts();
+    assert_eq!((after.puts - before.puts, after.reads - before.reads), (2, 1));
+    let texts = world.inbox(world.alice).await;
+    assert!(texts[1].contains("dkim=fail") && texts[1].contains(&changed), "{}", &texts[1][..900]);
+    assert!(!texts[1].contains("dkim=pass"));
+    assert_eq!(fields(&texts[1])[..3], ["Return-Path", "Received", "Authentication-Results"]);
+}
+
+#[tokio::test]
+async fn a_large_message_whose_body_was_changed_is_refused_in_the_end() {
+    let (world, _, signer) = world().await;
+    let mut client = world.connect(Protocol::Smtp).await;
+    let changed = format!("{}One more line\r\n", signed(&signer, &large()));
+    // Not from where its domain sends: only the signature could have saved it.
+    client.deliver("x@y.example", &["alice@example.org"], &changed, "550 5.7.26").await;
+    assert!(world.inbox(world.alice).await.is_empty());
+    // Without one it is refused as soon as its header has been seen, and the session goes on.
+    let unsigned = large();
+    client.deliver("x@y.example", &["alice@example.org"], &unsigned, "550 5.7.26").await;
+    client.deliver("ann@remote.example", &["alice@example.org"], MESSAGE, "250").await;
+}
+
+#[tokio::test]
+async fn what_is_sent_on_is_sealed_where_there_is_a_key() {
+    let (world, zone, _) = world().await;
+    world.list("away", ListKind::Alias, &["alice@elsewhere.example", "bob@example.org"]).await;
+    let key = Arc::new(SigningKey::generate_ed25519(&world.env));
+    zone.txt("k._domainkey.example.org", key.record());
+    world.services.sealing.with(Box::new(move |_, domain| {
+        let key = SigningKey::from_pkcs8(&key.to_pkcs8()).unwrap();
+        let keys = vec![DkimKey { selector: "k".to_owned(), key }];
+        Box::pin(async move { Some(Signer::new(&domain, keys)) })
+    }));
+    let mut client = world.connect(Protocol::Smtp).await;
+    for message in [MESSAGE.to_owned(), large()] {
+        client.deliver("ann@remote.example", &["away@example.org"], &message, "250").await;
+    }
+    let texts = world.inbox(world.bob).await;
+    for text in &texts {
+        let names = fields(text);
+        let seals = ["ARC-Seal", "ARC-Message-Signature", "ARC-Authentication-Results"];
+        assert_eq!(names[2..5], seals);
+        assert_eq!(names[5], "Authentication-Results");
+        let judge = crate::judging::judge(&world.services);
+        let digest = Digester::whole(Purpose::Judge, text.as_bytes());
+        let found = judge.judge_message(&origin::SpfVerdict::default(), &digest).await;
+        assert_eq!(found.arc.result, origin::ArcResult::Pass, "{:?}", found.arc);
+        assert!(found.arc.sets[0].results.contains("spf=pass"), "{:?}", found.arc);
+    }
+    assert_eq!(world.rows(Subspace::Submission).await.len(), 2);
+}
+
+#[tokio::test]
+async fn domains_are_told_the_day_after_what_came_in_their_name() {
+    let (world, zone, _) = world().await;
+    world.list("r", ListKind::Alias, &["bob@example.org"]).await;
+    zone.remove("_dmarc.stranger.example").txt(
+        "_dmarc.stranger.example",
+        "v=DMARC1; p=reject; rua=mailto:r@stranger.example,mailto:r@example.org,\
+         mailto:small@stranger.example!10,mailto:unasked@elsewhere.example",
+    );
+    zone.txt("stranger.example._report._dmarc.example.org", "v=DMARC1");
+    let mut client = world.connect(Protocol::Smtp).await;
+    let forged = "From: ceo@stranger.example\r\n\r\nPay\r\n";
+    for _ in 0..3 {
+        client.deliver("x@y.example", &["alice@example.org"], forged, "550 5.7.26").await;
+    }
+    world.services.seen.flush().await;
+    let teller = Teller::new(&world.services);
+    let now = world.env.wall();
+    // The day is not over.
+    let (due, walked) = teller.walk(Walked::default(), now).await.unwrap();
+    assert!(due > now && world.rows(Subspace::Submission).await.is_empty());
+    let tomorrow = env::Timestamp::from_unix_seconds(now.unix_seconds() + 86_400 + 3_600);
+    for _ in 0..2 {
+        teller.walk(walked.clone(), tomorrow).await.unwrap();
+    }
+    // One is ours, one is elsewhere; one takes no report of this size, and one has not asked.
+    let submissions = world.rows(Subspace::Submission).await;
+    assert_eq!(submissions.len(), 1);
+    let record = SubmissionRecord::decode(&submissions[0].value[..]).unwrap();
+    assert_eq!(record.sender, "postmaster@mx.example.org");
+    let texts = world.inbox(world.bob).await;
+    let [text] = &texts[..] else { panic!("{texts:?}") };
+    assert!(text.starts_with("Return-Path: <postmaster@mx.example.org>\r\n"), "{text}");
+    assert!(text.contains("Subject: Report Domain: stranger.example\r\n Submitter: "), "{text}");
+    let encoded = text.split("base64\r\n\r\n").nth(1).unwrap();
+    let encoded: String = encoded.split("--").next().unwrap().split_whitespace().collect();
+    let packed = {
+        use base64::{Engine, engine::general_purpose::STANDARD};
+        STANDARD.decode(encoded).unwrap()
+    };
+    let kind = ReportKind::of("application/gzip", Some("a.xml.gz")).unwrap();
+    let Report::Aggregate(report) = kind.parse(&packed).unwrap() else { panic!("{text}") };
+    assert_eq!((report.rows.len(), report.rows[0].count), (1, 3));
+    assert_eq!(report.rows[0].disposition, origin::Policy::Reject);
+    assert_eq!(report.policy.domain, "stranger.example");
+    assert!(report.metadata.end.unix_seconds() - report.metadata.begin.unix_seconds() == 86_399);
+    let metrics = world.services.metrics.render();
+    assert!(metrics.contains("rookery_dmarc_reports_total{outcome=\"sent\"} 1"), "{metrics}");
+    world.check_counters().await;
+}

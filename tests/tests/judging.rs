@@ -1,0 +1,263 @@
+//! Mail from other servers is judged by what its domains say in DNS: it is marked, put with the junk or
+//! refused, and what others report is kept.
+//!
+//! The signatures were made once, over the messages that [`message`] and [`noise`] make; these tests use
+//! no code of the server's.
+
+use std::net::Ipv4Addr;
+
+use blackbox::{
+    Deadline, http, message,
+    names::Names,
+    report,
+    server::{ALICE, BOB, Server},
+    smtp::Smtp,
+};
+
+const AUTHOR: &str = "ann@author.example";
+const STRANGER: &str = "eve@stranger.example";
+
+/// The author's key, at `s._domainkey.author.example`.
+const KEY: &str = "v=DKIM1; k=ed25519; p=/IF8HEcxCBIoRsroT1pl8MSQ3lJAbOfQBaukr6izJ50=";
+
+/// Over [`message`] from the author to alice with the id `signed` and the body `hello`.
+const SIGNATURE: &str = "DKIM-Signature: v=1; a=ed25519-sha256; c=relaxed/relaxed;\r\n\
+    \td=author.example; s=s; t=1767268800; h=from: from: reply-to:\r\n\
+    \tsubject: subject: date: date: message-id: to: to: cc:\r\n\
+    \tcontent-type; bh=WPC6oj2yrlBU0c0lmfSgxNyb0nZCD2frnnGRJKrUiI4=;\r\n\
+    \tb=0jnFmCs8v9bbyknSRzffguEBF3P0HkAu19gjMxwQQNo+09FmqLLdgUJ+K5EfGoGr\r\n\
+    \t 6uyTA0pSIiqK+9QZAhNGAA==\r\n";
+
+/// The same with the id `large` and [`LARGE_BYTES`] of noise.
+const LARGE_SIGNATURE: &str = "DKIM-Signature: v=1; a=ed25519-sha256; c=relaxed/relaxed;\r\n\
+    \td=author.example; s=s; t=1767268800; h=from: from: reply-to:\r\n\
+    \tsubject: subject: date: date: message-id: to: to: cc:\r\n\
+    \tcontent-type; bh=+8EFNN3Q+jPWRPSGaAe9TF6iYIcpUWOtgDba+xtvqZA=;\r\n\
+    \tb=+y9k4vCSuVPuY+X76hB9RO3L6R0DrgQZzP2NA3quZZn4fao9nj/r5Mehn0nObTiN\r\n\
+    \t URt6A2tZzoOv+epjuT0NBA==\r\n";
+
+const LARGE_BYTES: usize = 10_000_000;
+
+/// How much resident memory may grow while a large message is judged: less than its size. Two to five
+/// megabytes are usual; the allocator takes four at a time.
+const GROWTH_MAX: u64 = 8_000_000;
+
+/// A server that judges everybody, and what it is told of names.
+fn start(settings: &[(&str, &str)]) -> (Server, Names) {
+    let names = Names::start();
+    names.text("author.example", "v=spf1 ip4:127.0.0.1 -all");
+    names.text("stranger.example", "v=spf1 ip4:192.0.2.1 -all");
+    names.text("s._domainkey.author.example", KEY);
+    names.text("_dmarc.author.example", "v=DMARC1; p=reject");
+    names.text("_dmarc.suspicious.example", "v=DMARC1; p=quarantine");
+    names.address("client.blackbox.test", Ipv4Addr::LOCALHOST);
+    let mut server = Server::stopped(&names.sections(25, ""));
+    server.cli(&["domain", "add", "example.org"]);
+    for address in [ALICE, BOB] {
+        server.cli(&["account", "add", address, "--password-stdin"]);
+    }
+    let judge_all = [("judging.trusted_networks", "none")];
+    for (name, value) in judge_all.iter().chain(settings) {
+        server.cli(&["cluster", "settings", "set", name, value]);
+    }
+    server.restart();
+    (server, names)
+}
+
+/// The last message in a mailbox of alice's.
+#[track_caller]
+fn last(server: &Server, mailbox: &str) -> String {
+    let mut imap = server.imap(ALICE);
+    imap.ok(&format!("SELECT {mailbox}"));
+    let uids = imap.ok("UID SEARCH ALL").search();
+    let body = imap.body(*uids.last().expect("there is a message"));
+    String::from_utf8(body).expect("the messages are text")
+}
+
+/// The names of a message's fields, in order.
+fn fields(message: &str) -> Vec<&str> {
+    let (header, _) = message.split_once("\r\n\r\n").expect("a header ends");
+    let begins = |line: &&str| !line.starts_with([' ', '\t']);
+    header.split("\r\n").filter(begins).filter_map(|line| Some(line.split_once(':')?.0)).collect()
+}
+
+#[track_caller]
+fn has(message: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(message.contains(part), "{part:?} is not in {message}");
+    }
+}
+
+fn signed() -> String {
+    format!("{SIGNATURE}{}", message(AUTHOR, ALICE, "signed", "hello"))
+}
+
+#[test]
+fn what_domains_say_stands_below_the_trace() {
+    let (server, _names) = start(&[]);
+    let mut smtp = Smtp::exchange(&server);
+    let forged = format!(
+        "Authentication-Results: other.example; spf=fail\r\n\
+         Authentication-Results: mx.blackbox.test; dmarc=pass (forged)\r\n{}",
+        signed()
+    );
+    smtp.deliver(AUTHOR, ALICE, forged.as_bytes());
+    let found = last(&server, "INBOX");
+    assert_eq!(
+        fields(&found)[..5],
+        [
+            "Return-Path",
+            "Received",
+            "Authentication-Results",
+            "Authentication-Results",
+            "DKIM-Signature"
+        ],
+        "{found}"
+    );
+    has(
+        &found,
+        &[
+            "spf=pass smtp.mailfrom=ann@author.example",
+            "dkim=pass header.d=author.example header.i=@author.example header.s=s",
+            "dmarc=pass header.from=author.example",
+        ],
+    );
+    assert!(!found.contains("forged"), "{found}");
+    // Not from where the author's domain sends, but signed.
+    smtp.deliver(STRANGER, ALICE, signed().as_bytes());
+    has(&last(&server, "INBOX"), &["spf=fail smtp.mailfrom=eve@stranger.example", "dmarc=pass"]);
+    let metrics = http::get(&server, "/metrics").body;
+    has(
+        &metrics,
+        &[
+            "rookery_judging_verdicts_total{method=\"spf\",result=\"pass\"} 1",
+            "rookery_judging_verdicts_total{method=\"dkim\",result=\"pass\"} 2",
+            "rookery_judged_messages_total{action=\"mark\"} 2",
+        ],
+    );
+    assert!(server.log().contains("dkim=pass"), "the log names the verdicts");
+}
+
+#[test]
+fn what_an_authors_domain_does_not_vouch_for_is_refused() {
+    let (server, _names) = start(&[]);
+    let mut smtp = Smtp::exchange(&server);
+    let changed = signed().replace("hello", "hello, pay this");
+    smtp.envelope(STRANGER, &[ALICE]);
+    let reply = smtp.data(changed.as_bytes());
+    assert_eq!((reply.code, &reply.lines[0][..6]), (550, "5.7.26"), "{reply}");
+    // The session goes on, and suspicion is not refusal.
+    let suspicious = message("x@suspicious.example", ALICE, "junk", "hello");
+    smtp.deliver(STRANGER, ALICE, suspicious.as_bytes());
+    has(&last(&server, "Junk"), &["dmarc=fail (p=quarantine dis=quarantine)"]);
+    let found = server.imap(ALICE).ok("STATUS INBOX (MESSAGES)");
+    assert!(found.find("MESSAGES 0").is_some(), "{found:?}");
+    let checked = server.cli(&["fsck"]);
+    assert!(checked.contains("0 findings"), "{checked}");
+}
+
+#[test]
+fn settings_hold_for_all_recipients_or_for_a_domains() {
+    let (server, _names) = start(&[
+        ("judging.spf_fail", "reject"),
+        ("judging.dmarc_reject", "mark"),
+        ("judging.dkim_fail", "quarantine"),
+    ]);
+    let mut smtp = Smtp::exchange(&server);
+    smtp.envelope(STRANGER, &[ALICE]);
+    let reply = smtp.data(message(STRANGER, ALICE, "spf", "hello").as_bytes());
+    assert_eq!((reply.code, &reply.lines[0][..6]), (550, "5.7.23"), "{reply}");
+    smtp.deliver("", ALICE, signed().replace("hello", "goodbye").as_bytes());
+    has(&last(&server, "Junk"), &["dkim=fail", "dmarc=fail (p=reject dis=quarantine)"]);
+    let shown = server.cli(&["cluster", "settings", "get"]);
+    has(&shown, &["judging.dmarc_quarantine", "judging.when_unknown"]);
+    server.cli(&["cluster", "settings", "set", "judging.spf_fail.example.org", "mark"]);
+    let shown = server.cli(&["cluster", "settings", "get"]);
+    has(&shown, &["judging.spf_fail.example.org"]);
+}
+
+/// Text that does not compress, in lines of 76 characters.
+fn noise(bytes: usize) -> String {
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut text = String::with_capacity(bytes + 80);
+    while text.len() < bytes {
+        for _ in 0..76 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            text.push(char::from(alphabet[(state >> 58) as usize]));
+        }
+        text.push_str("\r\n");
+    }
+    text
+}
+
+#[test]
+fn a_large_message_is_judged_without_being_held() {
+    let (server, _names) = start(&[]);
+    let mail = message(AUTHOR, ALICE, "large", &noise(LARGE_BYTES));
+    let right = format!("{LARGE_SIGNATURE}{mail}");
+    let wrong = format!("{right}One more line\r\n");
+    let mut smtp = Smtp::exchange(&server);
+    // Its buffers are there from now on.
+    smtp.deliver(AUTHOR, BOB, signed().as_bytes());
+    drop(server.imap(ALICE));
+    for (mail, result) in [(&right, "dkim=pass"), (&wrong, "dkim=fail")] {
+        server.reset_peak();
+        let before = server.memory("VmRSS");
+        smtp.deliver(AUTHOR, ALICE, mail.as_bytes());
+        if let (Some(before), Some(peak)) = (before, server.memory("VmHWM")) {
+            let growth = peak.saturating_sub(before);
+            report(&format!("10 MB judged, {result}: {:.1} MB growth", growth as f64 / 1e6));
+            assert!(growth < GROWTH_MAX, "{result}: {growth} bytes");
+        }
+        let found = last(&server, "INBOX");
+        has(&found[..2_000], &[result, "spf=pass smtp.mailfrom"]);
+        assert_eq!(fields(&found)[2], "Authentication-Results");
+        assert!(found.ends_with(mail.as_str()), "the message is not what was sent");
+    }
+}
+
+#[test]
+fn reports_of_others_are_kept_and_shown() {
+    let (server, _names) = start(&[("reports.addresses", "dmarc@example.org")]);
+    server.cli(&["alias", "add", "dmarc@example.org", BOB]);
+    let xml = "<feedback><report_metadata><org_name>Receiver Inc</org_name>\
+        <email>d@receiver.example</email><report_id>77</report_id><date_range>\
+        <begin>1767225600</begin><end>1767311999</end></date_range></report_metadata>\
+        <policy_published><domain>example.org</domain><p>none</p></policy_published><record><row>\
+        <source_ip>192.0.2.44</source_ip><count>12</count><policy_evaluated>\
+        <disposition>none</disposition><dkim>fail</dkim><spf>fail</spf></policy_evaluated></row>\
+        <identifiers><header_from>example.org</header_from></identifiers></record></feedback>";
+    let mail = format!(
+        "From: d@receiver.example\r\nTo: dmarc@example.org\r\nSubject: Report\r\n\
+         MIME-Version: 1.0\r\nContent-Type: application/xml; name=\"r.xml\"\r\n\r\n{xml}\r\n"
+    );
+    let mut smtp = Smtp::exchange(&server);
+    smtp.deliver("d@receiver.example", "DMARC@example.org", mail.as_bytes());
+    let kept = "rookery_reports_received_total{outcome=\"aggregate\"} 1";
+    let deadline = Deadline::usual();
+    loop {
+        let metrics = http::get(&server, "/metrics").body;
+        if metrics.contains(kept) {
+            break;
+        }
+        assert!(!deadline.is_over(), "the report is not kept\n{}", server.log());
+    }
+    let listed = server.cli(&["reports", "list", "--json"]);
+    has(
+        &listed,
+        &[
+            "\"kind\":\"aggregate\"",
+            "\"from\":\"Receiver Inc\"",
+            "\"domain\":\"example.org\"",
+            "\"messages\":12,\"failed\":12",
+        ],
+    );
+    has(&server.cli(&["reports", "list"]), &["Receiver Inc", "1 Jan 2026"]);
+    let id = listed.split("\"id\":\"").nth(1).and_then(|rest| rest.split('"').next());
+    let shown = server.cli(&["reports", "show", id.expect("a report has an id")]);
+    has(&shown, &["192.0.2.44", "Receiver Inc", "77"]);
+    assert!(server.cli(&["fsck"]).contains("0 findings"));
+}
