@@ -45,16 +45,19 @@ pub enum Kind {
     ViewCheckpoint = 5,
     /// Nothing: what a simulation's own workers do. No node has it, and no list of kinds.
     Rehearsal = 6,
+    /// A domain's keys for signing; a zone is a share of the domains, an item is a domain.
+    DkimRotation = 8,
 }
 
 impl Kind {
     /// Every kind of work that nodes do.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Outbound,
         Self::BlobSweep,
         Self::LogTrim,
         Self::OperationSweep,
         Self::ViewCheckpoint,
+        Self::DkimRotation,
     ];
 
     /// Its name, as people write it.
@@ -66,6 +69,7 @@ impl Kind {
             Self::OperationSweep => "operation-sweep",
             Self::ViewCheckpoint => "view-checkpoint",
             Self::Rehearsal => "rehearsal",
+            Self::DkimRotation => "dkim-rotation",
         }
     }
 }

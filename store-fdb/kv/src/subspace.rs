@@ -62,6 +62,10 @@ pub enum Subspace {
     Destination = 27,
     /// Submissions that were put into the queue.
     Submitted = 28,
+    /// Keys that domains sign mail with.
+    DkimKey = 31,
+    /// What rewritten senders of forwarded mail are made with.
+    SrsSecret = 32,
 }
 
 impl Subspace {
