@@ -24,6 +24,7 @@ mod server;
 mod services;
 mod sessions;
 pub mod settings;
+mod signing;
 mod smtp;
 mod stop;
 pub mod stores;

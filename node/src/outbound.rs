@@ -8,6 +8,7 @@
 //! | `lane.rs` | one turn at one domain: which messages, how many at once |
 //! | `domain.rs` | what the store knows of a domain that is in trouble |
 //! | `route.rs` | from a domain to servers (RFC 5321 §5.1) |
+//! | `content.rs` | a message's bytes, its signatures in front |
 //! | `connection.rs` | moves bytes between a socket and [`smtp::client::Client`] |
 //! | `security.rs` | TLS to other servers |
 //! | `attempt.rs` | one message over one connection |
@@ -24,6 +25,7 @@
 mod attempt;
 mod conclude;
 mod connection;
+mod content;
 mod domain;
 mod lane;
 mod route;
@@ -39,7 +41,7 @@ use env::{BoxFuture, Env};
 use kv::Database;
 
 use self::{lane::Lane, schedule::Schedule, security::Security};
-use crate::{announce::Announcer, config, services::Services, upkeep};
+use crate::{announce::Announcer, config, services::Services, signing::Signing, upkeep};
 
 /// The worker of a node's queue.
 pub(crate) struct Sender {
@@ -52,6 +54,7 @@ struct Parts {
     db: Database,
     blobs: BlobStore,
     announcer: Announcer,
+    signing: Signing,
     resolver: Resolver,
     security: Security,
     schedule: Schedule,
@@ -68,6 +71,7 @@ impl Sender {
             db: upkeep::background(services),
             blobs: services.blobs.clone(),
             announcer: services.announcer.clone(),
+            signing: services.signing.clone(),
             resolver: services.resolver.clone(),
             security: Security::new(),
             schedule: Schedule::of(&config),

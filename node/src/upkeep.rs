@@ -19,7 +19,7 @@ use self::{
     blobs::BlobSweep,
     views::ViewCheckpoint,
 };
-use crate::{limits, outbound, services::Services};
+use crate::{limits, outbound, services::Services, signing::rotation::Rotation};
 
 /// The zone of work that no more than one node does at a time.
 const WHOLE: &str = "all";
@@ -36,6 +36,7 @@ pub(crate) fn workers(services: &Services, sweeper: blob::sweep::Sweeper) -> Vec
         Arc::new(walk(Chore::SweepOperations)),
         Arc::new(ViewCheckpoint::new(services)),
         Arc::new(outbound::Sender::new(services)),
+        Arc::new(Rotation::new(services)),
     ]
 }
 

@@ -9,6 +9,7 @@ use std::{
 
 const TYPE_A: u16 = 1;
 const TYPE_MX: u16 = 15;
+const TYPE_TXT: u16 = 16;
 
 /// How long what is told may be remembered, in seconds.
 const TTL: u32 = 1;
@@ -18,6 +19,7 @@ const TTL: u32 = 1;
 enum Record {
     Address(Ipv4Addr),
     Exchange(u16, String),
+    Text(String),
 }
 
 /// A DNS server; its thread lives as long as the test's process.
@@ -67,6 +69,11 @@ impl Names {
         self.add(domain, Record::Exchange(preference, host.to_owned()));
     }
 
+    /// Gives a name a text.
+    pub fn text(&self, name: &str, text: &str) {
+        self.add(name, Record::Text(text.to_owned()));
+    }
+
     fn add(&self, name: &str, record: Record) {
         let mut records = self.records.lock().expect("nobody panics here");
         records.entry(name.to_owned()).or_default().push(record);
@@ -88,6 +95,7 @@ fn answer(query: &[u8], records: &Mutex<BTreeMap<String, Vec<Record>>>) -> Optio
             (Record::Exchange(preference, host), TYPE_MX) => {
                 Some((TYPE_MX, [&preference.to_be_bytes()[..], &encoded(host)].concat()))
             }
+            (Record::Text(text), TYPE_TXT) => Some((TYPE_TXT, strings(text))),
             _ => None,
         })
         .collect();
@@ -119,6 +127,15 @@ fn question(mut bytes: &[u8]) -> Option<(String, &[u8])> {
         labels.push(String::from_utf8_lossy(label).to_lowercase());
         bytes = rest;
     }
+}
+
+/// A text in strings of at most 255 bytes.
+fn strings(text: &str) -> Vec<u8> {
+    let with_length = |string: &[u8]| {
+        let length = u8::try_from(string.len()).expect("at most 255");
+        [&[length][..], string].concat()
+    };
+    text.as_bytes().chunks(255).flat_map(with_length).collect()
 }
 
 fn encoded(name: &str) -> Vec<u8> {

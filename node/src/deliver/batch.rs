@@ -23,7 +23,7 @@ use super::{
     outbound::{self, Body, RemoteRecipient, ReturnContent, Submission},
     report::{self, Fate, Reporting, Status, Trouble},
 };
-use crate::patience::blob_step;
+use crate::{patience::blob_step, signing::Signing};
 
 /// How often a request may change what it must report before it is put off.
 const REPORT_ATTEMPTS_MAX: usize = 4;
@@ -37,6 +37,8 @@ pub(crate) struct Report {
     operation: OperationId,
     submission: [u8; 16],
     written_at: env::Timestamp,
+    /// Its signatures.
+    prepend: Vec<u8>,
 }
 
 /// Why the transaction has to be given up and run again with something added.
@@ -162,7 +164,8 @@ async fn run_together(
                 let OnFailure::Report(Some(reporting)) = &batch[index].request.on_failure else {
                     unreachable!("only requests with a sender ask for a report");
                 };
-                let report = write_report(&shared.env, &shared.blobs, reporting, about).await?;
+                let Shared { env, blobs, signing, .. } = shared;
+                let report = write_report(env, blobs, signing, reporting, about).await?;
                 batch[index].report = Some(report);
             }
             Err(Abort::NotAtOnce) => return Err(busy()),
@@ -352,12 +355,15 @@ pub(crate) async fn send_report(
 pub(crate) async fn write_report(
     env: &Env,
     blobs: &BlobStore,
+    signing: &Signing,
     reporting: &Reporting,
     about: Vec<Status>,
 ) -> Result<Report, DeliverError> {
     let now = env.wall();
     let unique = u128::from_le_bytes(env.random_array());
     let bytes = report::build(reporting, &about, now, unique);
+    let sent = bytes.get(report::RETURN_PATH.len()..).unwrap_or_default();
+    let prepend = signing.own(sent, &reporting.hostname).await;
     let blob = blob_step(env, blobs.put(&bytes)).await;
     let blob = blob.map_err(|error| DeliverError::Blob(Arc::new(error)))?;
     let mut scanner = message::Scanner::new(message::Limits::default());
@@ -371,6 +377,7 @@ pub(crate) async fn write_report(
         operation: OperationId::random(env),
         submission: env.random_array(),
         written_at: now,
+        prepend,
     })
 }
 
@@ -400,6 +407,7 @@ impl Report {
             return_content: ReturnContent::Headers,
             body: Body::EightBitMime,
             utf8: false,
+            prepend: self.prepend.clone(),
             recipients,
         })
     }

@@ -47,6 +47,8 @@ pub struct Submission {
     pub body: Body,
     /// The client declared SMTPUTF8 (RFC 6531 §3.4).
     pub utf8: bool,
+    /// Fields that other servers are sent in front of the message: its signatures.
+    pub prepend: Vec<u8>,
     /// Who gets it.
     pub recipients: Vec<RemoteRecipient>,
 }
@@ -123,6 +125,10 @@ pub struct SubmissionRecord {
     /// RFC 6152 and 3030: 0 7BIT, 1 8BITMIME, 2 BINARYMIME.
     #[prost(uint32, tag = "11")]
     pub body: u32,
+    /// Fields that are sent in front of the message; at most
+    /// [`crate::limits::PREPENDED_BYTES_MAX`].
+    #[prost(bytes = "vec", tag = "20")]
+    pub prepend: Vec<u8>,
 }
 
 /// One destination domain's share of a message.
@@ -299,6 +305,7 @@ pub(crate) async fn enqueue(tx: &Transaction, submission: &Submission) -> Result
             Body::BinaryMime => 2,
         },
         domains_left: u32::try_from(domains.len()).unwrap_or(u32::MAX),
+        prepend: submission.prepend.clone(),
     };
     tx.set(&submission_key(&submission.id), &record.encode_to_vec());
     let owner = blob::Owner::Submission(submission.id);

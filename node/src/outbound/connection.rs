@@ -12,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use blob::BlobReader;
 use bytes::Bytes;
 use env::{Env, Monotonic, Stream};
 use smtp::{
@@ -23,7 +22,7 @@ use smtp::{
 };
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
-use super::security::Security;
+use super::{content::Content, security::Security};
 use crate::limits;
 
 /// A connection to another server, over which one message after the other can go.
@@ -134,7 +133,7 @@ impl Connection {
         &mut self,
         security: &Security,
         transaction: Transaction,
-        mut content: BlobReader,
+        mut content: Content,
         may_end: impl Fn() -> bool,
     ) -> Result<Outcome, SendError> {
         let now = self.now();
@@ -161,7 +160,7 @@ impl Connection {
     /// Hands in the next piece of the content, or its end.
     async fn hand_in(
         &mut self,
-        content: &mut BlobReader,
+        content: &mut Content,
         may_end: impl Fn() -> bool,
     ) -> Result<(), SendError> {
         let piece = content.next().await.map_err(SendError::Blob)?;

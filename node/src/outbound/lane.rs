@@ -26,6 +26,7 @@ use super::{
     attempt::{self, Reports, Verdict},
     conclude::{self, Task, of_trouble},
     connection::{ConnectError, Connection, SendError},
+    content::Content,
     domain::{self, DomainTrouble},
     route::{self, NoRoute, Route},
     schedule::later,
@@ -245,7 +246,7 @@ impl<'a> Lane<'a> {
             Err(trouble) => return Ok(vec![Verdict::Failed(trouble); some.len()]),
         };
         let content = self.parts.blobs.read(task.blob, task.record.skip..u64::MAX).await;
-        let content = content.map_err(SendError::Blob)?;
+        let content = Content::new(&task.record.prepend, content.map_err(SendError::Blob)?);
         let reports = if connection.reports() { Reports::Yes } else { Reports::No };
         let may_end = || self.held.fence.is_live();
         match connection.send(&self.parts.security, transaction, content, may_end).await {

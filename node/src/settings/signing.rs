@@ -121,16 +121,19 @@ impl Signing {
         let invalid = |reason: String| SettingError::Invalid { name: name.to_owned(), reason };
         let number = |max: u64| {
             let parsed = value.parse().ok().filter(|number| *number <= max);
-            parsed.ok_or_else(|| invalid(format!("must be a number from 0 to {max}, not `{value}`")))
+            parsed
+                .ok_or_else(|| invalid(format!("must be a number from 0 to {max}, not `{value}`")))
         };
         let domain = || {
             let folded = names::domain(value);
             folded.map_err(|_| invalid(format!("must be a domain or `{NONE}`, not `{value}`")))
         };
         let taken = match name {
-            "dkim.algorithms" => algorithms(value)
-                .map(|it| self.algorithms = it)
-                .ok_or_else(|| invalid(format!("must be both, rsa, ed25519 or none, not `{value}`"))),
+            "dkim.algorithms" => {
+                algorithms(value).map(|it| self.algorithms = it).ok_or_else(|| {
+                    invalid(format!("must be both, rsa, ed25519 or none, not `{value}`"))
+                })
+            }
             "dkim.rotate_days" if value == "auto" => {
                 self.rotate = Rotate::Auto;
                 Ok(())
@@ -144,18 +147,24 @@ impl Signing {
             }
             "dkim.update_server" => optional(value, || {
                 let parsed = value.parse();
-                parsed.map_err(|_| invalid(format!("must be ADDRESS:PORT or `{NONE}`, not `{value}`")))
+                parsed.map_err(|_| {
+                    invalid(format!("must be ADDRESS:PORT or `{NONE}`, not `{value}`"))
+                })
             })
             .map(|server| self.update_server = server),
             "dkim.update_zone" => optional(value, domain).map(|zone| self.update_zone = zone),
             "dkim.update_key" => optional(value, || match key_name(value) {
                 true => Ok(value.to_owned()),
-                false => Err(invalid(format!("must be the name of a key or `{NONE}`, not `{value}`"))),
+                false => {
+                    Err(invalid(format!("must be the name of a key or `{NONE}`, not `{value}`")))
+                }
             })
             .map(|key| self.update_key = key),
             "dkim.update_secret_file" => optional(value, || match value.starts_with('/') {
                 true => Ok(PathBuf::from(value)),
-                false => Err(invalid(format!("must be an absolute path or `{NONE}`, not `{value}`"))),
+                false => {
+                    Err(invalid(format!("must be an absolute path or `{NONE}`, not `{value}`")))
+                }
             })
             .map(|file| self.update_secret_file = file),
             "srs.domain" => match value {

@@ -11,6 +11,7 @@ use blob::{BlobId, BlobWriter};
 use env::{Env, Timestamp};
 use mail::{KeywordSet, NewEmail};
 use message::Scanner;
+use origin::{Digest, Digester, Purpose};
 use smtp::{HeloName, QueueId, Refusal, Role, TraceInfo};
 
 use super::{
@@ -55,8 +56,12 @@ pub(super) struct Incoming {
     additions: Additions,
     return_path: String,
     received: String,
+    /// Bytes of `Return-Path`, once it is stored.
+    skip: u64,
     /// The beginning of the header, for a report.
     header: Vec<u8>,
+    /// Of what leaves for other servers and may be signed.
+    digester: Option<Digester>,
 }
 
 /// A message that is stored and not yet anybody's.
@@ -68,6 +73,8 @@ pub(super) struct Finished {
     pub(super) skip: u64,
     /// Whole lines of the header, at most [`limits::REPORTED_HEADER_BYTES_MAX`].
     pub(super) header: Vec<u8>,
+    /// Of what is sent to other servers, where a user submits it.
+    pub(super) digest: Option<Digest>,
 }
 
 impl Incoming {
@@ -102,7 +109,9 @@ impl Incoming {
             additions,
             return_path: smtp::return_path(&envelope.mail.sender),
             received,
+            skip: 0,
             header: Vec::new(),
+            digester: envelope.may_be_signed().then(|| Digester::new(Purpose::Sign)),
         }
     }
 
@@ -129,22 +138,34 @@ impl Incoming {
             name: self.name,
             blob,
             email: Arc::new(email),
-            skip: u64::try_from(self.return_path.len()).expect("a line is short"),
+            skip: self.skip,
             header: self.header,
+            digest: self.digester.map(Digester::finish),
         })
     }
 
     /// Stores the trace, the header and what came after it.
     async fn open(&mut self, opening: &Opening) -> Result<(), Refusal> {
         self.gate = None;
-        let trace = format!("{}{}", self.return_path, self.received);
         self.header = first_lines(&self.received, &opening.fields);
-        self.store(trace.as_bytes()).await?;
+        let return_path = std::mem::take(&mut self.return_path);
+        self.skip = u64::try_from(return_path.len()).expect("a line is short");
+        self.store_own(return_path.as_bytes()).await?;
+        let received = std::mem::take(&mut self.received);
+        self.store(received.as_bytes()).await?;
         self.store(&opening.fields).await?;
         self.store(&opening.rest).await
     }
 
+    /// Stores what other servers are sent as well.
     async fn store(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        if let Some(digester) = &mut self.digester {
+            digester.write(bytes);
+        }
+        self.store_own(bytes).await
+    }
+
+    async fn store_own(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         self.scanner.push(bytes);
         let written = blob_step(&self.env, self.writer.write(bytes)).await;
         written.map_err(|error| errors::blob(&error))

@@ -42,6 +42,7 @@ impl World {
             return_content: ReturnContent::Unspecified,
             body: Body::SevenBit,
             utf8: false,
+            prepend: Vec::new(),
             recipients: vec![recipient("a@example.com"), recipient("b@example.net")],
         };
         db.run(|tx| async move { outbound::enqueue(&tx, submission).await }).await.unwrap();
