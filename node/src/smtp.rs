@@ -14,8 +14,7 @@
 //! - Address literals are nobody's mailbox here, and no relaying goes to them: they could name
 //!   hosts that only this network can reach.
 //!
-//! Deliberately absent: checks of the sender (SPF, DKIM, DMARC), block lists, spam filters, and
-//! sending what is queued.
+//! Deliberately absent: checks of the sender (SPF, DKIM, DMARC), block lists and spam filters.
 
 mod access;
 mod address;

@@ -92,7 +92,7 @@ fn checked(message: &str, keys: &[Value]) -> Option<Vec<String>> {
     let python = PathBuf::from(first.strip_prefix("#!")?.trim());
     let texts: serde_json::Map<String, Value> =
         keys.iter().map(|key| (text(key, "name").to_owned(), key["text"].clone())).collect();
-    let script = workspace::root().join("tests/python/dkim_check.py");
+    let script = workspace::root().join("tests/tests/python/dkim_check.py");
     let mut command = Command::new(python);
     command.arg(script).arg(Value::from(texts).to_string());
     let told = succeed(&mut command, message.as_bytes());

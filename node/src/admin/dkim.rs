@@ -189,8 +189,10 @@ pub async fn list(
     let domain = &names::domain(domain)?;
     let mut keys = admin.run(async |tx, _| held(&tx, domain).await).await?;
     if let Some(resolver) = resolver {
-        for key in &mut keys {
-            key.found = rotation::look_up(resolver, key, domain).await;
+        let looks = keys.iter().map(|key| rotation::look_up(resolver, key, domain));
+        let found = futures_util::future::join_all(looks).await;
+        for (key, found) in keys.iter_mut().zip(found) {
+            key.found = found;
             key.looked = Some(admin.env.wall());
         }
     }
@@ -344,20 +346,20 @@ mod tests {
         let set = ("dkim.algorithms", Some("ed25519"));
         super::super::cluster::change_setting(&admin, set.0, set.1, "test").await.unwrap();
         let first = add_domain(&admin, "example.org").await.unwrap().dkim.remove(0);
-        let r#use = |selector: &str| Change::Use { selector: selector.to_owned() };
+        let put_to_use = |selector: &str| Change::Use { selector: selector.to_owned() };
         let states = |keys: Vec<DkimKeyInfo>| -> Vec<String> {
             keys.into_iter().map(|key| key.state).collect()
         };
-        let keys = change(&admin, "example.org", &r#use(&first.selector)).await.unwrap();
+        let keys = change(&admin, "example.org", &put_to_use(&first.selector)).await.unwrap();
         assert_eq!(states(keys), ["in-use"]);
         let keys = change(&admin, "example.org", &Change::Rotate).await.unwrap();
         let second = keys[1].selector.clone();
         assert_eq!(states(keys), ["in-use", "wanted"]);
         let keys = change(&admin, "example.org", &Change::Rotate).await.unwrap();
         assert_eq!(states(keys), ["in-use", "wanted"], "one is on its way already");
-        let keys = change(&admin, "example.org", &r#use(&second)).await.unwrap();
+        let keys = change(&admin, "example.org", &put_to_use(&second)).await.unwrap();
         assert_eq!(states(keys), ["retired", "in-use"]);
-        let again = change(&admin, "example.org", &r#use(&first.selector)).await;
+        let again = change(&admin, "example.org", &put_to_use(&first.selector)).await;
         assert!(matches!(again, Err(AdminError::Missing(_))), "its private half is gone");
         let none = change(&admin, "example.com", &Change::Publish).await;
         assert!(matches!(none, Err(AdminError::Missing(_))));

@@ -2,6 +2,7 @@
 
 mod access;
 mod local;
+mod signing;
 mod submission;
 
 use std::{collections::BTreeSet, net::IpAddr};
