@@ -261,7 +261,9 @@ fn apply(
                     return Err(AdminError::TooManyKeys(domain.to_owned()));
                 }
                 let number = keys.iter().map(|it| it.number + 1).max().unwrap_or(1);
-                keys.push(Key { number, ..key.clone() });
+                let mut key = key.clone();
+                key.number = number;
+                keys.push(key);
             }
         }
         Change::Publish => {

@@ -1,6 +1,5 @@
 //! Who signs, with what; over a store in memory.
 
-use cluster::dkim::Key;
 use kv::Transaction;
 use mail::NewAccount;
 
@@ -51,8 +50,9 @@ impl World {
     }
 
     async fn give_key(&self, domain: &str) {
-        let made = rotation::make(&self.env, &[], dkim::Algorithm::Ed25519).await.unwrap();
-        let keys = &[Key { state: State::InUse, ..made }];
+        let mut key = rotation::make(&self.env, &[], dkim::Algorithm::Ed25519).await.unwrap();
+        key.state = State::InUse;
+        let keys = &[key];
         let give = |tx: Transaction| async move { dkim::write(&tx, domain, &[], keys).await };
         self.db.run(give).await.unwrap();
         self.signing.forget();
