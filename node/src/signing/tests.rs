@@ -70,8 +70,8 @@ impl World {
 
 fn domain_of(fields: &[u8]) -> Option<String> {
     let text = String::from_utf8(fields.to_vec()).unwrap();
-    let (_, rest) = text.split_once(" d=")?;
-    Some(rest.split_once(';').unwrap().0.to_owned())
+    let mut tags = text.split_ascii_whitespace().filter_map(|tag| tag.strip_prefix("d="));
+    tags.next().map(|domain| domain.trim_end_matches(';').to_owned())
 }
 
 fn address(text: &str) -> Address {
