@@ -4,11 +4,13 @@
 //! between nodes makes things fast, and decides nothing.
 
 pub mod certificates;
+pub mod dkim;
 pub mod limits;
 pub mod membership;
 pub mod mesh;
 pub mod salt;
 pub mod settings;
+pub mod srs;
 pub mod tickets;
 pub mod wake;
 pub mod work;

@@ -71,6 +71,13 @@ pub const CERTIFICATES_MAX: usize = 1_000;
 /// Bytes of a chain and its key together: they are one value of the store, which may have 100,000.
 pub const CERTIFICATE_RECORD_BYTES_MAX: usize = 90_000;
 
+/// Keys of one domain, retired ones included: two algorithms, each with one in use, one that comes
+/// and some that were. They are read in one go, at up to 2 kB each.
+pub const DKIM_KEYS_PER_DOMAIN_MAX: usize = 16;
+
+/// Zones that domains are spread over for their keys' rotation: so many nodes may share it.
+pub const DKIM_SHARES: u64 = 8;
+
 // ---- The mesh ----------------------------------------------------------------------------------
 
 /// Peers that a node connects to; further ones (the newest) are left to the store's slow path. Each

@@ -45,7 +45,7 @@ use self::{
     observer::Observer,
     registry::{Activity, Beat, End, Ended, NameRecord, NodeRecord, Registered, Wish},
 };
-use crate::{ClusterError, Epoch, NodeName, certificates, limits, settings};
+use crate::{ClusterError, Epoch, NodeName, certificates, dkim, limits, settings};
 
 /// The nodes that are registered.
 pub type Roster = BTreeMap<Epoch, Registered>;
@@ -99,6 +99,7 @@ struct Shared {
     wish: watch::Sender<Wish>,
     settings: watch::Sender<Arc<settings::Record>>,
     certificates: watch::Sender<u64>,
+    dkim_keys: watch::Sender<u64>,
     shown: Mutex<Shown>,
     /// Asks for a heartbeat now.
     hurry: Notify,
@@ -203,6 +204,7 @@ impl Membership {
             wish: watch::Sender::new(Wish::Serve),
             settings: watch::Sender::default(),
             certificates: watch::Sender::new(0),
+            dkim_keys: watch::Sender::new(0),
             shown: Mutex::new(Shown {
                 activity: Activity::Starting,
                 sessions: 0,
@@ -252,6 +254,11 @@ impl Membership {
     /// The number of the last change of the certificates in the store, as of the last look.
     pub fn certificates(&self) -> watch::Receiver<u64> {
         self.shared.certificates.subscribe()
+    }
+
+    /// The number of the last change of the keys that domains sign with, as of the last look.
+    pub fn dkim_keys(&self) -> watch::Receiver<u64> {
+        self.shared.dkim_keys.subscribe()
     }
 
     /// Says what the node does, from the next heartbeat on, which comes at once.
@@ -358,6 +365,7 @@ struct Look {
     ended: Vec<Epoch>,
     settings: settings::Record,
     certificates: u64,
+    dkim_keys: u64,
 }
 
 /// The loop of heartbeats and looks.
@@ -413,9 +421,9 @@ impl Pulse {
             let own = registry::beat(&tx, epoch, name, beat).await?;
             let nodes = registry::registered(&tx).await?.into_iter().collect();
             let ended = registry::ended(&tx).await?.into_iter().map(|(epoch, _)| epoch).collect();
-            let (settings, certificates) =
-                try_join!(settings::current(&tx), certificates::version(&tx))?;
-            Ok::<_, ClusterError>(Look { own, nodes, ended, settings, certificates })
+            let (settings, certificates, dkim_keys) =
+                try_join!(settings::current(&tx), certificates::version(&tx), dkim::version(&tx))?;
+            Ok::<_, ClusterError>(Look { own, nodes, ended, settings, certificates, dkim_keys })
         });
         let whole = shared.registration.time_to_live;
         let look = env.timeout(whole, look).await.map_err(|_| kv::Error::Unavailable)??;
@@ -431,6 +439,8 @@ impl Pulse {
         });
         let version = look.certificates;
         shared.certificates.send_if_modified(|held| std::mem::replace(held, version) != version);
+        let version = look.dkim_keys;
+        shared.dkim_keys.send_if_modified(|held| std::mem::replace(held, version) != version);
         let overdue = self.observer.look(begun, env.monotonic(), &look.nodes, epoch);
         shared.roster.send_replace(Arc::new(look.nodes));
         let mut ended = look.ended;

@@ -50,7 +50,9 @@ pub enum Kind {
     /// Reports of TLS to other domains, and policies of theirs that have expired; one zone.
     TlsReports = 7,
     /// Telling domains what came in their name; one zone.
-    DmarcReports = 33,
+    DmarcReports = 9,
+    /// A domain's keys for signing; a zone is a share of the domains, an item is a domain.
+    DkimRotation = 8,
 }
 
 impl Kind {
@@ -63,6 +65,7 @@ impl Kind {
         Self::ViewCheckpoint,
         Self::TlsReports,
         Self::DmarcReports,
+        Self::DkimRotation,
     ];
 
     /// Its name, as people write it.
@@ -76,6 +79,7 @@ impl Kind {
             Self::Rehearsal => "rehearsal",
             Self::TlsReports => "tls-reports",
             Self::DmarcReports => "dmarc-reports",
+            Self::DkimRotation => "dkim-rotation",
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod accounts;
 pub mod backup;
 pub mod cluster;
 pub mod dev;
+pub mod dkim;
 pub mod domains;
 pub mod endpoint;
 pub mod fsck;
@@ -157,6 +158,9 @@ pub enum AdminError {
         max = ::cluster::limits::CERTIFICATES_MAX
     )]
     ManyCertificates,
+    /// The domain has as many keys as it may.
+    #[error("{0} has as many keys as are kept; remove the records of retired ones from DNS first")]
+    TooManyKeys(String),
     /// Another check runs.
     #[error("another check of this server's store is running")]
     Checking,

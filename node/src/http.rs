@@ -63,6 +63,8 @@ pub struct HttpParts {
     pub backup: Option<Backup>,
     /// What checks the store.
     pub checker: Checker,
+    /// What asks DNS, where the node serves.
+    pub resolver: Option<dns::Resolver>,
     /// What reaches the nodes, this one among them.
     pub fleet: Arc<dyn Fleet>,
     /// What opens the admin API.

@@ -25,6 +25,7 @@ mod server;
 mod services;
 mod sessions;
 pub mod settings;
+mod signing;
 mod smtp;
 mod stop;
 pub mod stores;

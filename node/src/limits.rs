@@ -513,3 +513,45 @@ pub const RECEIVED_REPORTS_PER_DAY_MAX: u64 = 1_000;
 
 /// How many days reports are kept: a quarter's trend.
 pub const RECEIVED_REPORT_DAYS: i64 = 90;
+// ---- Signing -----------------------------------------------------------------------------------
+
+/// Domains whose keys a node holds, about 4 kB each; with one more all are read again.
+pub const SIGNERS_HELD_MAX: usize = 10_000;
+
+/// Bytes of the fields that go in front of a message: two signatures that list every field that they
+/// can have less than half of it. They are part of the submission's record.
+pub const PREPENDED_BYTES_MAX: usize = 16 * 1024;
+
+/// Entries of a `From` that are looked at: only one that is alone counts.
+pub const AUTHORS_READ: usize = 8;
+
+/// Bounces to rewritten senders that a node lets go back in [`SRS_BOUNCES_PERIOD`]: more than a busy
+/// forwarder has, less than a flood.
+pub const SRS_BOUNCES_PER_MINUTE: u64 = 600;
+
+/// The time in which [`SRS_BOUNCES_PER_MINUTE`] are counted.
+pub const SRS_BOUNCES_PERIOD: Duration = Duration::from_mins(1);
+
+/// The shortest time between two looks for a key's record.
+pub const DKIM_LOOK_MIN: Duration = Duration::from_secs(5);
+
+/// The longest time between two looks for a record that is to come.
+pub const DKIM_LOOK_MAX: Duration = Duration::from_hours(1);
+
+/// The time between two looks for the record of a key that signs: somebody may have removed it.
+pub const DKIM_LOOK_USED: Duration = Duration::from_hours(24);
+
+/// Steps of one turn at a domain's keys: each key has a handful.
+pub const DKIM_STEPS_MAX: usize = 64;
+
+/// How long others may remember a key's record, in a name server that takes updates.
+pub const DKIM_RECORD_TTL: Duration = Duration::from_hours(1);
+
+/// Bytes of the file that has a TSIG key's secret.
+pub const TSIG_SECRET_BYTES_MAX: u64 = 1_024;
+
+/// How long a record may be looked for in vain before the doctor says so.
+pub const DKIM_LATE: Duration = Duration::from_hours(24);
+
+/// Domains whose keys the doctor looks at.
+pub const DOCTOR_DOMAINS_MAX: usize = 1_000;

@@ -149,6 +149,11 @@ impl Metrics {
         self.registry().register_collector(Box::new(source));
     }
 
+    /// Adds what is counted of signing.
+    pub(crate) fn watch_signing(&self, counts: crate::signing::Counts) {
+        self.registry().register_collector(Box::new(counts));
+    }
+
     /// Adds until when certificates are good.
     pub(crate) fn watch_certificates(&self, tls: Tls) {
         self.registry().register_collector(Box::new(CertificateSource(tls)));

@@ -60,6 +60,7 @@ pub struct Node {
     _tickets: Task<()>,
     _certificates: Task<()>,
     _settings: Task<()>,
+    _signing: Task<()>,
     _load: Task<()>,
     _seen: Task<()>,
     peers: Peers,
@@ -207,6 +208,7 @@ impl Node {
             readiness: readiness.clone(),
             admin: Admin { db: services.db.clone(), env: env.clone() },
             checker: Checker::new(services.blobs.clone()),
+            resolver: Some(services.resolver.clone()),
             backup,
             token,
         };
@@ -236,9 +238,11 @@ impl Node {
             peers.membership.settings(),
             services.settings.clone(),
         );
+        let signing = services.signing.clone().follow(peers.membership.dkim_keys());
         let mut node = Self {
             _housekeeping: env.spawn("housekeeping", housekeeping(services.clone())),
             _settings: env.spawn("settings", follow),
+            _signing: env.spawn("signing", signing),
             _tickets: env.spawn("tickets", share_tickets(services.clone())),
             _certificates: env.spawn("certificates", certificates),
             _load: env.spawn("load", load),

@@ -12,6 +12,7 @@
 //! | `terms.rs` | what a server's TLS has to show: DANE, MTA-STS, REQUIRETLS |
 //! | `sts.rs` | MTA-STS policies, found and kept |
 //! | `https.rs` | one request to another domain's web server |
+//! | `content.rs` | a message's bytes, its signatures in front |
 //! | `connection.rs` | moves bytes between a socket and [`smtp::client::Client`] |
 //! | `security.rs` | TLS to other servers: handshakes, and certificates held against what is demanded |
 //! | `tally.rs` | how TLS went, counted by domain and day |
@@ -33,6 +34,7 @@
 mod attempt;
 mod conclude;
 mod connection;
+mod content;
 pub(crate) mod domain;
 mod https;
 mod lane;
@@ -62,7 +64,8 @@ use tokio::sync::watch;
 pub(crate) use self::tls_reports::TlsReporter;
 use self::{lane::Lane, schedule::Schedule, security::Security};
 use crate::{
-    announce::Announcer, config, metrics::Metrics, services::Services, settings::Settings, upkeep,
+    announce::Announcer, config, metrics::Metrics, services::Services, settings::Settings,
+    signing::Signing, upkeep,
 };
 
 /// The worker of a node's queue.
@@ -76,6 +79,7 @@ struct Parts {
     db: Database,
     blobs: BlobStore,
     announcer: Announcer,
+    signing: Signing,
     resolver: Resolver,
     security: Security,
     schedule: Schedule,
@@ -103,6 +107,7 @@ impl Parts {
             db: upkeep::background(services),
             blobs: services.blobs.clone(),
             announcer: services.announcer.clone(),
+            signing: services.signing.clone(),
             resolver: services.resolver.clone(),
             security: Security::new(&services.env, config.tls_roots.clone()),
             settings: services.settings.subscribe(),

@@ -20,6 +20,7 @@ use crate::{
     limits,
     metrics::{AuthOutcome, Metrics, Sources},
     settings::Settings,
+    signing::Signing,
     stop::Stopping,
     stores::Stores,
     tls::Tls,
@@ -56,6 +57,8 @@ pub(crate) struct Parts {
     pub(crate) seen: Seen,
     /// What others report.
     pub(crate) received: Received,
+    /// Signs for our domains.
+    pub(crate) signing: Signing,
     /// What is in force of the settings that all nodes share.
     pub(crate) settings: watch::Sender<Arc<Settings>>,
 }
@@ -79,14 +82,18 @@ impl Services {
         let views = ViewCache::new(db.clone(), env.clone(), cache_bytes);
         let announcer = Announcer::new(db.clone(), env.clone(), hub.clone(), views.clone());
         let db_in_time = db.with_retry(RetryPolicy::within(limits::STORE_PATIENCE));
+        let settings = watch::Sender::new(Arc::new(Settings::of(&config)));
+        let signing = Signing::new(&env, db_in_time.clone(), settings.subscribe());
         let deliverer = Deliverer::new(
             db_in_time.clone(),
             blobs.clone(),
             env.clone(),
             announcer.clone(),
             Combining::of(&db),
+            signing.clone(),
         );
         let metrics = Metrics::new(env.clone());
+        metrics.watch_signing(signing.counts().clone());
         metrics.watch(Sources {
             db: db.clone(),
             blobs: Some(blobs.clone()),
@@ -105,7 +112,8 @@ impl Services {
             deliverer,
             auth: Authenticator::new(db.clone(), env.clone()),
             stopping,
-            settings: watch::Sender::new(Arc::new(Settings::of(&config))),
+            settings,
+            signing,
             config,
             blobs,
             views,

@@ -6,6 +6,7 @@
 
 pub mod judging;
 pub mod routes;
+mod signing;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -14,6 +15,7 @@ use tokio::sync::watch;
 
 use self::{judging::Judging, routes::Routes};
 use crate::config::{Config, Limits, Log, NumberKey, check_level, numbers};
+pub use signing::{Algorithms, Rotate, Signing, SrsDomain};
 
 /// What is in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub struct Settings {
     pub routes: Routes,
     /// What becomes of mail whose origin is in doubt.
     pub judging: Judging,
+    /// Signing for domains, and senders of forwarded mail.
+    pub signing: Signing,
 }
 
 impl Default for Settings {
@@ -35,6 +39,7 @@ impl Default for Settings {
             log_level: Log::default().level,
             routes: Routes::default(),
             judging: Judging::default(),
+            signing: Signing::default(),
         }
     }
 }
@@ -86,7 +91,8 @@ pub enum SettingError {
 /// The names of all settings.
 pub fn names() -> Vec<&'static str> {
     let numbers = NUMBERS_SHARED.iter().map(|number| number.name);
-    numbers.chain([LOG_LEVEL]).chain(Routes::names()).chain(Judging::names()).collect()
+    let names = numbers.chain([LOG_LEVEL]).chain(Routes::names());
+    names.chain(Judging::names()).chain(Signing::names()).collect()
 }
 
 /// Whether a name is one of those that a pattern such as `judging.spf_fail.DOMAIN` stands for: there
@@ -126,6 +132,9 @@ impl Settings {
         if let Some(set) = self.judging.set(name, value) {
             return set;
         }
+        if let Some(set) = self.signing.set(name, value) {
+            return set;
+        }
         let number = NUMBERS_SHARED.iter().find(|number| number.name == name);
         let number = number.ok_or_else(|| SettingError::Unknown { name: name.to_owned() })?;
         *(number.field)(self) = parse(number.name, value)?;
@@ -134,13 +143,17 @@ impl Settings {
 
     /// What holds on a node with this configuration, with these settings.
     fn with(config: &Config, values: &BTreeMap<String, String>) -> Self {
-        let mut settings = Self::of(config);
+        Self::of(config).changed(values)
+    }
+
+    /// The same where these are set.
+    pub(crate) fn changed(mut self, values: &BTreeMap<String, String>) -> Self {
         for (name, value) in values {
-            if let Err(error) = settings.set(name, value) {
+            if let Err(error) = self.set(name, value) {
                 tracing::warn!(%error, "a setting is passed over");
             }
         }
-        settings
+        self
     }
 
     /// The settings with their values, as texts.
@@ -153,6 +166,7 @@ impl Settings {
         values.push((LOG_LEVEL.to_owned(), self.log_level.clone()));
         values.extend(self.routes.values());
         values.extend(self.judging.values());
+        values.extend(self.signing.values());
         values
     }
 }

@@ -19,7 +19,9 @@ use self::{
     blobs::BlobSweep,
     views::ViewCheckpoint,
 };
-use crate::{judging::tell::Teller, limits, outbound, services::Services};
+use crate::{
+    judging::tell::Teller, limits, outbound, services::Services, signing::rotation::Rotation,
+};
 
 /// The zone of work that no more than one node does at a time.
 const WHOLE: &str = "all";
@@ -38,6 +40,7 @@ pub(crate) fn workers(services: &Services, sweeper: blob::sweep::Sweeper) -> Vec
         Arc::new(outbound::Sender::new(services)),
         Arc::new(outbound::TlsReporter::new(services)),
         Arc::new(Teller::new(services)),
+        Arc::new(Rotation::new(services)),
     ]
 }
 

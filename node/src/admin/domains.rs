@@ -3,7 +3,7 @@
 use mail::{directory, keys::directory::Domain};
 use serde::{Deserialize, Serialize};
 
-use super::{Admin, AdminError, Page, PageQuery};
+use super::{Admin, AdminError, Page, PageQuery, dkim};
 use crate::names;
 
 /// A domain, as an administrator sees it.
@@ -23,7 +23,11 @@ impl DomainInfo {
     }
 }
 
-/// Adds a domain.
+pub(super) async fn read(tx: &kv::Transaction, domain: &str) -> Result<DomainInfo, AdminError> {
+    Ok(DomainInfo::new(domain.to_owned(), directory::domain(tx, domain).await?))
+}
+
+/// Adds a domain, without keys to sign by: [`dkim::add_domain`] makes those.
 ///
 /// # Errors
 /// [`AdminError::Name`], [`AdminError::Exists`].
@@ -76,6 +80,9 @@ pub async fn remove(admin: &Admin, domain: &str) -> Result<(), AdminError> {
     admin
         .run(async |tx, run| {
             let removed = directory::remove_domain(&tx, domain).await.map_err(AdminError::from);
+            if removed.is_ok() {
+                dkim::forget(&tx, domain).await?;
+            }
             run.settle(removed, |error| matches!(error, AdminError::Missing(_)))
         })
         .await

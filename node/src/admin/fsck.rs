@@ -2,6 +2,7 @@
 
 mod cluster;
 mod queue;
+mod signing;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -267,6 +268,7 @@ impl Check {
         if self.options.account.is_none() {
             queue::check(&self.parts, self.options, teller, &mut summary).await?;
             cluster::check(&self.parts, self.options, teller, &mut summary).await?;
+            signing::check(&self.parts, self.options, teller, &mut summary).await?;
         }
         Ok(summary)
     }

@@ -23,7 +23,7 @@ use super::{
     outbound::{self, Body, RemoteRecipient, ReturnContent, Submission},
     report::{self, Fate, Reporting, Status, Trouble},
 };
-use crate::patience::blob_step;
+use crate::{patience::blob_step, signing::Signing};
 
 /// How often a request may change what it must report before it is put off.
 const REPORT_ATTEMPTS_MAX: usize = 4;
@@ -41,6 +41,8 @@ pub(crate) struct Report {
     written_at: env::Timestamp,
     /// Bytes of `Return-Path`.
     skip: u64,
+    /// Its signatures.
+    prepend: Vec<u8>,
 }
 
 /// Why the transaction has to be given up and run again with something added.
@@ -166,7 +168,8 @@ async fn run_together(
                 let OnFailure::Report(Some(reporting)) = &batch[index].request.on_failure else {
                     unreachable!("only requests with a sender ask for a report");
                 };
-                let report = write_report(&shared.env, &shared.blobs, reporting, about).await?;
+                let Shared { env, blobs, signing, .. } = shared;
+                let report = write_report(env, blobs, signing, reporting, about).await?;
                 batch[index].report = Some(report);
             }
             Err(Abort::NotAtOnce) => return Err(busy()),
@@ -365,31 +368,33 @@ pub(crate) async fn send_report(
 pub(crate) async fn write_report(
     env: &Env,
     blobs: &BlobStore,
+    signing: &Signing,
     reporting: &Reporting,
     about: Vec<Status>,
 ) -> Result<Report, DeliverError> {
     let now = env.wall();
     let unique = u128::from_le_bytes(env.random_array());
     let bytes = report::build(reporting, &about, now, unique);
-    let mut report = put(env, blobs, &bytes, reporting.sender.clone()).await?;
+    let (to, host) = (reporting.sender.clone(), &*reporting.hostname);
+    let mut report = put(env, blobs, signing, host, &bytes, report::RETURN_PATH.len(), to).await?;
     report.about = about;
-    report.skip = report::RETURN_PATH.len() as u64;
     Ok(report)
 }
 
-/// Puts a message of our own, which nobody reports about: [`report::RETURN_PATH`] and its content.
+/// Puts a message of our own, which nobody reports about: [`report::RETURN_PATH`] and its content. Its
+/// author is at `host`.
 ///
 /// # Errors
 /// [`DeliverError::Blob`].
 pub(crate) async fn write_generated(
     env: &Env,
     blobs: &BlobStore,
+    signing: &Signing,
+    host: &str,
     to: directory::Address,
     bytes: &[u8],
 ) -> Result<Report, DeliverError> {
-    let mut report = put(env, blobs, bytes, to).await?;
-    report.skip = report::RETURN_PATH.len() as u64;
-    Ok(report)
+    put(env, blobs, signing, host, bytes, report::RETURN_PATH.len(), to).await
 }
 
 /// Puts a message of our own, to be sent as reports are: nobody is told of its failure. It comes without a
@@ -400,25 +405,31 @@ pub(crate) async fn write_generated(
 pub(crate) async fn write_message(
     env: &Env,
     blobs: &BlobStore,
+    signing: &Signing,
     sender: &directory::Address,
     to: directory::Address,
     message: &[u8],
 ) -> Result<Report, DeliverError> {
     let return_path = format!("Return-Path: <{sender}>\r\n");
     let bytes = [return_path.as_bytes(), message].concat();
-    let mut report = put(env, blobs, &bytes, to).await?;
+    let host = sender.domain();
+    let mut report = put(env, blobs, signing, host, &bytes, return_path.len(), to).await?;
     report.sender = sender.to_string();
-    report.skip = return_path.len() as u64;
     Ok(report)
 }
 
+/// Puts a message whose author is at `host`, and which begins with `skip` bytes of `Return-Path`.
 async fn put(
     env: &Env,
     blobs: &BlobStore,
+    signing: &Signing,
+    host: &str,
     bytes: &[u8],
+    skip: usize,
     to: directory::Address,
 ) -> Result<Report, DeliverError> {
     let now = env.wall();
+    let prepend = signing.own(bytes.get(skip..).unwrap_or_default(), host).await;
     let blob = blob_step(env, blobs.put(bytes)).await;
     let blob = blob.map_err(|error| DeliverError::Blob(Arc::new(error)))?;
     let mut scanner = message::Scanner::new(message::Limits::default());
@@ -433,7 +444,8 @@ async fn put(
         operation: OperationId::random(env),
         submission: env.random_array(),
         written_at: now,
-        skip: 0,
+        skip: skip as u64,
+        prepend,
     })
 }
 
@@ -464,6 +476,7 @@ impl Report {
             body: Body::EightBitMime,
             utf8: false,
             handling: outbound::Handling::default(),
+            prepend: self.prepend.clone(),
             recipients,
         })
     }

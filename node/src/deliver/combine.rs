@@ -27,7 +27,7 @@ use super::{
     DeliverError, Delivered, Request,
     batch::{self, Report, Tries},
 };
-use crate::{announce::Announcer, limits};
+use crate::{announce::Announcer, limits, signing::Signing};
 
 /// Which requests share a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +75,7 @@ pub(super) struct Shared {
     pub(super) blobs: BlobStore,
     pub(super) env: Env,
     pub(super) announcer: Announcer,
+    pub(super) signing: Signing,
     combining: Combining,
     queues: Mutex<Queues>,
     /// Tasks at work.
@@ -192,15 +193,17 @@ impl Batch {
 
 impl Deliverer {
     /// A deliverer over a node's store.
-    pub fn new(
+    pub(crate) fn new(
         db: Database,
         blobs: BlobStore,
         env: Env,
         announcer: Announcer,
         combining: Combining,
+        signing: Signing,
     ) -> Self {
         let (queues, tasks) = (Mutex::default(), watch::Sender::new(0));
-        Self { shared: Arc::new(Shared { db, blobs, env, announcer, combining, queues, tasks }) }
+        let shared = Shared { db, blobs, env, announcer, signing, combining, queues, tasks };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Appends and enqueues, and answers when that is durable. Goes on to its end even where the

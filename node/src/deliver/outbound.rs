@@ -51,6 +51,8 @@ pub struct Submission {
     pub utf8: bool,
     /// How it wants to be handled.
     pub handling: Handling,
+    /// Fields that other servers are sent in front of the message: its signatures.
+    pub prepend: Vec<u8>,
     /// Who gets it.
     pub recipients: Vec<RemoteRecipient>,
 }
@@ -174,6 +176,10 @@ pub struct SubmissionRecord {
     /// RFC 8689: it must not leave but over TLS, to a server whose certificate was verified.
     #[prost(bool, tag = "18")]
     pub require_tls: bool,
+    /// Fields that are sent in front of the message; at most
+    /// [`crate::limits::PREPENDED_BYTES_MAX`].
+    #[prost(bytes = "vec", tag = "20")]
+    pub prepend: Vec<u8>,
 }
 
 /// One destination domain's share of a message.
@@ -404,6 +410,7 @@ pub(crate) async fn enqueue(tx: &Transaction, submission: &Submission) -> Result
         }),
         deliver_by_trace: deadline.is_some_and(|deadline| deadline.trace == smtp::Trace::Yes),
         require_tls: submission.handling.require_tls == smtp::RequireTls::Yes,
+        prepend: submission.prepend.clone(),
     };
     tx.set(&submission_key(&submission.id), &record.encode_to_vec());
     let owner = blob::Owner::Submission(submission.id);

@@ -20,7 +20,9 @@ use super::{
     Target,
     outbound::{self, Body, RemoteRecipient, ReturnContent, Submission},
 };
-use crate::{Announcer, auth::new_credential, hub::Hub};
+use tokio::sync::watch;
+
+use crate::{Announcer, auth::new_credential, hub::Hub, settings::Settings, signing::Signing};
 
 struct Node {
     env: Env,
@@ -45,8 +47,10 @@ impl Node {
         let blobs = blobs.await.unwrap();
         let views = ViewCache::new(db.clone(), env.clone(), 1 << 20);
         let announcer = Announcer::new(db.clone(), env.clone(), Hub::default(), views);
+        let settings = watch::channel(Arc::new(Settings::default())).1;
+        let signing = Signing::new(&env, db.clone(), settings);
         let deliverer =
-            Deliverer::new(db.clone(), blobs.clone(), env.clone(), announcer, combining);
+            Deliverer::new(db.clone(), blobs.clone(), env.clone(), announcer, combining, signing);
         let now = env.wall();
         db.run(|tx| async move {
             mail::directory::add_domain(&tx, "example.org", now).await.unwrap();
@@ -326,6 +330,7 @@ async fn mail_for_elsewhere_alone_is_queued() {
         body: Body::SevenBit,
         utf8: false,
         handling: outbound::Handling::default(),
+        prepend: Vec::new(),
         recipients: vec![recipient("x@one.example"), recipient("y@two.example")],
     };
     let request =

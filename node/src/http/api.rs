@@ -2,9 +2,10 @@
 //!
 //! | method and path below `/admin/v1` | does |
 //! |---|---|
-//! | GET, POST `/domains` | lists; adds `{domain}` |
+//! | GET, POST `/domains` | lists; adds `{domain}`, and answers the keys that it begins with |
 //! | GET, DELETE `/domains/D` | shows; removes |
 //! | PUT `/domains/D/catch-all` | sets `{target}`, an address or null |
+//! | GET, POST `/domains/D/dkim` | lists keys, with what DNS says now; does a [`Change`](crate::admin::dkim::Change) |
 //! | GET, POST `/accounts` | lists; adds [`NewAccount`] |
 //! | GET, DELETE `/accounts/A` | shows with usage; removes with all mail |
 //! | PUT `/accounts/A/password` | sets `{password}` |
@@ -40,6 +41,7 @@ use crate::{
     admin::{
         Admin, Page, PageQuery, Password,
         accounts::{self, AccountDetail, AccountInfo, Login, NewAccount},
+        dkim::{self, DkimKeyInfo},
         domains::{self, DomainInfo},
         lists::{self, MemberChange},
         reports::{self, ReportDetail, ReportInfo},
@@ -56,6 +58,7 @@ pub(super) fn router(parts: &HttpParts) -> Router<HttpParts> {
         .route("/domains", get(domain_list).post(domain_add))
         .route("/domains/{domain}", get(domain_show).delete(domain_remove))
         .route("/domains/{domain}/catch-all", put(domain_catch_all))
+        .route("/domains/{domain}/dkim", get(dkim_list).post(dkim_change))
         .route("/accounts", get(account_list).post(account_add))
         .route("/accounts/{address}", get(account_show).delete(account_remove))
         .route("/accounts/{address}/password", put(account_password))
@@ -162,8 +165,23 @@ async fn domain_list(Store(admin): Store, In(query): In<PageQuery>) -> Answer<Pa
     answer(domains::list(&admin, &query).await)
 }
 
-async fn domain_add(Store(admin): Store, Body(new): Body<NewDomain>) -> Added<DomainInfo> {
-    added(domains::add(&admin, &new.domain).await)
+async fn domain_add(Store(admin): Store, Body(new): Body<NewDomain>) -> Added<dkim::NewDomain> {
+    added(dkim::add_domain(&admin, &new.domain).await)
+}
+
+async fn dkim_list(
+    State(parts): State<HttpParts>,
+    At(domain): At<String>,
+) -> Answer<Vec<DkimKeyInfo>> {
+    answer(dkim::list(&parts.admin, &domain, parts.resolver.as_ref()).await)
+}
+
+async fn dkim_change(
+    Store(admin): Store,
+    At(domain): At<String>,
+    Body(change): Body<dkim::Change>,
+) -> Answer<Vec<DkimKeyInfo>> {
+    answer(dkim::change(&admin, &domain, &change).await)
 }
 
 async fn domain_show(Store(admin): Store, At(domain): At<String>) -> Answer<DomainInfo> {

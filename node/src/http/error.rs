@@ -104,6 +104,7 @@ fn status_and_code(refusal: &Refusal) -> (StatusCode, &'static str) {
             AdminError::CertificateName => (StatusCode::BAD_REQUEST, "bad_certificate_name"),
             AdminError::NoCertificate(_) => (StatusCode::NOT_FOUND, "no_certificate"),
             AdminError::ManyCertificates => (StatusCode::CONFLICT, "too_many_certificates"),
+            AdminError::TooManyKeys(_) => (StatusCode::CONFLICT, "too_many_keys"),
             AdminError::Checking => (StatusCode::CONFLICT, "checking"),
             AdminError::Speed => (StatusCode::BAD_REQUEST, "bad_speed"),
             AdminError::TooMany => (StatusCode::CONFLICT, "too_many"),

@@ -33,6 +33,7 @@ impl Server {
             readiness: readiness.clone(),
             admin: Admin { db: kv::Database::memory(env.clone()), env: env.clone() },
             backup: None,
+            resolver: None,
             fleet: Arc::new(crate::admin::cluster::Nowhere),
             checker: Checker::new(
                 blob::BlobStore::embedded(kv::LargeValues::memory(env.clone()), env.clone())

@@ -212,6 +212,7 @@ impl Teller {
             let written_one = deliver::write_message(
                 &services.env,
                 &services.blobs,
+                &services.signing,
                 &from,
                 recipient,
                 text.as_bytes(),

@@ -120,6 +120,7 @@ pub(super) async fn stand_aside(
         readiness,
         admin: Admin { db: stores.db.clone(), env: env.clone() },
         checker: Checker::new(stores.blobs.clone()),
+        resolver: None,
         backup: stores.backup.clone(),
         fleet: OwnNode::new(env, Sessions::new(settings.subscribe()), peers.membership.clone()),
         token: token.clone(),

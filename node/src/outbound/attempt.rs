@@ -66,7 +66,7 @@ pub(super) fn envelope(
         });
     }
     Ok(Transaction {
-        size: Some(record.size.saturating_sub(record.skip)),
+        size: Some(record.size.saturating_sub(record.skip) + record.prepend.len() as u64),
         body: match record.body {
             0 => smtp::Body::SevenBit,
             1 => smtp::Body::EightBitMime,

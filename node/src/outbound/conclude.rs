@@ -321,10 +321,12 @@ fn hex(bytes: &[u8]) -> String {
 
 /// Writes the report, where there is anything to tell and anybody to tell it to.
 async fn report(parts: &Parts, task: &Task, told: Vec<Status>) -> Result<Option<Report>, String> {
-    let Ok(sender) = Address::parse(&task.record.sender) else { return Ok(None) };
-    if told.is_empty() {
+    if told.is_empty() || task.record.sender.is_empty() {
         return Ok(None);
     }
+    let to = parts.signing.reports_to(&task.record.sender).await;
+    let to = to.map_err(|error| error.to_string())?;
+    let Ok(sender) = Address::parse(&to) else { return Ok(None) };
     let reporting = Reporting {
         sender,
         hostname: parts.hostname.clone(),
@@ -332,7 +334,8 @@ async fn report(parts: &Parts, task: &Task, told: Vec<Status>) -> Result<Option<
         arrived_at: task.received(),
         returned: returned(parts, task, &told).await?,
     };
-    let report = deliver::write_report(&parts.env, &parts.blobs, &reporting, told).await;
+    let Parts { env, blobs, signing, .. } = parts;
+    let report = deliver::write_report(env, blobs, signing, &reporting, told).await;
     report.map(Some).map_err(|error| error.to_string())
 }
 

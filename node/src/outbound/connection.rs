@@ -12,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use blob::BlobReader;
 use bytes::Bytes;
 use env::{Env, Monotonic, Stream};
 use smtp::{
@@ -25,6 +24,7 @@ use smtp::{
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 use super::{
+    content::Content,
     security::{Assurance, Demand, HandshakeError, Security, Shown, Unproven},
     terms::Need,
 };
@@ -194,7 +194,7 @@ impl Connection {
         &mut self,
         security: &Security,
         transaction: Transaction,
-        mut content: BlobReader,
+        mut content: Content,
         may_end: impl Fn() -> bool,
     ) -> Result<Outcome, SendError> {
         let now = self.now();
@@ -221,7 +221,7 @@ impl Connection {
     /// Hands in the next piece of the content, or its end.
     async fn hand_in(
         &mut self,
-        content: &mut BlobReader,
+        content: &mut Content,
         may_end: impl Fn() -> bool,
     ) -> Result<(), SendError> {
         let piece = content.next().await.map_err(SendError::Blob)?;

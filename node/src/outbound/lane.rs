@@ -24,6 +24,7 @@ use super::{
     attempt::{self, Reports, Verdict},
     conclude::{self, Task, of_trouble},
     connection::{Connection, SendError},
+    content::Content,
     domain::{self, DomainTrouble},
     orders,
     pace::{Pace, Width},
@@ -377,7 +378,7 @@ impl<'a> Lane<'a> {
             Err(trouble) => return Ok(vec![Verdict::Failed(trouble); some.len()]),
         };
         let content = self.parts.blobs.read(task.blob, task.record.skip..u64::MAX).await;
-        let content = content.map_err(SendError::Blob)?;
+        let content = Content::new(&task.record.prepend, content.map_err(SendError::Blob)?);
         let reports = match (connection.keeps_time(), connection.reports()) {
             (false, _) if task.record.deliver_by_mode == LATE_NOTIFIES => Reports::Untimed,
             (_, true) => Reports::Yes,

@@ -175,10 +175,10 @@ impl TlsReporter {
         domain: &str,
         to: Address,
     ) -> Result<Report, deliver::DeliverError> {
-        let Parts { env, blobs, hostname, .. } = &self.parts;
+        let Parts { env, blobs, signing, hostname, .. } = &self.parts;
         let unique = u128::from_le_bytes(env.random_array());
         let mail = mail(report, packed, domain, hostname, &to, env.wall(), unique);
-        deliver::write_generated(env, blobs, to, &mail).await
+        deliver::write_generated(env, blobs, signing, hostname, to, &mail).await
     }
 
     /// Enqueues the mails and forgets what they say.

@@ -17,7 +17,7 @@ use std::{
 };
 
 use env::probe::{self, Planted};
-use mail::{AccountId, OperationId};
+use mail::{AccountId, OperationId, StoreError};
 use smtp::{Permanence, QueueId, Refusal, Reply, Ret, Role};
 
 use super::{
@@ -105,9 +105,13 @@ async fn deliver(
     finished: &Finished,
     junk: &BTreeSet<String>,
 ) -> Reply {
+    let outbound = match submission(services, &mut envelope, finished).await {
+        Ok(outbound) => outbound,
+        Err(error) => return Reply::Refused(errors::store(&error)),
+    };
     let mut delivery = Delivery {
         appends: appends(services, role, &envelope, finished, junk),
-        outbound: submission(services, &mut envelope, finished),
+        outbound,
         on_failure: on_failure(services, &envelope, finished),
         served: Served::Nobody,
         done: None,
@@ -291,21 +295,34 @@ fn push_distinct(list: &mut Vec<String>, text: &str) {
     }
 }
 
-fn submission(
+/// What other servers get: signed where a user submits it, from a rewritten sender where an alias sends it on.
+async fn submission(
     services: &Services,
     envelope: &mut Envelope,
     finished: &Finished,
-) -> Option<Submission> {
+) -> Result<Option<Submission>, StoreError> {
     if envelope.remote.is_empty() {
-        return None;
+        return Ok(None);
     }
+    let signing = &services.signing;
+    let prepend = match (envelope.user, &finished.digest) {
+        (Some(account), Some(digest)) => {
+            signing.submitted(digest, account, envelope.sender.as_ref()).await?
+        }
+        _ => Vec::new(),
+    };
     let mail = &envelope.mail;
-    Some(Submission {
+    let sender = mail.sender.address().map(ToString::to_string).unwrap_or_default();
+    let sender = match &envelope.forwarder {
+        Some(domain) => signing.forwarded(&sender, domain).await?,
+        None => sender,
+    };
+    Ok(Some(Submission {
         id: finished.name.0,
         blob: finished.blob,
         size: finished.email.size,
         skip: finished.skip,
-        sender: mail.sender.address().map(ToString::to_string).unwrap_or_default(),
+        sender,
         account: envelope.user,
         received_at: services.env.wall(),
         envelope_id: mail.envid.as_ref().map(ToString::to_string),
@@ -321,8 +338,9 @@ fn submission(
         },
         utf8: mail.charset == smtp::Charset::Utf8,
         handling: envelope.handling,
+        prepend,
         recipients: std::mem::take(&mut envelope.remote).into_values().collect(),
-    })
+    }))
 }
 
 /// RFC 5321 §4.5.5: a null sender is never answered.

@@ -43,6 +43,8 @@ pub(super) struct Envelope {
     pub(super) recipients: Vec<Recipient>,
     /// Where it goes elsewhere, each address once.
     pub(super) remote: BTreeMap<Address, RemoteRecipient>,
+    /// The domain of the first address that sends mail from elsewhere on to elsewhere.
+    pub(super) forwarder: Option<String>,
     remote_bytes: usize,
     destinations: usize,
 }
@@ -60,6 +62,15 @@ pub(super) struct Recipient {
     pub(super) accounts: BTreeSet<AccountId>,
     /// How many addresses on other servers.
     pub(super) destinations_elsewhere: usize,
+}
+
+/// Where a recipient leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// To who is named, or whom an alias names.
+    On,
+    /// To the sender of something that was forwarded.
+    Back,
 }
 
 /// What the directory says of a recipient.
@@ -99,6 +110,7 @@ impl Envelope {
             paths: Vec::new(),
             recipients: Vec::new(),
             remote: BTreeMap::new(),
+            forwarder: None,
             remote_bytes: 0,
             destinations: 0,
         })
@@ -107,17 +119,19 @@ impl Envelope {
     /// RCPT. A refusal changes nothing.
     pub(super) async fn add(&mut self, services: &Services, rcpt: RcptTo) -> Result<(), Refusal> {
         let hostname = address::hostname(&services.config);
-        let address = match address::recipient(&rcpt.recipient, &hostname) {
-            Canonical::Named(address) => address,
-            Canonical::Literal => return Err(Refusal::RelayDenied),
-            Canonical::Unusable => return Err(Refusal::UnknownRecipient),
+        let named = |path: &ForwardPath| match address::recipient(path, &hostname) {
+            Canonical::Named(address) => Ok(address),
+            Canonical::Literal => Err(Refusal::RelayDenied),
+            Canonical::Unusable => Err(Refusal::UnknownRecipient),
         };
+        let (rcpt, way) = self.way_back(services, rcpt).await?;
+        let address = named(&rcpt.recipient)?;
         let (wanted, host) = (&address, hostname.as_str());
         let look_up = |tx| async move { look_up(&tx, wanted, host).await };
         let found = services.db_in_time.run(look_up).await;
         let found = match found {
             Ok(found) => found,
-            Err(ResolveError::NotLocal(_)) if self.user.is_some() => Found {
+            Err(ResolveError::NotLocal(_)) if self.user.is_some() || way == Way::Back => Found {
                 expansion: Expansion {
                     accounts: BTreeSet::new(),
                     remote: BTreeSet::from([address.to_string()]),
@@ -129,7 +143,32 @@ impl Envelope {
         if let Some(usage) = &found.usage {
             check_quota(usage, self.mail.size)?;
         }
+        if way == Way::On && self.user.is_none() && !found.expansion.remote.is_empty() {
+            self.forwarder.get_or_insert_with(|| address.domain().to_owned());
+        }
         self.accept(rcpt, &address, found.expansion)
+    }
+
+    /// A bounce to a sender that was rewritten goes to whoever stands behind it.
+    async fn way_back(&self, services: &Services, rcpt: RcptTo) -> Result<(RcptTo, Way), Refusal> {
+        let ForwardPath::Mailbox(mailbox) = &rcpt.recipient else { return Ok((rcpt, Way::On)) };
+        let back = services.signing.back(&mailbox.to_string()).await;
+        match back.map_err(|error| errors::store(&error))? {
+            Back::NotRewritten => Ok((rcpt, Way::On)),
+            // Only a bounce goes back, or anybody who knows the address could send through us.
+            Back::To(original) if self.sender.is_none() => {
+                let recipient = ForwardPath::parse(&format!("<{original}>"));
+                let recipient = recipient.map_err(|_| Refusal::UnknownRecipient)?;
+                Ok((RcptTo { recipient, ..rcpt }, Way::Back))
+            }
+            Back::To(_) | Back::Refused => Err(Refusal::UnknownRecipient),
+            Back::TooMany => Err(Refusal::RateLimited),
+        }
+    }
+
+    /// Whether anything of it leaves as a user's own.
+    pub(super) fn may_be_signed(&self) -> bool {
+        self.user.is_some() && !self.remote.is_empty()
     }
 
     fn accept(

@@ -12,6 +12,7 @@ use blob::{BlobId, BlobStore, BlobWriter};
 use env::{Env, Timestamp};
 use mail::{KeywordSet, NewEmail};
 use message::Scanner;
+use origin::{Digest, Digester, Purpose};
 use smtp::{HeloName, QueueId, Refusal, Role, TraceInfo};
 
 use super::{
@@ -66,11 +67,15 @@ pub(super) struct Incoming {
     additions: Additions,
     return_path: String,
     received: String,
+    /// Bytes of `Return-Path`, once it is stored.
+    skip: u64,
     /// The beginning of the header, for a report.
     header: Vec<u8>,
     judged: Option<Judged>,
     /// Bytes of what was written above the client's own fields.
     top_bytes: u64,
+    /// Of what leaves for other servers and may be signed.
+    digester: Option<Digester>,
 }
 
 /// How a message ended: what was found of it, and the message, or why it is refused.
@@ -88,6 +93,8 @@ pub(super) struct Finished {
     pub(super) skip: u64,
     /// Whole lines of the header, at most [`limits::REPORTED_HEADER_BYTES_MAX`].
     pub(super) header: Vec<u8>,
+    /// Of what is sent to other servers, where a user submits it.
+    pub(super) digest: Option<Digest>,
 }
 
 impl Incoming {
@@ -131,9 +138,11 @@ impl Incoming {
             additions,
             return_path: smtp::return_path(&envelope.mail.sender),
             received,
+            skip: 0,
             header: Vec::new(),
             judged: asking.map(|asking| Judged::begin(services, envelope, asking)),
             top_bytes: 0,
+            digester: envelope.may_be_signed().then(|| Digester::new(Purpose::Sign)),
         }
     }
 
@@ -190,8 +199,9 @@ impl Incoming {
             name: self.name,
             blob,
             email: Arc::new(email),
-            skip: u64::try_from(self.return_path.len()).expect("a line is short"),
+            skip: self.skip,
             header: self.header,
+            digest: self.digester.map(Digester::finish),
         })
     }
 
@@ -227,8 +237,11 @@ impl Incoming {
 
     /// Stores the trace, what was found, the header and what came after it.
     async fn write(&mut self, top: &str, held: &Held) -> Result<(), Refusal> {
-        let top = format!("{}{}{top}", self.return_path, self.received);
-        self.top_bytes = u64::try_from(top.len()).expect("fields in memory");
+        let (return_path, top) = (self.return_path.clone(), format!("{}{top}", self.received));
+        let bytes = |field: &str| u64::try_from(field.len()).expect("fields in memory");
+        self.skip = bytes(&return_path);
+        self.top_bytes = self.skip + bytes(&top);
+        self.store_own(return_path.as_bytes()).await?;
         self.store(top.as_bytes()).await?;
         if self.judged.is_some() {
             let fields = self.without_forgeries(held.fields.clone());
@@ -244,6 +257,7 @@ impl Incoming {
         let below = self.top_bytes..u64::MAX;
         let first = std::mem::replace(&mut self.writer, self.blobs.writer());
         self.scanner = Scanner::new(message::Limits::default());
+        self.digester = self.digester.take().map(|_| Digester::new(Purpose::Sign));
         let first = blob_step(&self.env, first.finish()).await;
         let first = first.map_err(|error| errors::blob(&error))?;
         self.write(top, &Held::default()).await?;
@@ -276,7 +290,15 @@ impl Incoming {
         kept
     }
 
+    /// Stores what other servers are sent as well.
     async fn store(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        if let Some(digester) = &mut self.digester {
+            digester.write(bytes);
+        }
+        self.store_own(bytes).await
+    }
+
+    async fn store_own(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         self.scanner.push(bytes);
         let written = blob_step(&self.env, self.writer.write(bytes)).await;
         written.map_err(|error| errors::blob(&error))

@@ -3,6 +3,7 @@
 mod access;
 mod judging;
 mod local;
+mod signing;
 mod submission;
 
 use std::{collections::BTreeSet, net::IpAddr};

@@ -243,6 +243,26 @@ pub(crate) enum DomainCommand {
     Remove { domain: String },
     /// Say where mail goes whose address does not exist: an address, or `none` to refuse it
     CatchAll { domain: String, target: String },
+    /// Keys that mail is signed with, and their records in DNS
+    Dkim {
+        domain: String,
+        #[command(subcommand)]
+        action: Option<DkimCommand>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DkimCommand {
+    /// List keys, and what DNS says of their records; the default
+    List,
+    /// Make new keys, which sign once DNS has their records
+    Rotate,
+    /// Send the records to the name server again, and ask DNS for them now
+    Publish,
+    /// Let a key sign now, whatever DNS says
+    Use { selector: String },
+    /// Let a key sign no more
+    Retire { selector: String },
 }
 
 #[derive(Debug, Subcommand)]

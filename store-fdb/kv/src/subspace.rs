@@ -70,6 +70,10 @@ pub enum Subspace {
     DmarcSeen = 33,
     /// Reports that others sent.
     ReceivedReport = 34,
+    /// Keys that domains sign mail with.
+    DkimKey = 31,
+    /// What rewritten senders of forwarded mail are made with.
+    SrsSecret = 32,
 }
 
 impl Subspace {

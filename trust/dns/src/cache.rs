@@ -74,6 +74,13 @@ impl Cache {
         Some(Ok(response))
     }
 
+    /// Remembers it no more.
+    pub(crate) fn forget(&mut self, key: &Key) {
+        if let Some(entry) = self.entries.remove(key) {
+            self.by_use.remove(&entry.used);
+        }
+    }
+
     /// Remembers an answer for as long as it says.
     pub(crate) fn keep(&mut self, key: Key, response: &DnsResponse, now: Monotonic) {
         let ttl = ttl(response);

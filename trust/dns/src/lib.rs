@@ -27,9 +27,11 @@ mod resolver;
 mod scope;
 mod settings;
 mod transport;
+mod update;
 mod zone;
 
 pub use answer::{Answer, LookupError, Mx, Security, Tlsa, Unavailable};
 pub use resolver::Resolver;
 pub use settings::{Settings, SettingsError, TrustAnchors, Validation};
+pub use update::{UpdateError, Updater};
 pub use zone::Zone;

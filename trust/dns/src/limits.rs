@@ -49,3 +49,9 @@ pub const PROOFS_MAX: usize = 4_096;
 
 /// Rounds over all servers within one lookup.
 pub const ROUNDS: usize = 2;
+
+/// How long an update of a zone may take.
+pub const UPDATE_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// Bytes of a text that a zone is given: an RSA key of 4,096 bits has 800.
+pub const TEXT_BYTES_MAX: usize = 4_096;

@@ -141,6 +141,18 @@ impl Resolver {
         }))
     }
 
+    /// The same, asked again though it is remembered: for who waits for a text to come or go. Servers may
+    /// remember for themselves.
+    ///
+    /// # Errors
+    /// [`LookupError`].
+    pub async fn txt_anew(&self, name: &str) -> Result<Answer<Vec<Vec<u8>>>, LookupError> {
+        if let Source::Servers(servers) = &*self.source {
+            servers.transport.forget(&name::parse(name)?, RecordType::TXT);
+        }
+        self.txt(name).await
+    }
+
     /// What a service's certificate is held against; the name is such as `_25._tcp.mx.example.org`.
     ///
     /// # Errors

@@ -19,7 +19,10 @@ use env::Env;
 use futures_util::{Stream, stream};
 use hickory_net::{
     DnsError, NetError,
-    proto::op::{DnsRequest, DnsResponse, Message, OpCode, ResponseCode},
+    proto::{
+        op::{DnsRequest, DnsResponse, Message, OpCode, ResponseCode},
+        rr::{Name, RecordType},
+    },
     xfer::DnsHandle,
 };
 use tokio::{
@@ -67,6 +70,11 @@ impl Transport {
             preferred: AtomicUsize::new(0),
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Forgets what was answered.
+    pub(crate) fn forget(&self, name: &Name, kind: RecordType) {
+        self.shared.cache().forget(&(name.into(), kind));
     }
 
     /// The answer to a query of one question, remembered or asked for.
@@ -250,7 +258,7 @@ fn read(query: &Message, bytes: &[u8]) -> Read {
 mod tests {
     use hickory_net::proto::{
         op::Query,
-        rr::{Name, RData, Record, RecordType, rdata::TXT},
+        rr::{RData, Record, rdata::TXT},
     };
     use proptest::prelude::*;
 

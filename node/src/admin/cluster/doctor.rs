@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 use blob::BlobStore;
 use cluster::{
     Epoch,
+    dkim::{Key, State},
     limits::BEATS_PER_LIFE,
     membership::registry::{self, NameRecord, NodeRecord, Registered},
     work::Kind,
@@ -24,7 +25,7 @@ use super::{
     nodes, work,
 };
 use crate::{
-    admin::PageQuery,
+    admin::{PageQuery, dkim},
     date,
     limits::{
         BLOBS_SLOW, CLOCKS_APART, DOCTOR_BEATS, DOCTOR_LISTENERS_MAX, DOCTOR_PAUSE_MAX,
@@ -99,6 +100,7 @@ pub async fn doctor(admin: &Admin, blobs: Option<&BlobStore>) -> Result<Report, 
         findings.extend(of_ended(&first, &second));
         findings.extend(of_certificates(admin, &second).await?);
         findings.extend(of_work(admin).await?);
+        findings.extend(of_signing(admin, &second).await?);
         findings.extend(of_listeners(admin).await?);
     }
     findings.sort_by_key(|finding| finding.severity);
@@ -305,6 +307,39 @@ async fn of_certificates(admin: &Admin, look: &Look) -> Result<Vec<Finding>, Adm
         tell(subject, certificates::state(until, look.begun), until, RENEW_FILE);
     }
     Ok(findings)
+}
+
+/// Keys whose records do not stand in DNS as they should.
+async fn of_signing(admin: &Admin, look: &Look) -> Result<Vec<Finding>, AdminError> {
+    let tell = |(domain, key): (String, Key)| {
+        let subject = format!("the record of {domain}'s key {}", key.selector);
+        let advice =
+            format!("see what to publish, and what DNS says: rookery domain dkim {domain}");
+        let (severity, code, sentence) = match (key.state, key.trouble.is_empty()) {
+            (State::InUse, _) => (
+                Severity::Error,
+                "dkim_record_gone",
+                format!("{subject} is not in DNS, though the key signs"),
+            ),
+            (State::Retired, _) => (
+                Severity::Warning,
+                "dkim_record_stays",
+                format!("{subject} cannot be removed: {}", key.trouble),
+            ),
+            (_, false) => (
+                Severity::Warning,
+                "dkim_update_fails",
+                format!("{subject} is not taken by the name server: {}", key.trouble),
+            ),
+            (_, true) => (
+                Severity::Warning,
+                "dkim_record_wanted",
+                format!("{subject} is still not in DNS: the key waits, and those before it sign"),
+            ),
+        };
+        finding(severity, code, sentence, &advice)
+    };
+    Ok(dkim::troubles(admin, look.begun).await?.into_iter().map(tell).collect())
 }
 
 async fn of_work(admin: &Admin) -> Result<Vec<Finding>, AdminError> {

@@ -43,6 +43,7 @@ impl World {
             body: Body::SevenBit,
             utf8: false,
             handling: outbound::Handling::default(),
+            prepend: Vec::new(),
             recipients: vec![recipient("a@example.com"), recipient("b@example.net")],
         };
         db.run(|tx| async move { outbound::enqueue(&tx, submission).await }).await.unwrap();

@@ -1,0 +1,170 @@
+//! Who signs, with what; over a store in memory.
+
+use kv::Transaction;
+use mail::NewAccount;
+
+use super::*;
+use crate::auth::new_credential;
+
+struct World {
+    signing: Signing,
+    settings: watch::Sender<Arc<Settings>>,
+    db: Database,
+    env: Env,
+    alice: AccountId,
+}
+
+impl World {
+    /// `example.org` with alice and a key in use, and `second.example` with alice's alias and none.
+    async fn new() -> Self {
+        let env = Env::system();
+        let db = Database::memory(env.clone());
+        let settings = watch::Sender::new(Arc::new(Settings::default()));
+        let signing = Signing::new(&env, db.clone(), settings.subscribe());
+        let credential = new_credential(&env, "pencil").await.unwrap();
+        let new = &NewAccount {
+            address: address("alice@example.org"),
+            description: String::new(),
+            quota_bytes: 0,
+            credential,
+        };
+        let operations: [_; 6] = std::array::from_fn(|_| mail::OperationId::random(&env));
+        let (operations, now) = (&operations, env.wall());
+        let alice = db
+            .run(|tx| async move {
+                for domain in ["example.org", "second.example"] {
+                    directory::add_domain(&tx, domain, now).await.unwrap();
+                }
+                let kind = directory::ListKind::Alias;
+                let target = [address("alice@example.org")];
+                directory::add_list(&tx, &address("al@second.example"), kind, &target)
+                    .await
+                    .unwrap();
+                mail::create_account(&tx, new, now, operations).await
+            })
+            .await
+            .unwrap();
+        let world = Self { signing, settings, db, env, alice };
+        world.give_key("example.org").await;
+        world
+    }
+
+    async fn give_key(&self, domain: &str) {
+        let mut key = rotation::make(&self.env, &[], dkim::Algorithm::Ed25519).await.unwrap();
+        key.state = State::InUse;
+        let keys = &[key];
+        let give = |tx: Transaction| async move { dkim::write(&tx, domain, &[], keys).await };
+        self.db.run(give).await.unwrap();
+        self.signing.forget();
+    }
+
+    /// The domain that signs.
+    async fn signs(&self, from: &str, sender: Option<&str>) -> Option<String> {
+        let message = format!("From: {from}\r\nSubject: x\r\n\r\nhello\r\n");
+        let digest = Digester::whole(Purpose::Sign, message.as_bytes());
+        let sender = sender.map(address);
+        let fields = self.signing.submitted(&digest, self.alice, sender.as_ref()).await.unwrap();
+        domain_of(&fields)
+    }
+}
+
+fn domain_of(fields: &[u8]) -> Option<String> {
+    let text = String::from_utf8(fields.to_vec()).unwrap();
+    let mut tags = text.split_ascii_whitespace().filter_map(|tag| tag.strip_prefix("d="));
+    tags.next().map(|domain| domain.trim_end_matches(';').to_owned())
+}
+
+fn address(text: &str) -> Address {
+    Address::parse(text).unwrap()
+}
+
+#[tokio::test]
+async fn the_authors_domain_signs_where_the_account_is_the_author() {
+    let world = World::new().await;
+    let alice = Some("alice@example.org");
+    let ours = Some("example.org".to_owned());
+    assert_eq!(world.signs("Alice <Alice@Example.org>", alice).await, ours);
+    assert_eq!(world.signs("alice+tag@example.org", alice).await, ours);
+    assert_eq!(world.signs("alice@example.org", None).await, ours);
+    // Nobody vouches for another's name.
+    assert_eq!(world.signs("boss@example.org", alice).await, None);
+    assert_eq!(world.signs("boss@example.org", None).await, None);
+    // An author elsewhere: whoever sends it signs, which aligns with nobody.
+    assert_eq!(world.signs("x@elsewhere.example", alice).await, ours);
+    assert_eq!(world.signs("a@example.org, b@elsewhere.example", alice).await, None);
+    assert_eq!(world.signs("x@elsewhere.example", None).await, None);
+    // A domain without a key.
+    assert_eq!(world.signs("al@second.example", Some("al@second.example")).await, None);
+    world.give_key("second.example").await;
+    let second = Some("second.example".to_owned());
+    assert_eq!(world.signs("al@second.example", Some("al@second.example")).await, second);
+    assert_eq!(world.signs("al@second.example", alice).await, second);
+    assert_eq!(world.signs("bob@second.example", alice).await, ours, "it aligns with nobody");
+}
+
+#[tokio::test]
+async fn our_own_messages_are_signed_by_the_nearest_domain() {
+    let world = World::new().await;
+    let message = b"From: postmaster@mx.example.org\r\n\r\nhello\r\n";
+    let fields = world.signing.own(message, "mx.example.org").await;
+    assert_eq!(domain_of(&fields).as_deref(), Some("example.org"));
+    assert_eq!(world.signing.own(message, "mx.example.com").await, b"");
+}
+
+#[tokio::test]
+async fn a_change_of_keys_is_heard_of() {
+    let world = World::new().await;
+    let (version, heard) = watch::channel(0);
+    let following = world.env.spawn("follow", world.signing.clone().follow(heard));
+    assert!(world.signing.sealer("example.org").await.unwrap().is_some());
+    let forget = |tx: Transaction| async move { dkim::forget(&tx, "example.org").await };
+    world.db.run(forget).await.unwrap();
+    assert!(world.signing.sealer("example.org").await.unwrap().is_some(), "it is remembered");
+    version.send_replace(1);
+    drop(version);
+    following.await.unwrap();
+    assert!(world.signing.sealer("example.org").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn senders_are_rewritten_and_found_again() {
+    let world = World::new().await;
+    let signing = &world.signing;
+    let forwarded = signing.forwarded("Bob@elsewhere.example", "example.org").await.unwrap();
+    assert!(forwarded.starts_with("SRS0=") && forwarded.ends_with("@example.org"), "{forwarded}");
+    assert_eq!(
+        signing.back(&forwarded).await.unwrap(),
+        Back::To("Bob@elsewhere.example".to_owned())
+    );
+    assert_eq!(signing.reports_to(&forwarded).await.unwrap(), "Bob@elsewhere.example");
+    assert_eq!(signing.reports_to("x@y.example").await.unwrap(), "x@y.example");
+    let forged = forwarded.replace("Bob", "Eve");
+    assert_eq!(signing.back(&forged).await.unwrap(), Back::Refused);
+    assert_eq!(signing.back("srs@example.org").await.unwrap(), Back::NotRewritten);
+    assert_eq!(
+        signing.forwarded("alice@example.org", "x.example").await.unwrap(),
+        "alice@example.org"
+    );
+    assert_eq!(signing.forwarded("", "example.org").await.unwrap(), "");
+    let set = |value: &str| {
+        world.settings.send_modify(|held| {
+            Arc::make_mut(held).set("srs.domain", value).unwrap();
+        });
+    };
+    set("fwd.example");
+    let forwarded = signing.forwarded("bob@elsewhere.example", "example.org").await.unwrap();
+    assert!(forwarded.ends_with("@fwd.example"), "{forwarded}");
+    set("off");
+    let left = signing.forwarded("bob@elsewhere.example", "example.org").await.unwrap();
+    assert_eq!(left, "bob@elsewhere.example");
+}
+
+#[tokio::test]
+async fn bounces_have_a_bound() {
+    let world = World::new().await;
+    let forwarded = world.signing.forwarded("bob@elsewhere.example", "example.org").await.unwrap();
+    for _ in 0..limits::SRS_BOUNCES_PER_MINUTE {
+        assert!(matches!(world.signing.back(&forwarded).await.unwrap(), Back::To(_)));
+    }
+    assert_eq!(world.signing.back(&forwarded).await.unwrap(), Back::TooMany);
+}
