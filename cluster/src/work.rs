@@ -45,16 +45,19 @@ pub enum Kind {
     ViewCheckpoint = 5,
     /// Nothing: what a simulation's own workers do. No node has it, and no list of kinds.
     Rehearsal = 6,
+    /// What abuse control keeps for a time: counters, greylist entries, blocks; one zone.
+    GuardSweep = 10,
 }
 
 impl Kind {
     /// Every kind of work that nodes do.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Outbound,
         Self::BlobSweep,
         Self::LogTrim,
         Self::OperationSweep,
         Self::ViewCheckpoint,
+        Self::GuardSweep,
     ];
 
     /// Its name, as people write it.
@@ -66,6 +69,7 @@ impl Kind {
             Self::OperationSweep => "operation-sweep",
             Self::ViewCheckpoint => "view-checkpoint",
             Self::Rehearsal => "rehearsal",
+            Self::GuardSweep => "guard-sweep",
         }
     }
 }

@@ -22,7 +22,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-pub use labels::{AuthOutcome, Outcome, Protocol, RefusedReason};
+pub use labels::{AuthOutcome, GuardAction, Outcome, Protocol, RefusedReason};
 use labels::{CommandLabels, OutcomeLabels, ProtocolLabels, RefusedLabels};
 pub(crate) use sources::ClusterSource;
 pub use sources::Sources;
@@ -67,6 +67,9 @@ struct Inner {
     smtp_command_seconds: Family<CommandLabels, Histogram>,
     auth: Family<labels::AuthLabels, Counter>,
     uptime: Gauge<f64, std::sync::atomic::AtomicU64>,
+    guard: Family<labels::GuardLabels, Counter>,
+    guard_blocks: Gauge,
+    guard_tarpitted: Gauge,
 }
 
 impl fmt::Debug for Metrics {
@@ -113,6 +116,9 @@ impl Metrics {
             smtp_command_seconds: Family::new_with_constructor(seconds),
             auth: Family::default(),
             uptime: Gauge::default(),
+            guard: Family::default(),
+            guard_blocks: Gauge::default(),
+            guard_tarpitted: Gauge::default(),
         };
         inner.register();
         Self { inner: Arc::new(inner) }
@@ -187,6 +193,21 @@ impl Metrics {
         self.inner.auth.get_or_create(&labels::AuthLabels { outcome }).inc();
     }
 
+    /// Abuse control did something.
+    pub(crate) fn guard(&self, action: GuardAction) {
+        self.inner.guard.get_or_create(&labels::GuardLabels { action }).inc();
+    }
+
+    /// So many networks are blocked.
+    pub(crate) fn guard_blocks(&self, count: usize) {
+        self.inner.guard_blocks.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// The replies of so many connections wait, or have waited.
+    pub(crate) fn guard_tarpitted(&self, count: u64) {
+        self.inner.guard_tarpitted.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
     /// Everything, in the OpenMetrics text format.
     pub fn render(&self) -> String {
         let up = self.inner.env.monotonic().saturating_since(self.inner.begun);
@@ -246,6 +267,17 @@ impl Inner {
             self.smtp_command_seconds.clone(),
         );
         registry.register("auth_attempts", "Attempts to authenticate", self.auth.clone());
+        registry.register("guard_actions", "What abuse control did", self.guard.clone());
+        registry.register(
+            "guard_blocks",
+            "Networks that were blocked at this node's last look",
+            self.guard_blocks.clone(),
+        );
+        registry.register(
+            "guard_tarpitted",
+            "Open connections whose replies are held back",
+            self.guard_tarpitted.clone(),
+        );
     }
 }
 

@@ -1,6 +1,6 @@
 //! What every driver works with.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use blob::BlobStore;
 use cluster::wake::Ears;
@@ -15,6 +15,7 @@ use crate::{
     auth::{AuthError, Authenticator},
     config::{Config, Limits, Names},
     deliver::{Combining, Deliverer},
+    guard::{Event, Guard},
     hub::Hub,
     limits,
     metrics::{AuthOutcome, Metrics, Sources},
@@ -51,6 +52,8 @@ pub(crate) struct Parts {
     pub(crate) resolver: Resolver,
     /// What is in force of the settings that all nodes share.
     pub(crate) settings: watch::Sender<Arc<Settings>>,
+    /// Keeps abuse away.
+    pub(crate) guard: Guard,
 }
 
 impl Services {
@@ -85,12 +88,22 @@ impl Services {
             blobs: Some(blobs.clone()),
             views: Some(views.clone()),
         });
+        let settings = watch::Sender::new(Arc::new(Settings::of(&config)));
+        let guard = Guard::new(
+            &env,
+            (&db, &db_in_time),
+            &resolver,
+            &config.hostname,
+            settings.subscribe(),
+            &metrics,
+        );
         let parts = Parts {
+            guard,
             resolver,
             deliverer,
             auth: Authenticator::new(db.clone(), env.clone()),
             stopping,
-            settings: watch::Sender::new(Arc::new(Settings::of(&config))),
+            settings,
             config,
             blobs,
             views,
@@ -111,6 +124,19 @@ impl Parts {
     /// The bounds that are in force now.
     pub(crate) fn limits(&self) -> Limits {
         self.settings.borrow().limits.clone()
+    }
+
+    /// Holds a refused login against its client, where it is one of a guesser's.
+    pub(crate) fn login_failed(&self, peer: IpAddr, error: &AuthError) {
+        match auth_outcome(error) {
+            AuthOutcome::WrongPassword | AuthOutcome::Slowed => {
+                self.guard.note(peer, Event::FailedLogin);
+            }
+            AuthOutcome::Success
+            | AuthOutcome::Disabled
+            | AuthOutcome::Aborted
+            | AuthOutcome::Failed => {}
+        }
     }
 }
 

@@ -241,7 +241,7 @@ mod tests {
             connections_per_address_max: per_address_max,
             ..Limits::default()
         };
-        let settings = Settings { limits, log_level: "info".to_owned() };
+        let settings = Settings { limits, ..Settings::default() };
         Sessions::new(watch::Sender::new(Arc::new(settings)).subscribe())
     }
 

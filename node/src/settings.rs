@@ -4,12 +4,15 @@
 //! A node's file says what holds where nothing is set. A setting that this release does not know, or
 //! whose value it cannot take, is passed over with a warning: another release may have set it.
 
+pub mod guard;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use cluster::settings::Record;
 use tokio::sync::watch;
 
-use crate::config::{Config, Limits, NumberKey, check_level, numbers};
+use crate::config::{Config, Limits, Log, NumberKey, check_level, numbers};
+pub use guard::Guard;
 
 /// What is in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +21,16 @@ pub struct Settings {
     pub limits: Limits,
     /// As in `log.level` of the configuration file.
     pub log_level: String,
+    /// Abuse control.
+    pub guard: Guard,
+}
+
+impl Default for Settings {
+    /// What holds where neither a setting nor a file says anything.
+    fn default() -> Self {
+        let (limits, log_level) = (Limits::default(), Log::default().level);
+        Self { limits, log_level, guard: Guard::default() }
+    }
 }
 
 /// The setting of the log's level.
@@ -58,7 +71,7 @@ pub enum SettingError {
     #[error("{name} {reason}")]
     Invalid {
         /// The setting.
-        name: &'static str,
+        name: String,
         /// What it has to be.
         reason: String,
     },
@@ -66,13 +79,18 @@ pub enum SettingError {
 
 /// The names of all settings.
 pub fn names() -> Vec<&'static str> {
-    NUMBERS_SHARED.iter().map(|number| number.name).chain([LOG_LEVEL]).collect()
+    let own = NUMBERS_SHARED.iter().map(|number| number.name).chain([LOG_LEVEL]);
+    own.chain(Guard::names()).collect()
 }
 
 impl Settings {
     /// What holds where nothing is set.
     pub fn of(config: &Config) -> Self {
-        Self { limits: config.limits.clone(), log_level: config.log.level.clone() }
+        Self {
+            limits: config.limits.clone(),
+            log_level: config.log.level.clone(),
+            ..Self::default()
+        }
     }
 
     /// Sets one setting.
@@ -82,9 +100,12 @@ impl Settings {
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
         if name == LOG_LEVEL {
             check_level(value)
-                .map_err(|reason| SettingError::Invalid { name: LOG_LEVEL, reason })?;
+                .map_err(|reason| SettingError::Invalid { name: LOG_LEVEL.to_owned(), reason })?;
             value.clone_into(&mut self.log_level);
             return Ok(());
+        }
+        if let Some(set) = self.guard.set(name, value) {
+            return set;
         }
         let number = NUMBERS_SHARED.iter().find(|number| number.name == name);
         let number = number.ok_or_else(|| SettingError::Unknown { name: name.to_owned() })?;
@@ -94,7 +115,12 @@ impl Settings {
 
     /// What holds on a node with this configuration, with these settings.
     fn with(config: &Config, values: &BTreeMap<String, String>) -> Self {
-        let mut settings = Self::of(config);
+        Self::of(config).and(values)
+    }
+
+    /// The same with what is set.
+    pub(crate) fn and(self, values: &BTreeMap<String, String>) -> Self {
+        let mut settings = self;
         for (name, value) in values {
             if let Err(error) = settings.set(name, value) {
                 tracing::warn!(%error, "a setting is passed over");
@@ -104,13 +130,14 @@ impl Settings {
     }
 
     /// The settings with their values, as texts.
-    pub fn values(&self) -> Vec<(&'static str, String)> {
+    pub fn values(&self) -> Vec<(String, String)> {
         let mut copy = self.clone();
         let mut values: Vec<_> = NUMBERS_SHARED
             .iter()
-            .map(|number| (number.name, (number.field)(&mut copy).to_string()))
+            .map(|number| (number.name.to_owned(), (number.field)(&mut copy).to_string()))
             .collect();
-        values.push((LOG_LEVEL, self.log_level.clone()));
+        values.push((LOG_LEVEL.to_owned(), self.log_level.clone()));
+        values.extend(self.guard.values());
         values
     }
 }
@@ -120,7 +147,7 @@ fn parse(name: &'static str, value: &str) -> Result<u64, SettingError> {
     let range = range.expect("every shared number is a key of the configuration");
     let parsed = value.parse().ok().filter(|value| (range.min..=range.max).contains(value));
     parsed.ok_or_else(|| SettingError::Invalid {
-        name,
+        name: name.to_owned(),
         reason: format!(
             "must be a number from {} to {} {}, not `{value}`",
             range.min, range.max, range.unit
@@ -190,7 +217,7 @@ mod tests {
         assert!(refused(&mut settings, "log.level", "loud").contains("loud"));
         assert!(refused(&mut settings, "x", "1").starts_with("there is no setting x; there are "));
         for (name, value) in settings.values() {
-            settings.set(name, &value).unwrap();
+            settings.set(&name, &value).unwrap();
         }
         assert_eq!(settings.values().len(), names().len());
     }

@@ -14,8 +14,10 @@
 //! - Address literals are nobody's mailbox here, and no relaying goes to them: they could name
 //!   hosts that only this network can reach.
 //!
-//! Deliberately absent: checks of the sender (SPF, DKIM, DMARC), block lists, spam filters, and
-//! sending what is queued.
+//! Abuse control has its say at connect, at RCPT and at DATA ([`visitor`]).
+//!
+//! Deliberately absent: checks of the sender (SPF, DKIM, DMARC), spam filters, and sending what is
+//! queued.
 
 mod access;
 mod address;
@@ -26,6 +28,7 @@ mod header;
 mod incoming;
 #[cfg(test)]
 mod tests;
+mod visitor;
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -46,6 +49,7 @@ use crate::{
 };
 use envelope::Envelope;
 use incoming::Incoming;
+use visitor::Visitor;
 
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +83,7 @@ struct Connection {
     user: Option<Identity>,
     envelope: Option<Envelope>,
     incoming: Option<Incoming>,
+    visitor: Visitor,
 }
 
 /// Whether more can come.
@@ -109,11 +114,13 @@ pub(crate) async fn serve(services: Services, mut transport: Transport, protocol
         user: None,
         envelope: None,
         incoming: None,
+        visitor: Visitor::new(&services.guard, transport.peer, protocol),
         services,
         transport,
         protocol,
     };
     let ended = connection.run().await;
+    connection.visitor.ended(connection.session.offences().errors);
     connection.transport.close().await;
     match ended {
         Err(Disconnect::Closed) | Ok(()) => tracing::debug!("session ended"),
@@ -226,7 +233,10 @@ impl Connection {
     async fn flush(&mut self) -> Result<Option<Call>, Disconnect> {
         loop {
             match self.session.poll_output() {
-                Some(Output::Send(bytes)) => self.transport.write(&bytes).await?,
+                Some(Output::Send(bytes)) => {
+                    self.hold_back().await;
+                    self.transport.write(&bytes).await?;
+                }
                 Some(Output::Call(call)) => return Ok(Some(call)),
                 Some(Output::WakeAt(at)) => self.wake_at = Some(at),
                 Some(Output::StartTls) => self.start_tls().await?,
@@ -239,6 +249,31 @@ impl Connection {
                     return Ok(None);
                 }
             }
+        }
+    }
+
+    /// Lets the next reply wait, where the client has earned that.
+    async fn hold_back(&mut self) {
+        let delay = self.visitor.delay(self.session.offences().all());
+        if delay.is_zero() {
+            return;
+        }
+        let open = Arc::clone(&self.transport.session);
+        let stopping = &mut self.stopping;
+        let stop = async {
+            match stopping {
+                Some(stopping) => tokio::select! {
+                    biased;
+                    () = stopping.requested() => {}
+                    () = open.asked_to_end() => {}
+                },
+                None => {}
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop => {}
+            () = self.services.env.sleep(delay) => {}
         }
     }
 
@@ -292,13 +327,16 @@ impl Connection {
             Call::Connect if self.services.stopping.is_requested() => {
                 Reply::Refused(Refusal::ShuttingDown)
             }
-            Call::Connect => Reply::Accepted,
+            Call::Connect => match self.visitor.connected().await {
+                Ok(()) => Reply::Accepted,
+                Err(refusal) => refused("client refused", refusal),
+            },
             Call::Auth { mechanism, initial } => self.authenticate(mechanism, initial).await,
             Call::AuthResponse(response) => self.authenticate_step(Some(response)).await,
             Call::AuthAbort => self.authenticate_abort(),
             Call::Mail(mail) => self.mail(mail).await,
             Call::Rcpt(rcpt) => self.rcpt(rcpt).await,
-            Call::BeginData { protocol, helo } => self.begin_data(protocol, &helo),
+            Call::BeginData { protocol, helo } => self.begin_data(protocol, &helo).await,
             Call::Data(bytes) => self.data(&bytes).await,
             Call::EndData => self.end_data().await,
             Call::AbortData => {
@@ -321,6 +359,8 @@ impl Connection {
     async fn mail(&mut self, mail: smtp::MailFrom) -> Reply {
         match Envelope::begin(&self.services, self.user.as_ref(), mail).await {
             Ok(envelope) => {
+                let (helo, sender) = (self.session.helo(), envelope.sender.as_ref());
+                self.visitor.begins(helo, sender, envelope.user);
                 self.envelope = Some(envelope);
                 Reply::Accepted
             }
@@ -331,20 +371,36 @@ impl Connection {
     async fn rcpt(&mut self, rcpt: smtp::RcptTo) -> Reply {
         // The session lets no RCPT come before MAIL.
         let Some(envelope) = &mut self.envelope else { return out_of_order() };
-        match envelope.add(&self.services, rcpt).await {
+        let taken = envelope.recipients.len();
+        let added = match self.visitor.recipient(&rcpt.recipient, taken).await {
+            Ok(()) => envelope.add(&self.services, rcpt).await,
+            Err(refusal) => Err(refusal),
+        };
+        if added == Err(Refusal::UnknownRecipient) {
+            self.visitor.asked_for_nobody();
+        }
+        match added {
             Ok(()) => Reply::Accepted,
             Err(refusal) => refused("recipient refused", refusal),
         }
     }
 
-    fn begin_data(&mut self, protocol: smtp::Protocol, helo: &smtp::HeloName) -> Reply {
+    async fn begin_data(&mut self, protocol: smtp::Protocol, helo: &smtp::HeloName) -> Reply {
         let Some(envelope) = &self.envelope else { return out_of_order() };
+        let filter = match self.visitor.data(envelope).await {
+            Ok(field) => field,
+            Err(refusal) => {
+                self.message_ended(delivery::outcome(refusal));
+                return refused("message refused", refusal);
+            }
+        };
         let arrival = incoming::Arrival {
             role: role(self.protocol),
             protocol,
             helo,
             peer: self.transport.peer,
             tls: self.transport.tls.as_ref().map(tls_info),
+            filter,
         };
         self.incoming = Some(Incoming::begin(&self.services, envelope, &arrival));
         Reply::Accepted

@@ -19,7 +19,7 @@ use self::{
     blobs::BlobSweep,
     views::ViewCheckpoint,
 };
-use crate::{limits, outbound, services::Services};
+use crate::{guard::GuardSweep, limits, outbound, services::Services};
 
 /// The zone of work that no more than one node does at a time.
 const WHOLE: &str = "all";
@@ -36,12 +36,13 @@ pub(crate) fn workers(services: &Services, sweeper: blob::sweep::Sweeper) -> Vec
         Arc::new(walk(Chore::SweepOperations)),
         Arc::new(ViewCheckpoint::new(services)),
         Arc::new(outbound::Sender::new(services)),
+        Arc::new(GuardSweep::new(background(services), services.env.clone())),
     ]
 }
 
 /// Puts in the items that come again and again, where they are missing.
 pub(crate) async fn seed(db: &Database, env: &Env) -> Result<(), StoreError> {
-    let mut zones = vec![(Kind::BlobSweep, WHOLE.to_owned())];
+    let mut zones = vec![(Kind::BlobSweep, WHOLE.to_owned()), (Kind::GuardSweep, WHOLE.to_owned())];
     for share in 0..limits::ACCOUNT_SHARES {
         zones.push((Kind::LogTrim, share.to_string()));
         zones.push((Kind::OperationSweep, share.to_string()));

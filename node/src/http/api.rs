@@ -13,6 +13,8 @@
 //! | GET, POST `/aliases`, `/groups` | lists; adds `{address, members}` |
 //! | GET, DELETE `/aliases/A`, `/groups/A` | shows; removes |
 //! | PUT, DELETE `/aliases/A/members/M`, `/groups/A/members/M` | adds; removes a member |
+//! | GET, POST `/blocks` | lists; blocks [`NewBlock`] |
+//! | DELETE `/blocks/N` | ends the block of a network |
 //! | … `/cluster/…` | the cluster as a whole: `http/cluster.rs` lists its paths |
 //! | POST `/backup` | answers a backup, in the embedded engine's own format |
 //! | POST `/fsck` | checks the store ([`Request`](crate::admin::fsck::Request)); answers [`Line`](crate::admin::fsck::Line)s as they come |
@@ -37,6 +39,7 @@ use crate::{
     admin::{
         Admin, Page, PageQuery, Password,
         accounts::{self, AccountDetail, AccountInfo, Login, NewAccount},
+        blocks::{self, BlockInfo, NewBlock},
         domains::{self, DomainInfo},
         lists::{self, MemberChange},
     },
@@ -57,6 +60,8 @@ pub(super) fn router(parts: &HttpParts) -> Router<HttpParts> {
         .route("/accounts/{address}/password", put(account_password))
         .route("/accounts/{address}/quota", put(account_quota))
         .route("/accounts/{address}/login", put(account_login))
+        .route("/blocks", get(block_list).post(block_add))
+        .route("/blocks/{network}", axum::routing::delete(block_remove))
         .route("/fsck", post(super::fsck::check))
         .route("/backup", post(super::backup::make))
         .nest("/cluster", super::cluster::router())
@@ -213,6 +218,18 @@ async fn account_login(
     Body(state): Body<LoginState>,
 ) -> Answer<AccountInfo> {
     answer(accounts::set_login(&admin, &address, state.login).await)
+}
+
+async fn block_list(Store(admin): Store, In(query): In<PageQuery>) -> Answer<Page<BlockInfo>> {
+    answer(blocks::list(&admin, &query).await)
+}
+
+async fn block_add(Store(admin): Store, Body(new): Body<NewBlock>) -> Added<BlockInfo> {
+    added(blocks::add(&admin, &new, "admin API").await)
+}
+
+async fn block_remove(Store(admin): Store, At(network): At<String>) -> Removed {
+    removed(blocks::remove(&admin, &network).await)
 }
 
 pub(super) fn answer<T>(result: Result<T, crate::admin::AdminError>) -> Answer<T> {

@@ -66,6 +66,7 @@ impl Connection {
 
     async fn refused(&mut self, error: &AuthError) -> Result<(), Disconnect> {
         self.services.metrics.auth(auth_outcome(error));
+        self.services.login_failed(self.transport.peer, error);
         tracing::info!(peer = %self.transport.peer, %error, "login refused");
         let completion = match error {
             AuthError::Store(error) => errors::store(error),

@@ -34,6 +34,7 @@ impl Connection {
             Step::Failed(error) => {
                 self.exchange = None;
                 self.services.metrics.auth(auth_outcome(&error));
+                self.services.login_failed(self.transport.peer, &error);
                 tracing::info!(peer = %self.transport.peer, %error, "login refused");
                 Reply::Refused(errors::auth(&error))
             }

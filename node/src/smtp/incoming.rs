@@ -28,6 +28,8 @@ pub(super) struct Arrival<'a> {
     pub(super) helo: &'a HeloName,
     pub(super) peer: IpAddr,
     pub(super) tls: Option<smtp::TlsInfo>,
+    /// What abuse control has found: a whole field, or nothing.
+    pub(super) filter: String,
 }
 
 /// What the node calls a message, to the client, in `Received` and in the queue.
@@ -55,6 +57,8 @@ pub(super) struct Incoming {
     additions: Additions,
     return_path: String,
     received: String,
+    /// As in [`Arrival::filter`].
+    filter: String,
     /// The beginning of the header, for a report.
     header: Vec<u8>,
 }
@@ -102,6 +106,7 @@ impl Incoming {
             additions,
             return_path: smtp::return_path(&envelope.mail.sender),
             received,
+            filter: arrival.filter.clone(),
             header: Vec::new(),
         }
     }
@@ -137,7 +142,7 @@ impl Incoming {
     /// Stores the trace, the header and what came after it.
     async fn open(&mut self, opening: &Opening) -> Result<(), Refusal> {
         self.gate = None;
-        let trace = format!("{}{}", self.return_path, self.received);
+        let trace = format!("{}{}{}", self.return_path, self.filter, self.received);
         self.header = first_lines(&self.received, &opening.fields);
         self.store(trace.as_bytes()).await?;
         self.store(&opening.fields).await?;

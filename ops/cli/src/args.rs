@@ -1,5 +1,6 @@
 //! The command line.
 
+mod block;
 mod cluster;
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 use crate::size::Quota;
 
+pub(crate) use block::BlockCommand;
 pub(crate) use cluster::{CertificateCommand, ClusterCommand, LogArgs, SettingsCommand};
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused or failed; 2 wrong usage or configuration.";
@@ -36,6 +38,8 @@ pub(crate) enum Command {
     Group(Group<GroupCommand>),
     /// Nodes, sessions and work of all servers on one store
     Cluster(Group<ClusterCommand>),
+    /// Networks that no node talks to
+    Block(Group<BlockCommand>),
     /// Check the store, online; mend it with --repair
     Fsck(FsckArgs),
     /// Write a backup of everything, of one moment, while mail goes on (embedded engine)

@@ -235,6 +235,9 @@ pub enum Refusal {
     /// The server stops; ends the session.
     #[error("shutting down")]
     ShuttingDown,
+    /// Policy forbids it for now.
+    #[error("deferred by policy")]
+    PolicyDeferred,
 }
 
 /// Why AUTH failed.

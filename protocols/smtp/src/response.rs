@@ -121,6 +121,7 @@ impl Response {
                 F::TemporaryFailure => (451, "4.3.0", "Temporary failure, try again later"),
                 F::Overloaded => (421, "4.3.2", "too busy, try again later"),
                 F::ShuttingDown => (421, "4.3.2", "shutting down"),
+                F::PolicyDeferred => (451, "4.7.1", "Deferred by policy, try again later"),
             },
         };
         Status { code, enhanced, text }

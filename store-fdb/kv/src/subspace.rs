@@ -62,6 +62,12 @@ pub enum Subspace {
     Destination = 27,
     /// Submissions that were put into the queue.
     Submitted = 28,
+    /// What clients may do in an hour or a day, counted.
+    Rate = 35,
+    /// Strangers' mail that was put off, and networks that came back.
+    Greylist = 36,
+    /// Networks that are refused.
+    Block = 37,
 }
 
 impl Subspace {

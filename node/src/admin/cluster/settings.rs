@@ -4,10 +4,7 @@ use cluster::settings as store;
 use serde::{Deserialize, Serialize};
 
 use super::{Admin, AdminError};
-use crate::{
-    config::{Limits, Log},
-    settings::Settings,
-};
+use crate::settings::Settings;
 
 /// A setting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,10 +40,10 @@ pub struct SettingChange {
 /// [`AdminError`].
 pub async fn settings(admin: &Admin) -> Result<Vec<SettingInfo>, AdminError> {
     let record = admin.db.run(|tx| async move { store::current(&tx).await }).await?;
-    let defaults = Settings { limits: Limits::default(), log_level: Log::default().level }.values();
-    let info = |(name, default): (&str, String)| SettingInfo {
-        name: name.to_owned(),
-        value: record.values.get(name).cloned(),
+    let defaults = Settings::default().values();
+    let info = |(name, default): (String, String)| SettingInfo {
+        value: record.values.get(&name).cloned(),
+        name,
         default,
     };
     Ok(defaults.into_iter().map(info).collect())
@@ -62,9 +59,9 @@ pub async fn change_setting(
     value: Option<&str>,
     by: &str,
 ) -> Result<SettingInfo, AdminError> {
-    let mut checked = Settings { limits: Limits::default(), log_level: Log::default().level };
+    let mut checked = Settings::default();
     let values = checked.values();
-    let default = values.into_iter().find(|(known, _)| *known == name).map(|(_, value)| value);
+    let default = values.into_iter().find(|(known, _)| known == name).map(|(_, value)| value);
     let default = default.unwrap_or_default();
     checked.set(name, value.unwrap_or(&default)).map_err(AdminError::Setting)?;
     let now = admin.env.wall();

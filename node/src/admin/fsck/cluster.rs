@@ -1,5 +1,5 @@
 //! What nodes leave in the store: interests, inboxes and bells of listeners, claims, zones and
-//! pointers, failures.
+//! pointers, failures, blocks.
 //!
 //! Each look is one transaction over the record and what it stands for, so nothing is told that
 //! the nodes change meanwhile; each mending looks again. An epoch's number is never used twice, so
@@ -22,7 +22,7 @@ use mail::{
 };
 
 use super::{Cure, Finding, Line, Summary, Teller, step};
-use crate::limits::FSCK_CLUSTER_DAMAGES_MAX;
+use crate::{guard::block, limits::FSCK_CLUSTER_DAMAGES_MAX};
 
 /// Something wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,7 @@ enum Damage {
     Claim(Claim),
     /// Failures of an item that is not there.
     Failures(Kind, String, Vec<u8>),
+    Blocks(block::Fault),
 }
 
 /// Checks what nodes leave; mends it where the options say so.
@@ -103,6 +104,9 @@ impl Walk<'_> {
             self.pointers(kind, &mut found).await?;
             self.failures(kind, &mut found).await?;
         }
+        let blocks = |tx: Transaction| async move { block::fault(&tx).await };
+        let blocks = step(self.parts, self.options.speed, blocks).await?;
+        found.extend(blocks.map(Damage::Blocks));
         found.truncate(FSCK_CLUSTER_DAMAGES_MAX);
         Ok(found)
     }
@@ -283,6 +287,7 @@ impl Walk<'_> {
                 Damage::Failures(kind, zone, id) => {
                     check::mend_failures(&tx, *kind, zone, id).await
                 }
+                Damage::Blocks(_) => block::mend(&tx).await,
                 Damage::Listener(_) | Damage::Unreadable(..) => Ok(()),
             }
         })
@@ -379,6 +384,13 @@ impl Damage {
                     ),
                 )
             }
+            Self::Blocks(block::Fault { unreadable, said, found }) => (
+                "blocks",
+                format!(
+                    "{} blocks cannot be read; of {said} that are said to be there {found} are",
+                    unreadable.len()
+                ),
+            ),
         };
         let remedy = if self.is_repairable() { Cure::Repair } else { Cure::Person };
         Finding { code: code.to_owned(), account: None, detail, remedy }
