@@ -6,10 +6,10 @@
 //!
 //! - Counters, greylist and blocks are in the store, so that all nodes act as one. With everything off
 //!   nothing is read or written but a look at the number of the blocks' last change now and then.
-//! - A message costs one transaction more where a limit or greylisting is on ([`Guard::admit`]); a
+//! - A message costs one transaction more where a limit or greylisting is on (`Guard::admit`); a
 //!   connection to port 25 one where its rate is limited. Events that lead to blocks are gathered and
-//!   counted some times a second at most, however many come ([`event`]).
-//! - Who is blocked is refused when the connection is accepted, from memory ([`blocked`]).
+//!   counted some times a second at most, however many come (`event`).
+//! - Who is blocked is refused when the connection is accepted, from memory (`blocked`).
 //! - Nobody in `guard.trusted_networks` is held up, and no authenticated client is judged by where
 //!   it comes from.
 //!

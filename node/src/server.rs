@@ -40,7 +40,7 @@ pub(crate) async fn accept(
             accepted = listener.accept() => match accepted {
                 Ok(connection) => {
                     let peer = client_address(connection.peer);
-                    let entered = if is_blocked(&services, protocol, peer) {
+                    let entered = if services.blocks(protocol, peer) {
                         Err(RefusedReason::Blocked)
                     } else {
                         sessions.enter(&services.env, protocol, peer)
@@ -113,11 +113,6 @@ fn start(
         services.env.spawn("left", std::future::pending::<()>()).detach();
     }
     services.env.spawn("session", serving.instrument(span))
-}
-
-/// Whether abuse control refuses a client. LMTP is spoken by servers of our own alone.
-fn is_blocked(services: &Services, protocol: Protocol, peer: IpAddr) -> bool {
-    protocol != Protocol::Lmtp && services.guard.blocks(peer)
 }
 
 /// Says why in the protocol's own words, where it can be said in clear.

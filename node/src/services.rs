@@ -18,7 +18,7 @@ use crate::{
     guard::{Event, Guard},
     hub::Hub,
     limits,
-    metrics::{AuthOutcome, Metrics, Sources},
+    metrics::{AuthOutcome, Metrics, Protocol, Sources},
     settings::Settings,
     stop::Stopping,
     stores::Stores,
@@ -124,6 +124,11 @@ impl Parts {
     /// The bounds that are in force now.
     pub(crate) fn limits(&self) -> Limits {
         self.settings.borrow().limits.clone()
+    }
+
+    /// Whether abuse control refuses a client. LMTP is spoken by servers of our own alone.
+    pub(crate) fn blocks(&self, protocol: Protocol, peer: IpAddr) -> bool {
+        protocol != Protocol::Lmtp && self.guard.blocks(peer)
     }
 
     /// Holds a refused login against its client, where it is one of a guesser's.

@@ -357,6 +357,11 @@ impl Connection {
     }
 
     async fn mail(&mut self, mail: smtp::MailFrom) -> Reply {
+        let peer = self.transport.peer;
+        if self.user.is_none() && self.services.blocks(self.protocol, peer) {
+            // Blocked since it connected.
+            return refused("sender refused", Refusal::RateLimited);
+        }
         match Envelope::begin(&self.services, self.user.as_ref(), mail).await {
             Ok(envelope) => {
                 let (helo, sender) = (self.session.helo(), envelope.sender.as_ref());

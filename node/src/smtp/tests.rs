@@ -1,6 +1,7 @@
 //! Dialogues with the driver over a real store in memory.
 
 mod access;
+mod guard;
 mod local;
 mod submission;
 

@@ -281,6 +281,7 @@ impl Visitor {
         }
         if self.place.is_none() {
             self.place = self.guard.hold_up();
+            tracing::info!(offences, score, held = self.place.is_some(), "replies are held back");
         }
         if self.place.is_none() {
             return Duration::ZERO;
