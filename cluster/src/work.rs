@@ -53,6 +53,8 @@ pub enum Kind {
     DmarcReports = 9,
     /// A domain's keys for signing; a zone is a share of the domains, an item is a domain.
     DkimRotation = 8,
+    /// What abuse control keeps for a time: counters, greylist entries, blocks; one zone.
+    GuardSweep = 10,
 }
 
 impl Kind {
@@ -66,6 +68,7 @@ impl Kind {
         Self::TlsReports,
         Self::DmarcReports,
         Self::DkimRotation,
+        Self::GuardSweep,
     ];
 
     /// Its name, as people write it.
@@ -80,6 +83,7 @@ impl Kind {
             Self::TlsReports => "tls-reports",
             Self::DmarcReports => "dmarc-reports",
             Self::DkimRotation => "dkim-rotation",
+            Self::GuardSweep => "guard-sweep",
         }
     }
 }

@@ -13,6 +13,7 @@
 
 pub mod accounts;
 pub mod backup;
+pub mod blocks;
 pub mod cluster;
 pub mod dev;
 pub mod dkim;
@@ -161,6 +162,22 @@ pub enum AdminError {
     /// The domain has as many keys as it may.
     #[error("{0} has as many keys as are kept; remove the records of retired ones from DNS first")]
     TooManyKeys(String),
+    /// Not a network.
+    #[error(transparent)]
+    Network(#[from] crate::guard::network::BadNetwork),
+    /// The network is too large to be blocked.
+    #[error("{0} is too large to be blocked: /{v4} of IPv4 and /{v6} of IPv6 are the most",
+        v4 = crate::limits::BLOCK_PREFIX_MIN_V4, v6 = crate::limits::BLOCK_PREFIX_MIN_V6)]
+    WideNetwork(String),
+    /// The settings say that nobody there is held up.
+    #[error("{0} is trusted: guard.trusted_networks has {1}")]
+    TrustedNetwork(String, String),
+    /// The reason is too long.
+    #[error("a reason has at most {max} bytes", max = crate::limits::BLOCK_REASON_BYTES_MAX)]
+    BlockReason,
+    /// There are as many blocks as there may be.
+    #[error("there are {0} blocks already (guard.block.count_max); remove one first")]
+    ManyBlocks(u64),
     /// Another check runs.
     #[error("another check of this server's store is running")]
     Checking,

@@ -9,6 +9,7 @@ pub mod auth;
 pub mod config;
 pub mod date;
 pub mod deliver;
+pub mod guard;
 pub mod http;
 pub mod hub;
 mod imap;

@@ -555,3 +555,65 @@ pub const DKIM_LATE: Duration = Duration::from_hours(24);
 
 /// Domains whose keys the doctor looks at.
 pub const DOCTOR_DOMAINS_MAX: usize = 1_000;
+
+// ---- Abuse control -----------------------------------------------------------------------------
+
+/// Entries of a list in abuse control's settings: each zone is a lookup a connection.
+pub const GUARD_LIST_MAX: usize = 64;
+
+/// The weight of a list's entry, either way: more than any threshold needs.
+pub const GUARD_WEIGHT_MAX: i32 = 1000;
+
+/// Connections of a node whose names and addresses are looked up at a time; beyond it mail is taken
+/// without, because a slow name server must not stop it.
+pub const GUARD_LOOKUPS_MAX: usize = 512;
+
+/// Names of an address that are followed back (RFC 8601 §3 leaves a bound to us).
+pub const PTR_NAMES_MAX: usize = 5;
+
+/// How long one connection is held up altogether: a client that waits costs memory.
+pub const TARPIT_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// Clients whose events wait to be counted; what comes beyond is not counted, but told in a metric.
+pub const GUARD_EVENTS_MAX: usize = 4096;
+
+/// Clients whose events are counted in one transaction.
+pub const GUARD_EVENTS_PER_TRANSACTION: usize = 64;
+
+/// How long events are gathered before they are counted: with the look that other nodes are
+/// woken to take, a block is in force everywhere within about a second.
+pub const GUARD_GATHER: Duration = Duration::from_millis(200);
+
+/// Blocks at most, whatever the settings say: every node has all of them in memory (some 40 bytes
+/// each).
+pub const BLOCKS_MAX: u64 = 100_000;
+
+/// Blocks that are read in one page.
+pub const BLOCKS_PER_READ: usize = 1000;
+
+/// Blocks from which on a check looks at none of them: it reads all in one transaction.
+pub const BLOCKS_CHECKED_MAX: usize = 20_000;
+
+/// How often a node looks for new blocks where no watch tells of them.
+pub const BLOCKS_LOOK_PERIOD: Duration = Duration::from_secs(5);
+
+/// How soon after a look a node looks again at most: an attack changes the list all the time.
+pub const BLOCKS_LOOK_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long a block that is over is remembered, so that who comes back is blocked for longer.
+pub const BLOCK_MEMORY: Duration = Duration::from_hours(7 * 24);
+
+/// Shortest prefix of a block: a slip of the pen must not shut out half the world.
+pub const BLOCK_PREFIX_MIN_V4: u8 = 8;
+
+/// The same for IPv6: smaller than what any registry has from IANA.
+pub const BLOCK_PREFIX_MIN_V6: u8 = 16;
+
+/// Bytes of a block's reason.
+pub const BLOCK_REASON_BYTES_MAX: usize = 200;
+
+/// How often what abuse control keeps for a time is looked through.
+pub const GUARD_SWEEP_PERIOD: Duration = Duration::from_mins(10);
+
+/// Entries that a sweep takes out in one transaction.
+pub const GUARD_SWEEP_ROWS: usize = 500;

@@ -27,8 +27,8 @@ use labels::{
     ReportLabels, TlsLabels, VerdictLabels,
 };
 pub use labels::{
-    AuthOutcome, Outcome, Protocol, RefusedReason, ReportOutcome, ReportReceived, TlsOutcome,
-    TlsPolicyLabel,
+    AuthOutcome, GuardAction, Outcome, Protocol, RefusedReason, ReportOutcome, ReportReceived,
+    TlsOutcome, TlsPolicyLabel,
 };
 pub(crate) use sources::ClusterSource;
 pub use sources::Sources;
@@ -78,6 +78,9 @@ struct Inner {
     dmarc_reports: Family<ReportLabels, Counter>,
     reports_received: Family<ReceivedLabels, Counter>,
     uptime: Gauge<f64, std::sync::atomic::AtomicU64>,
+    guard: Family<labels::GuardLabels, Counter>,
+    guard_blocks: Gauge,
+    guard_tarpitted: Gauge,
 }
 
 impl fmt::Debug for Metrics {
@@ -129,6 +132,9 @@ impl Metrics {
             dmarc_reports: Family::default(),
             reports_received: Family::default(),
             uptime: Gauge::default(),
+            guard: Family::default(),
+            guard_blocks: Gauge::default(),
+            guard_tarpitted: Gauge::default(),
         };
         inner.register();
         Self { inner: Arc::new(inner) }
@@ -233,6 +239,21 @@ impl Metrics {
         self.inner.reports_received.get_or_create(&ReceivedLabels { outcome }).inc();
     }
 
+    /// Abuse control did something.
+    pub(crate) fn guard(&self, action: GuardAction) {
+        self.inner.guard.get_or_create(&labels::GuardLabels { action }).inc();
+    }
+
+    /// So many networks are blocked.
+    pub(crate) fn guard_blocks(&self, count: usize) {
+        self.inner.guard_blocks.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// The replies of so many connections wait, or have waited.
+    pub(crate) fn guard_tarpitted(&self, count: u64) {
+        self.inner.guard_tarpitted.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
     /// Everything, in the OpenMetrics text format.
     pub fn render(&self) -> String {
         let up = self.inner.env.monotonic().saturating_since(self.inner.begun);
@@ -316,6 +337,17 @@ impl Inner {
             "reports_received",
             "Reports that came to addresses that are set for it",
             self.reports_received.clone(),
+        );
+        registry.register("guard_actions", "What abuse control did", self.guard.clone());
+        registry.register(
+            "guard_blocks",
+            "Networks that were blocked at this node's last look",
+            self.guard_blocks.clone(),
+        );
+        registry.register(
+            "guard_tarpitted",
+            "Open connections whose replies are held back",
+            self.guard_tarpitted.clone(),
         );
     }
 }

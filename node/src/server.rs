@@ -14,7 +14,7 @@ use tracing::Instrument;
 
 use crate::{
     imap, limits,
-    metrics::Protocol,
+    metrics::{Protocol, RefusedReason},
     services::Services,
     sessions::{Place, Sessions},
     smtp,
@@ -40,14 +40,19 @@ pub(crate) async fn accept(
             accepted = listener.accept() => match accepted {
                 Ok(connection) => {
                     let peer = client_address(connection.peer);
-                    match sessions.enter(&services.env, protocol, peer) {
+                    let entered = if services.blocks(protocol, peer) {
+                        Err(RefusedReason::Blocked)
+                    } else {
+                        sessions.enter(&services.env, protocol, peer)
+                    };
+                    match entered {
                         Ok(place) => open.push(start(&services, place, connection, protocol)),
                         Err(reason) => {
                             services.metrics.connection_refused(protocol, reason);
                             // A refusal is short, but not for a client that does not listen:
                             // beyond this many, clients are hung up on.
                             if refusals.len() < limits::REFUSALS_MAX {
-                                refusals.push(refuse(&services, connection, protocol));
+                                refusals.push(refuse(&services, connection, protocol, reason));
                             }
                         }
                     }
@@ -111,8 +116,21 @@ fn start(
 }
 
 /// Says why in the protocol's own words, where it can be said in clear.
-fn refuse(services: &Services, connection: Connection, protocol: Protocol) -> Task<()> {
+fn refuse(
+    services: &Services,
+    connection: Connection,
+    protocol: Protocol,
+    reason: RefusedReason,
+) -> Task<()> {
     let text: &'static [u8] = match protocol {
+        Protocol::Smtp | Protocol::Submission | Protocol::Lmtp
+            if reason == RefusedReason::Blocked =>
+        {
+            b"421 4.7.1 This address is blocked for now\r\n"
+        }
+        Protocol::Imap if reason == RefusedReason::Blocked => {
+            b"* BYE [UNAVAILABLE] This address is blocked for now\r\n"
+        }
         Protocol::Smtp | Protocol::Submission | Protocol::Lmtp => {
             b"421 4.7.0 Too many connections, try again later\r\n"
         }

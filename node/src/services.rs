@@ -1,6 +1,6 @@
 //! What every driver works with.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use blob::BlobStore;
 use cluster::wake::Ears;
@@ -15,10 +15,11 @@ use crate::{
     auth::{AuthError, Authenticator},
     config::{Config, Limits, Names},
     deliver::{Combining, Deliverer},
+    guard::{Event, Guard},
     hub::Hub,
     judging::{Sealing, received::Received, seen::Seen},
     limits,
-    metrics::{AuthOutcome, Metrics, Sources},
+    metrics::{AuthOutcome, Metrics, Protocol, Sources},
     settings::Settings,
     signing::Signing,
     stop::Stopping,
@@ -61,6 +62,8 @@ pub(crate) struct Parts {
     pub(crate) signing: Signing,
     /// What is in force of the settings that all nodes share.
     pub(crate) settings: watch::Sender<Arc<Settings>>,
+    /// Keeps abuse away.
+    pub(crate) guard: Guard,
 }
 
 impl Services {
@@ -99,7 +102,17 @@ impl Services {
             blobs: Some(blobs.clone()),
             views: Some(views.clone()),
         });
+        let settings = watch::Sender::new(Arc::new(Settings::of(&config)));
+        let guard = Guard::new(
+            &env,
+            (&db, &db_in_time),
+            &resolver,
+            &config.hostname,
+            settings.subscribe(),
+            &metrics,
+        );
         let parts = Parts {
+            guard,
             resolver,
             sealing: Sealing::default(),
             seen: Seen::new(db.counted_apart(), env.clone()),
@@ -134,6 +147,24 @@ impl Parts {
     /// The bounds that are in force now.
     pub(crate) fn limits(&self) -> Limits {
         self.settings.borrow().limits.clone()
+    }
+
+    /// Whether abuse control refuses a client. LMTP is spoken by servers of our own alone.
+    pub(crate) fn blocks(&self, protocol: Protocol, peer: IpAddr) -> bool {
+        protocol != Protocol::Lmtp && self.guard.blocks(peer)
+    }
+
+    /// Holds a refused login against its client, where it is one of a guesser's.
+    pub(crate) fn login_failed(&self, peer: IpAddr, error: &AuthError) {
+        match auth_outcome(error) {
+            AuthOutcome::WrongPassword | AuthOutcome::Slowed => {
+                self.guard.note(peer, Event::FailedLogin);
+            }
+            AuthOutcome::Success
+            | AuthOutcome::Disabled
+            | AuthOutcome::Aborted
+            | AuthOutcome::Failed => {}
+        }
     }
 }
 

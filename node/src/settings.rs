@@ -4,6 +4,7 @@
 //! A node's file says what holds where nothing is set. A setting that this release does not know, or
 //! whose value it cannot take, is passed over with a warning: another release may have set it.
 
+pub mod guard;
 pub mod judging;
 pub mod routes;
 mod signing;
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 
 use self::{judging::Judging, routes::Routes};
 use crate::config::{Config, Limits, Log, NumberKey, check_level, numbers};
+pub use guard::Guard;
 pub use signing::{Algorithms, Rotate, Signing, SrsDomain};
 
 /// What is in force.
@@ -30,6 +32,8 @@ pub struct Settings {
     pub judging: Judging,
     /// Signing for domains, and senders of forwarded mail.
     pub signing: Signing,
+    /// Abuse control.
+    pub guard: Guard,
 }
 
 impl Default for Settings {
@@ -40,6 +44,7 @@ impl Default for Settings {
             routes: Routes::default(),
             judging: Judging::default(),
             signing: Signing::default(),
+            guard: Guard::default(),
         }
     }
 }
@@ -92,7 +97,7 @@ pub enum SettingError {
 pub fn names() -> Vec<&'static str> {
     let numbers = NUMBERS_SHARED.iter().map(|number| number.name);
     let names = numbers.chain([LOG_LEVEL]).chain(Routes::names());
-    names.chain(Judging::names()).chain(Signing::names()).collect()
+    names.chain(Judging::names()).chain(Signing::names()).chain(Guard::names()).collect()
 }
 
 /// Whether a name is one of those that a pattern such as `judging.spf_fail.DOMAIN` stands for: there
@@ -135,6 +140,9 @@ impl Settings {
         if let Some(set) = self.signing.set(name, value) {
             return set;
         }
+        if let Some(set) = self.guard.set(name, value) {
+            return set;
+        }
         let number = NUMBERS_SHARED.iter().find(|number| number.name == name);
         let number = number.ok_or_else(|| SettingError::Unknown { name: name.to_owned() })?;
         *(number.field)(self) = parse(number.name, value)?;
@@ -167,6 +175,7 @@ impl Settings {
         values.extend(self.routes.values());
         values.extend(self.judging.values());
         values.extend(self.signing.values());
+        values.extend(self.guard.values());
         values
     }
 }

@@ -18,7 +18,9 @@
 //!   the first recipient on that is taken, so that nobody's names are looked up for those who only try
 //!   addresses, and nobody waits for the answers before the message's end ([`judged`]).
 //!
-//! Deliberately absent: block lists, spam filters.
+//! Abuse control has its say at connect, at RCPT and at DATA ([`visitor`]).
+//!
+//! Deliberately absent: spam filters.
 
 mod access;
 mod address;
@@ -31,6 +33,7 @@ mod incoming;
 mod judged;
 #[cfg(test)]
 mod tests;
+mod visitor;
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -52,6 +55,7 @@ use crate::{
 };
 use envelope::Envelope;
 use incoming::Incoming;
+use visitor::Visitor;
 
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +91,7 @@ struct Connection {
     incoming: Option<Incoming>,
     /// What is being asked about the client and the sender.
     asking: Option<Asking>,
+    visitor: Visitor,
 }
 
 /// Whether more can come.
@@ -118,11 +123,13 @@ pub(crate) async fn serve(services: Services, mut transport: Transport, protocol
         envelope: None,
         incoming: None,
         asking: None,
+        visitor: Visitor::new(&services.guard, transport.peer, protocol),
         services,
         transport,
         protocol,
     };
     let ended = connection.run().await;
+    connection.visitor.ended(connection.session.offences().errors);
     connection.transport.close().await;
     match ended {
         Err(Disconnect::Closed) | Ok(()) => tracing::debug!("session ended"),
@@ -235,7 +242,10 @@ impl Connection {
     async fn flush(&mut self) -> Result<Option<Call>, Disconnect> {
         loop {
             match self.session.poll_output() {
-                Some(Output::Send(bytes)) => self.transport.write(&bytes).await?,
+                Some(Output::Send(bytes)) => {
+                    self.hold_back().await;
+                    self.transport.write(&bytes).await?;
+                }
                 Some(Output::Call(call)) => return Ok(Some(call)),
                 Some(Output::WakeAt(at)) => self.wake_at = Some(at),
                 Some(Output::StartTls) => self.start_tls().await?,
@@ -248,6 +258,31 @@ impl Connection {
                     return Ok(None);
                 }
             }
+        }
+    }
+
+    /// Lets the next reply wait, where the client has earned that.
+    async fn hold_back(&mut self) {
+        let delay = self.visitor.delay(self.session.offences().all());
+        if delay.is_zero() {
+            return;
+        }
+        let open = Arc::clone(&self.transport.session);
+        let stopping = &mut self.stopping;
+        let stop = async {
+            match stopping {
+                Some(stopping) => tokio::select! {
+                    biased;
+                    () = stopping.requested() => {}
+                    () = open.asked_to_end() => {}
+                },
+                None => {}
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop => {}
+            () = self.services.env.sleep(delay) => {}
         }
     }
 
@@ -301,13 +336,16 @@ impl Connection {
             Call::Connect if self.services.stopping.is_requested() => {
                 Reply::Refused(Refusal::ShuttingDown)
             }
-            Call::Connect => Reply::Accepted,
+            Call::Connect => match self.visitor.connected().await {
+                Ok(()) => Reply::Accepted,
+                Err(refusal) => refused("client refused", refusal),
+            },
             Call::Auth { mechanism, initial } => self.authenticate(mechanism, initial).await,
             Call::AuthResponse(response) => self.authenticate_step(Some(response)).await,
             Call::AuthAbort => self.authenticate_abort(),
             Call::Mail(mail) => self.mail(mail).await,
             Call::Rcpt(rcpt) => self.rcpt(rcpt).await,
-            Call::BeginData { protocol, helo } => self.begin_data(protocol, &helo),
+            Call::BeginData { protocol, helo } => self.begin_data(protocol, &helo).await,
             Call::Data(bytes) => self.data(&bytes).await,
             Call::EndData => self.end_data().await,
             Call::AbortData => {
@@ -330,8 +368,15 @@ impl Connection {
 
     async fn mail(&mut self, mail: smtp::MailFrom) -> Reply {
         self.asking = None;
+        let peer = self.transport.peer;
+        if self.user.is_none() && self.services.blocks(self.protocol, peer) {
+            // Blocked since it connected.
+            return refused("sender refused", Refusal::RateLimited);
+        }
         match Envelope::begin(&self.services, self.user.as_ref(), mail).await {
             Ok(envelope) => {
+                let (helo, sender) = (self.session.helo(), envelope.sender.as_ref());
+                self.visitor.begins(helo, sender, envelope.user);
                 self.envelope = Some(envelope);
                 Reply::Accepted
             }
@@ -342,7 +387,15 @@ impl Connection {
     async fn rcpt(&mut self, rcpt: smtp::RcptTo) -> Reply {
         // The session lets no RCPT come before MAIL.
         let Some(envelope) = &mut self.envelope else { return out_of_order() };
-        match envelope.add(&self.services, rcpt).await {
+        let taken = envelope.recipients.len();
+        let added = match self.visitor.recipient(&rcpt.recipient, taken).await {
+            Ok(()) => envelope.add(&self.services, rcpt).await,
+            Err(refusal) => Err(refusal),
+        };
+        if added == Err(Refusal::UnknownRecipient) {
+            self.visitor.asked_for_nobody();
+        }
+        match added {
             Ok(()) => {
                 self.ask();
                 Reply::Accepted
@@ -364,14 +417,22 @@ impl Connection {
         self.asking = Some(Asking::begin(&self.services, peer, helo.to_string(), sender));
     }
 
-    fn begin_data(&mut self, protocol: smtp::Protocol, helo: &smtp::HeloName) -> Reply {
+    async fn begin_data(&mut self, protocol: smtp::Protocol, helo: &smtp::HeloName) -> Reply {
         let Some(envelope) = &self.envelope else { return out_of_order() };
+        let filter = match self.visitor.data(envelope).await {
+            Ok(field) => field,
+            Err(refusal) => {
+                self.message_ended(delivery::outcome(refusal));
+                return refused("message refused", refusal);
+            }
+        };
         let arrival = incoming::Arrival {
             role: role(self.protocol),
             protocol,
             helo,
             peer: self.transport.peer,
             tls: self.transport.tls.as_ref().map(tls_info),
+            filter,
         };
         self.incoming =
             Some(Incoming::begin(&self.services, envelope, &arrival, self.asking.take()));

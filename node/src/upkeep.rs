@@ -20,7 +20,8 @@ use self::{
     views::ViewCheckpoint,
 };
 use crate::{
-    judging::tell::Teller, limits, outbound, services::Services, signing::rotation::Rotation,
+    guard::GuardSweep, judging::tell::Teller, limits, outbound, services::Services,
+    signing::rotation::Rotation,
 };
 
 /// The zone of work that no more than one node does at a time.
@@ -41,12 +42,13 @@ pub(crate) fn workers(services: &Services, sweeper: blob::sweep::Sweeper) -> Vec
         Arc::new(outbound::TlsReporter::new(services)),
         Arc::new(Teller::new(services)),
         Arc::new(Rotation::new(services)),
+        Arc::new(GuardSweep::new(background(services), services.env.clone())),
     ]
 }
 
 /// Puts in the items that come again and again, where they are missing.
 pub(crate) async fn seed(db: &Database, env: &Env) -> Result<(), StoreError> {
-    let whole = [Kind::BlobSweep, Kind::TlsReports, Kind::DmarcReports];
+    let whole = [Kind::BlobSweep, Kind::TlsReports, Kind::DmarcReports, Kind::GuardSweep];
     let mut zones: Vec<_> = whole.into_iter().map(|kind| (kind, WHOLE.to_owned())).collect();
     for share in 0..limits::ACCOUNT_SHARES {
         zones.push((Kind::LogTrim, share.to_string()));

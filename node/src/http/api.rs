@@ -16,6 +16,8 @@
 //! | PUT, DELETE `/aliases/A/members/M`, `/groups/A/members/M` | adds; removes a member |
 //! | GET `/reports` | lists what others report |
 //! | GET `/reports/R` | shows one with what it says |
+//! | GET, POST `/blocks` | lists; blocks [`NewBlock`] |
+//! | DELETE `/blocks/N` | ends the block of a network |
 //! | … `/cluster/…` | the cluster as a whole: `http/cluster.rs` lists its paths |
 //! | … `/queue/…` | the outbound queue: `http/queue.rs` lists its paths |
 //! | POST `/backup` | answers a backup, in the embedded engine's own format |
@@ -41,6 +43,7 @@ use crate::{
     admin::{
         Admin, Page, PageQuery, Password,
         accounts::{self, AccountDetail, AccountInfo, Login, NewAccount},
+        blocks::{self, BlockInfo, NewBlock},
         dkim::{self, DkimKeyInfo},
         domains::{self, DomainInfo},
         lists::{self, MemberChange},
@@ -66,6 +69,8 @@ pub(super) fn router(parts: &HttpParts) -> Router<HttpParts> {
         .route("/accounts/{address}/login", put(account_login))
         .route("/reports", get(report_list))
         .route("/reports/{report}", get(report_show))
+        .route("/blocks", get(block_list).post(block_add))
+        .route("/blocks/{network}", axum::routing::delete(block_remove))
         .route("/fsck", post(super::fsck::check))
         .route("/backup", post(super::backup::make))
         .nest("/cluster", super::cluster::router())
@@ -246,6 +251,18 @@ async fn report_list(Store(admin): Store, In(query): In<PageQuery>) -> Answer<Pa
 
 async fn report_show(Store(admin): Store, At(report): At<String>) -> Answer<ReportDetail> {
     answer(reports::show(&admin, &report).await)
+}
+
+async fn block_list(Store(admin): Store, In(query): In<PageQuery>) -> Answer<Page<BlockInfo>> {
+    answer(blocks::list(&admin, &query).await)
+}
+
+async fn block_add(Store(admin): Store, Body(new): Body<NewBlock>) -> Added<BlockInfo> {
+    added(blocks::add(&admin, &new, "admin API").await)
+}
+
+async fn block_remove(Store(admin): Store, At(network): At<String>) -> Removed {
+    removed(blocks::remove(&admin, &network).await)
 }
 
 pub(super) fn answer<T>(result: Result<T, crate::admin::AdminError>) -> Answer<T> {

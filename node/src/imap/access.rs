@@ -12,6 +12,9 @@ use crate::{
 impl Connection {
     pub(super) async fn login(&mut self, user: &str, password: &Secret) -> Result<(), Disconnect> {
         let peer = self.transport.peer;
+        if self.is_blocked() {
+            return self.done(blocked()).await;
+        }
         match self.services.auth.check_password(user, password.expose(), peer).await {
             Ok(identity) => self.logged_in(identity).await,
             Err(error) => self.refused(&error).await,
@@ -23,6 +26,9 @@ impl Connection {
         mechanism: &str,
         initial: Option<Secret>,
     ) -> Result<(), Disconnect> {
+        if self.is_blocked() {
+            return self.done(blocked()).await;
+        }
         let binding = self.transport.channel_binding();
         self.exchange = self.services.auth.begin(mechanism, self.transport.peer, &binding);
         if self.exchange.is_none() {
@@ -51,6 +57,11 @@ impl Connection {
         }
     }
 
+    /// Whether the client was blocked since it connected.
+    fn is_blocked(&self) -> bool {
+        self.services.guard.blocks(self.transport.peer)
+    }
+
     async fn logged_in(&mut self, identity: Identity) -> Result<(), Disconnect> {
         self.services.metrics.auth(AuthOutcome::Success);
         tracing::info!(account = %identity.account, "logged in");
@@ -66,6 +77,7 @@ impl Connection {
 
     async fn refused(&mut self, error: &AuthError) -> Result<(), Disconnect> {
         self.services.metrics.auth(auth_outcome(error));
+        self.services.login_failed(self.transport.peer, error);
         tracing::info!(peer = %self.transport.peer, %error, "login refused");
         let completion = match error {
             AuthError::Store(error) => errors::store(error),
@@ -89,4 +101,8 @@ impl Connection {
         };
         self.done(completion).await
     }
+}
+
+fn blocked() -> Completion {
+    Completion::no("This address is blocked for now").with_code(ResponseCode::Unavailable)
 }

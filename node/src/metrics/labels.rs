@@ -97,6 +97,8 @@ label! {
         Draining = "draining",
         /// The TLS handshake failed.
         Tls = "tls",
+        /// Its address is blocked.
+        Blocked = "blocked",
     }
 }
 
@@ -148,6 +150,46 @@ label! {
     }
 }
 
+label! {
+    /// What abuse control did.
+    GuardAction {
+        /// A message of an account was put off.
+        RateAccount = "rate_account",
+        /// A message of a sender was put off.
+        RateSender = "rate_sender",
+        /// A client's message or connection was put off.
+        RateAddress = "rate_address",
+        /// The same for the client's neighbourhood.
+        RateNetwork = "rate_network",
+        /// A stranger's message was put off.
+        Greylisted = "greylisted",
+        /// One that was put off came back.
+        GreylistPassed = "greylist_passed",
+        /// A stranger's message was taken, because SPF passed it.
+        GreylistSpf = "greylist_spf",
+        /// A message was marked.
+        ScoreMarked = "score_marked",
+        /// A recipient was refused for now.
+        ScoreDeferred = "score_deferred",
+        /// A recipient was refused.
+        ScoreRejected = "score_rejected",
+        /// A connection's replies began to wait.
+        Tarpitted = "tarpitted",
+        /// They did not, because there are too many of these.
+        TarpitFull = "tarpit_full",
+        /// A network was blocked.
+        Blocked = "blocked",
+        /// It was not, because there are too many of these.
+        BlockListFull = "block_list_full",
+        /// A lookup failed.
+        LookupFailed = "lookup_failed",
+        /// A connection was not looked up, because there are too many of these.
+        LookupsSkipped = "lookups_skipped",
+        /// Events were not counted, because there were too many or the store was away.
+        EventsDropped = "events_dropped",
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ReceivedLabels {
     pub(super) outcome: ReportReceived,
@@ -156,6 +198,11 @@ pub(super) struct ReceivedLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ReportLabels {
     pub(super) outcome: ReportOutcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct GuardLabels {
+    pub(super) action: GuardAction,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -11,6 +11,10 @@ impl Connection {
         mechanism: Mechanism,
         initial: Option<Secret>,
     ) -> Reply {
+        if self.services.blocks(self.protocol, self.transport.peer) {
+            // Blocked since it connected.
+            return Reply::Refused(Refusal::AuthTemporary);
+        }
         let binding = self.transport.channel_binding();
         self.exchange = self.services.auth.begin(mechanism.name(), self.transport.peer, &binding);
         self.authenticate_step(initial).await
@@ -34,6 +38,7 @@ impl Connection {
             Step::Failed(error) => {
                 self.exchange = None;
                 self.services.metrics.auth(auth_outcome(&error));
+                self.services.login_failed(self.transport.peer, &error);
                 tracing::info!(peer = %self.transport.peer, %error, "login refused");
                 Reply::Refused(errors::auth(&error))
             }

@@ -372,6 +372,7 @@ pub(super) fn outcome(refusal: Refusal) -> Outcome {
         | Refusal::TooManyRecipients
         | Refusal::Greylisted
         | Refusal::RateLimited
+        | Refusal::PolicyDeferred
         | Refusal::InsufficientStorage
         | Refusal::TemporaryFailure
         | Refusal::Overloaded

@@ -27,6 +27,7 @@ use crate::{
     deliver::outbound::{Handling, RemoteRecipient},
     limits,
     services::Services,
+    signing::Back,
 };
 
 /// A mail transaction.

@@ -1,7 +1,7 @@
 //! A message's header on its way in: held back until it is known what to add.
 //!
 //! - A `Return-Path` of the client's is removed (RFC 5321 §4.4: the final delivery adds the only
-//!   one).
+//!   one), and so is a [`FIELD`]: what it says is ours to say.
 //! - Where asked, a missing `Date` and `Message-ID` are added after the last field (RFC 6409
 //!   §8.2, §8.3), so that the trace fields stay on top.
 //! - A line that is neither field nor continuation ends the header, as if a blank line stood
@@ -12,7 +12,7 @@
 //! [`limits::HEADER_BYTES_MAX`] and one piece of input; a longer header is refused, since it
 //! cannot be told apart from what is no message at all.
 
-use crate::limits;
+use crate::{guard::score::FIELD, limits};
 
 /// What becomes of a header that is not to be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -159,7 +159,7 @@ fn compose(held: &[u8], rest: Vec<u8>, additions: &Additions) -> Result<Opening,
                 hops += usize::from(is("Received"));
                 has_date |= is("Date");
                 has_message_id |= is("Message-ID");
-                keeps = !is("Return-Path");
+                keeps = !is("Return-Path") && !is(FIELD);
             }
             Line::From => keeps = false,
             Line::Continuation | Line::Blank | Line::Text => {}
@@ -252,6 +252,15 @@ mod tests {
             "Return-path: <a>\r\n\tb\r\nA: b\r\n\r\nReturn-Path: x\r\n",
             &Additions::Nothing,
             Ok("A: b\r\n\r\nReturn-Path: x\r\n"),
+        );
+    }
+
+    #[test]
+    fn a_forged_verdict_goes() {
+        check(
+            "A: b\r\nrookery-filter: pass;\r\n\tx=1\r\nC: d\r\n\r\n",
+            &Additions::Nothing,
+            Ok("A: b\r\nC: d\r\n\r\n"),
         );
     }
 

@@ -37,6 +37,8 @@ pub(super) struct Arrival<'a> {
     pub(super) helo: &'a HeloName,
     pub(super) peer: IpAddr,
     pub(super) tls: Option<smtp::TlsInfo>,
+    /// What abuse control has found: a whole field, or nothing.
+    pub(super) filter: String,
 }
 
 /// What the node calls a message, to the client, in `Received` and in the queue.
@@ -69,6 +71,8 @@ pub(super) struct Incoming {
     received: String,
     /// Bytes of `Return-Path`, once it is stored.
     skip: u64,
+    /// As in [`Arrival::filter`].
+    filter: String,
     /// The beginning of the header, for a report.
     header: Vec<u8>,
     judged: Option<Judged>,
@@ -139,6 +143,7 @@ impl Incoming {
             return_path: smtp::return_path(&envelope.mail.sender),
             received,
             skip: 0,
+            filter: arrival.filter.clone(),
             header: Vec::new(),
             judged: asking.map(|asking| Judged::begin(services, envelope, asking)),
             top_bytes: 0,
@@ -237,7 +242,8 @@ impl Incoming {
 
     /// Stores the trace, what was found, the header and what came after it.
     async fn write(&mut self, top: &str, held: &Held) -> Result<(), Refusal> {
-        let (return_path, top) = (self.return_path.clone(), format!("{}{top}", self.received));
+        let return_path = self.return_path.clone();
+        let top = format!("{}{}{top}", self.received, self.filter);
         let bytes = |field: &str| u64::try_from(field.len()).expect("fields in memory");
         self.skip = bytes(&return_path);
         self.top_bytes = self.skip + bytes(&top);

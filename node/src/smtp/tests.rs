@@ -1,6 +1,7 @@
 //! Dialogues with the driver over a real store in memory.
 
 mod access;
+mod guard;
 mod judging;
 mod local;
 mod signing;

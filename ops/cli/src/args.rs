@@ -1,5 +1,6 @@
 //! The command line.
 
+mod block;
 mod cluster;
 mod queue;
 
@@ -9,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 use crate::size::Quota;
 
+pub(crate) use block::BlockCommand;
 pub(crate) use cluster::{CertificateCommand, ClusterCommand, LogArgs, SettingsCommand};
 pub(crate) use queue::{ListArgs, QueueCommand, SelectArgs};
 
@@ -42,6 +44,8 @@ pub(crate) enum Command {
     Cluster(Group<ClusterCommand>),
     /// Mail that waits for other servers
     Queue(Group<QueueCommand>),
+    /// Networks that no node talks to
+    Block(Group<BlockCommand>),
     /// Check the store, online; mend it with --repair
     Fsck(FsckArgs),
     /// Write a backup of everything, of one moment, while mail goes on (embedded engine)

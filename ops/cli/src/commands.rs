@@ -2,6 +2,7 @@
 
 pub(crate) mod account;
 pub(crate) mod backup;
+pub(crate) mod block;
 pub(crate) mod cluster;
 pub(crate) mod domain;
 pub(crate) mod fsck;

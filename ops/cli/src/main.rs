@@ -59,6 +59,7 @@ fn run(args: Args) -> Result<(), CliError> {
         Command::Account(account) => commands::account::run(account),
         Command::Alias(alias) => commands::list::run_alias(alias),
         Command::Group(group) => commands::list::run_group(group),
+        Command::Block(group) => commands::block::run(group),
         Command::Cluster(cluster) => commands::cluster::run(cluster),
         Command::Queue(queue) => commands::queue::run(queue),
         Command::Fsck(fsck) => commands::fsck::run(&fsck),

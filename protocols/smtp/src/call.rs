@@ -250,6 +250,9 @@ pub enum Refusal {
     /// What the sender's or the author's domain says cannot be found out now.
     #[error("the sender's domain cannot be asked")]
     OriginUnknown,
+    /// Policy forbids it for now.
+    #[error("deferred by policy")]
+    PolicyDeferred,
 }
 
 /// Why AUTH failed.

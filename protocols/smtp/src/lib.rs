@@ -50,7 +50,7 @@ pub use dsn::{EnvelopeId, Notify, NotifyOn, OriginalRecipient, Ret};
 pub use handling::{DateTime, DeliverBy, Hold, HoldSeconds, Late, Priority, RequireTls, Trace};
 pub use limits::Limits;
 pub use secret::Secret;
-pub use session::Session;
+pub use session::{Offences, Session};
 pub use trace::{
     Authentication, Dialect, Encryption, Protocol, TraceInfo, received_header, return_path,
 };

@@ -127,6 +127,7 @@ impl Response {
                 F::AuthorNotVouchedFor => (550, "5.7.26", "The author's domain does not vouch for this message (DMARC)"),
                 F::ReverseNameMissing => (550, "5.7.25", "Reverse DNS validation failed"),
                 F::OriginUnknown => (451, "4.4.3", "The sender's domain cannot be asked, try again later"),
+                F::PolicyDeferred => (451, "4.7.1", "Deferred by policy, try again later"),
             },
         };
         Status { code, enhanced, text }

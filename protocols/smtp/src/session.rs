@@ -102,6 +102,24 @@ struct Tally {
     idle_commands: u32,
 }
 
+/// What a peer did that was refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offences {
+    /// Lines that were no commands, or in the wrong place.
+    pub errors: u32,
+    /// Senders, recipients and messages that were refused for good.
+    pub refusals: u32,
+    /// Logins that failed.
+    pub auth_failures: u32,
+}
+
+impl Offences {
+    /// All of them.
+    pub fn all(self) -> u32 {
+        self.errors.saturating_add(self.refusals).saturating_add(self.auth_failures)
+    }
+}
+
 /// Whether a step found what it needs in the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -271,6 +289,12 @@ impl Session {
     /// The name the peer greeted with, since the last handshake.
     pub fn helo(&self) -> Option<&HeloName> {
         self.hello.as_ref().map(|hello| &hello.name)
+    }
+
+    /// What was held against the peer so far.
+    pub fn offences(&self) -> Offences {
+        let Tally { errors, refusals, auth_failures, idle_commands: _ } = self.tally;
+        Offences { errors, refusals, auth_failures }
     }
 
     /// How a message would arrive now.

@@ -74,6 +74,12 @@ pub enum Subspace {
     DkimKey = 31,
     /// What rewritten senders of forwarded mail are made with.
     SrsSecret = 32,
+    /// What clients may do in an hour or a day, counted.
+    Rate = 35,
+    /// Strangers' mail that was put off, and networks that came back.
+    Greylist = 36,
+    /// Networks that are refused.
+    Block = 37,
 }
 
 impl Subspace {

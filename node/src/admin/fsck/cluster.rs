@@ -1,5 +1,5 @@
 //! What nodes leave in the store: interests, inboxes and bells of listeners, claims, zones and
-//! pointers, failures, orders.
+//! pointers, failures, orders, blocks.
 //!
 //! Each look is one transaction over the record and what it stands for, so nothing is told that
 //! the nodes change meanwhile; each mending looks again. An epoch's number is never used twice, so
@@ -23,7 +23,7 @@ use mail::{
 };
 
 use super::{Cure, Finding, Line, Summary, Teller, step};
-use crate::limits::FSCK_CLUSTER_DAMAGES_MAX;
+use crate::{guard::block, limits::FSCK_CLUSTER_DAMAGES_MAX};
 
 /// Something wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +43,7 @@ enum Damage {
     Failures(Kind, String, Vec<u8>),
     /// An order about a zone that has nothing to do: nobody would obey.
     Order(Kind, String, Vec<u8>),
+    Blocks(block::Fault),
 }
 
 /// Checks what nodes leave; mends it where the options say so.
@@ -107,6 +108,9 @@ impl Walk<'_> {
             self.failures(kind, &mut found).await?;
             self.orders(kind, &mut found).await?;
         }
+        let blocks = |tx: Transaction| async move { block::fault(&tx).await };
+        let blocks = step(self.parts, self.options.speed, blocks).await?;
+        found.extend(blocks.map(Damage::Blocks));
         found.truncate(FSCK_CLUSTER_DAMAGES_MAX);
         Ok(found)
     }
@@ -312,6 +316,7 @@ impl Walk<'_> {
                     check::mend_failures(&tx, *kind, zone, id).await
                 }
                 Damage::Order(kind, zone, id) => orders::mend(&tx, *kind, zone, id).await,
+                Damage::Blocks(_) => block::mend(&tx).await,
                 Damage::Listener(_) | Damage::Unreadable(..) => Ok(()),
             }
         })
@@ -416,6 +421,13 @@ impl Damage {
                     ),
                 )
             }
+            Self::Blocks(block::Fault { unreadable, said, found }) => (
+                "blocks",
+                format!(
+                    "{} blocks cannot be read; of {said} that are said to be there {found} are",
+                    unreadable.len()
+                ),
+            ),
         };
         let remedy = if self.is_repairable() { Cure::Repair } else { Cure::Person };
         Finding { code: code.to_owned(), account: None, detail, remedy }

@@ -1,0 +1,68 @@
+//! Takes out what abuse control keeps for a time, by whichever node.
+
+use std::time::Duration;
+
+use cluster::work::{Done, Held, Kind, Worker, zone::Item};
+use env::{BoxFuture, Env, Timestamp};
+use kv::{Database, Transaction};
+use mail::StoreError;
+
+use super::{block, greylist, rate};
+use crate::limits;
+
+pub(crate) struct GuardSweep {
+    db: Database,
+    env: Env,
+}
+
+impl GuardSweep {
+    pub(crate) fn new(db: Database, env: Env) -> Self {
+        Self { db, env }
+    }
+
+    async fn sweep(&self) -> Result<(), StoreError> {
+        let now = self.env.wall();
+        let counters = |tx: Transaction| async move {
+            rate::sweep(&tx, now);
+            Ok::<_, StoreError>(())
+        };
+        self.db.run(counters).await?;
+        let entries = |tx: Transaction| async move { greylist::sweep(&tx, now).await };
+        while self.db.run(entries).await? == greylist::Swept::Some {}
+        let mut after = None;
+        loop {
+            let blocks = |tx: Transaction| async move { block::sweep(&tx, after, now).await };
+            after = self.db.run(blocks).await?;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Worker for GuardSweep {
+    fn kind(&self) -> Kind {
+        Kind::GuardSweep
+    }
+
+    fn zones_at_once(&self) -> usize {
+        1
+    }
+
+    fn items_at_once(&self) -> usize {
+        1
+    }
+
+    fn work<'a>(&'a self, _held: &'a Held, _item: &'a Item) -> BoxFuture<'a, Result<Done, String>> {
+        Box::pin(async move {
+            self.sweep().await.map_err(|error| error.to_string())?;
+            let due = after(self.env.wall(), limits::GUARD_SWEEP_PERIOD);
+            Ok(Done::Again { due, payload: Vec::new() })
+        })
+    }
+}
+
+fn after(now: Timestamp, delay: Duration) -> Timestamp {
+    let delay = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+    Timestamp::from_unix_ms(now.unix_ms().saturating_add(delay))
+}
