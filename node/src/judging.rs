@@ -33,30 +33,6 @@ pub(crate) use findings::Findings;
 
 use crate::services::Services;
 
-/// Finds the keys with which a domain of ours seals what it forwards.
-pub(crate) type SignerOf =
-    Box<dyn Fn(&Services, String) -> BoxFuture<'static, Option<Signer>> + Send + Sync>;
-
-/// Who seals what is forwarded (RFC 8617): set by whoever keeps keys. Without it nothing is sealed.
-#[derive(Default)]
-pub(crate) struct Sealing {
-    signer_of: OnceLock<SignerOf>,
-}
-
-impl Sealing {
-    /// Says where keys are. The first one is kept.
-    #[cfg_attr(not(test), expect(dead_code, reason = "called by whoever keeps keys"))]
-    pub(crate) fn with(&self, signer_of: SignerOf) {
-        let _kept = self.signer_of.set(signer_of);
-    }
-
-    /// The keys of a domain, if it has any.
-    pub(crate) async fn signer(&self, services: &Services, domain: &str) -> Option<Signer> {
-        let signer_of = self.signer_of.get()?;
-        signer_of(services, domain.to_owned()).await
-    }
-}
-
 /// The name that findings are signed with.
 fn authserv_id(services: &Services) -> String {
     let set = services.settings.borrow().judging.authserv_id.clone();

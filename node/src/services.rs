@@ -17,7 +17,7 @@ use crate::{
     deliver::{Combining, Deliverer},
     guard::{Event, Guard},
     hub::Hub,
-    judging::{Sealing, received::Received, seen::Seen},
+    judging::{received::Received, seen::Seen},
     limits,
     metrics::{AuthOutcome, Metrics, Protocol, Sources},
     settings::Settings,
@@ -52,8 +52,6 @@ pub(crate) struct Parts {
     pub(crate) stopping: Stopping,
     /// Looks up names.
     pub(crate) resolver: Resolver,
-    /// Who seals what is forwarded.
-    pub(crate) sealing: Sealing,
     /// What came in domains' names.
     pub(crate) seen: Seen,
     /// What others report.
@@ -114,7 +112,6 @@ impl Services {
         let parts = Parts {
             guard,
             resolver,
-            sealing: Sealing::default(),
             seen: Seen::new(db.counted_apart(), env.clone()),
             received: Received::new(
                 db.counted_apart(),

@@ -174,9 +174,12 @@ impl Judged {
         sealed.unwrap_or_default() + &results
     }
 
-    async fn signer(&self) -> Option<origin::Signer> {
+    async fn signer(&self) -> Option<Arc<origin::Signer>> {
         let domain = self.forwarder.as_deref()?;
-        self.services.sealing.signer(&self.services, domain).await
+        self.services.signing.sealer(domain).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "a message is sent on without a seal");
+            None
+        })
     }
 
     /// RFC 8617 §5.1: what was found when it came, sealed for whoever gets it next.

@@ -207,13 +207,7 @@ async fn a_large_message_whose_body_was_changed_is_refused_in_the_end() {
 async fn what_is_sent_on_is_sealed_where_there_is_a_key() {
     let (world, zone, _) = world().await;
     world.list("away", ListKind::Alias, &["alice@elsewhere.example", "bob@example.org"]).await;
-    let key = Arc::new(SigningKey::generate_ed25519(&world.env));
-    zone.txt("k._domainkey.example.org", key.record());
-    world.services.sealing.with(Box::new(move |_, domain| {
-        let key = SigningKey::from_pkcs8(&key.to_pkcs8()).unwrap();
-        let keys = vec![DkimKey { selector: "k".to_owned(), key }];
-        Box::pin(async move { Some(Signer::new(&domain, keys)) })
-    }));
+    signing::give_keys_and_tell(&world, "example.org", &zone).await;
     let mut client = world.connect(Protocol::Smtp).await;
     for message in [MESSAGE.to_owned(), large()] {
         client.deliver("ann@remote.example", &["away@example.org"], &message, "250").await;

@@ -15,11 +15,17 @@ use crate::{
 
 /// Gives a domain a key of each kind, in use; returns what DNS says of them.
 async fn give_keys(world: &World, domain: &str) -> dns::Zone {
+    let zone = dns::Zone::new();
+    give_keys_and_tell(world, domain, &zone).await;
+    zone
+}
+
+/// Gives a domain a key of each kind, in use, and publishes them.
+pub(super) async fn give_keys_and_tell(world: &World, domain: &str, zone: &dns::Zone) {
     let mut keys = Vec::new();
     for algorithm in [Algorithm::Rsa, Algorithm::Ed25519] {
         keys.push(rotation::make(&world.env, &keys, algorithm).await.unwrap());
     }
-    let zone = dns::Zone::new();
     for number in [1, 2] {
         lifecycle::put_to_use(&mut keys, number, world.env.wall());
     }
@@ -30,7 +36,6 @@ async fn give_keys(world: &World, domain: &str) -> dns::Zone {
     let keys = &keys;
     let give = |tx: kv::Transaction| async move { dkim::write(&tx, domain, &[], keys).await };
     world.services.db.run(give).await.unwrap();
-    zone
 }
 
 /// What lies in the queue, the only message.
