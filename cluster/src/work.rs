@@ -59,7 +59,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind of work that nodes do.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::Outbound,
         Self::BlobSweep,
         Self::LogTrim,

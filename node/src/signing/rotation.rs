@@ -118,7 +118,6 @@ impl Rotation {
         if step == Step::Use(number) {
             lifecycle::put_to_use(keys, number, now);
             tracing::info!(domain, number, "a key signs from now on");
-            env::sometimes!("a key came into use");
             return Ok(());
         }
         if step == Step::Remove(number) {
