@@ -23,10 +23,7 @@ pub(crate) mod received;
 pub(crate) mod seen;
 pub(crate) mod tell;
 
-use std::sync::OnceLock;
-
-use env::BoxFuture;
-use origin::{Judge, Signer};
+use origin::Judge;
 
 pub(crate) use client::Asking;
 pub(crate) use findings::Findings;

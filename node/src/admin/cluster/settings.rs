@@ -53,20 +53,6 @@ pub async fn settings(admin: &Admin) -> Result<Vec<SettingInfo>, AdminError> {
     Ok(all.into_iter().map(info).collect())
 }
 
-fn defaults() -> Settings {
-    Settings {
-        limits: Limits::default(),
-        log_level: Log::default().level,
-        routes: Routes::default(),
-    }
-}
-
-fn defaults_with(name: &str, value: &str) -> Result<Settings, SettingError> {
-    let mut settings = defaults();
-    settings.set(name, value)?;
-    Ok(settings)
-}
-
 /// Sets a setting, or lets each node's file say again; in force on all nodes within a heartbeat.
 ///
 /// # Errors

@@ -46,7 +46,9 @@ impl World {
             return_content: ReturnContent::Full,
             body: Body::SevenBit,
             utf8: false,
+            prepend: Vec::new(),
             handling,
+            prepend: Vec::new(),
             recipients: recipients.collect(),
         };
         self.admin.db.run(|tx| async move { enqueue(&tx, submission).await }).await.unwrap();

@@ -22,7 +22,7 @@ impl World {
         Self::with(Faults::default(), |config| config.names = Names::Given(zone.clone())).await
     }
 
-    fn set(&self, settings: &[(&str, &str)]) {
+    fn guarded_by(&self, settings: &[(&str, &str)]) {
         self.services.settings.send_modify(|held| {
             let mut changed = (**held).clone();
             for (name, value) in settings {
@@ -38,7 +38,7 @@ async fn what_is_off_costs_nothing_and_what_is_on_one_transaction() {
     let world = World::new().await;
     let mut client = world.connect(Protocol::Smtp).await;
     let mut cost = async |settings: &[(&str, &str)]| {
-        world.set(settings);
+        world.guarded_by(settings);
         let before = world.counts();
         client.deliver(FROM, &["alice@example.org", "bob@example.org"], MESSAGE, "250").await;
         world.counts() - before
@@ -62,7 +62,7 @@ async fn a_stranger_waits_and_whom_spf_passes_does_not() {
     zone.txt("bad.example", "v=spf1 ip4:192.0.2.2 -all");
     let world = World::knowing(&zone).await;
     world.list("postmaster", ListKind::Alias, &["alice@example.org"]).await;
-    world.set(&[("guard.greylist.mode", "on")]);
+    world.guarded_by(&[("guard.greylist.mode", "on")]);
     let mut client = world.connect(Protocol::Smtp).await;
     let mut data = async |sender: &str, recipient: &str, expected: &str| {
         client.envelope(sender, &[recipient]).await;
@@ -74,7 +74,7 @@ async fn a_stranger_waits_and_whom_spf_passes_does_not() {
     data("x@good.example", "alice@example.org", "450 4.7.1").await;
     data("", "alice@example.org", "450 4.7.1").await;
     data("", "postmaster@example.org", "354").await;
-    world.set(&[("guard.greylist.spf_pass", "on")]);
+    world.guarded_by(&[("guard.greylist.spf_pass", "on")]);
     data("x@good.example", "alice@example.org", "354").await;
     data("x@bad.example", "alice@example.org", "450 4.7.1").await;
     data("x@none.example", "alice@example.org", "450 4.7.1").await;
@@ -115,7 +115,7 @@ async fn an_address_without_a_name_scores() {
         (unknown, "[192.0.2.1]", 4),
     ] {
         let world = World::knowing(&zone).await;
-        world.set(&settings);
+        world.guarded_by(&settings);
         let mut client = world.connect(Protocol::Smtp).await;
         client.say(&format!("EHLO {greeting}"), "250").await;
         client.deliver(FROM, &["alice@example.org"], MESSAGE, "250").await;
@@ -130,18 +130,18 @@ async fn an_address_without_a_name_scores() {
 async fn a_score_defers_or_rejects_all_but_postmasters_and_connections_have_a_limit() {
     let world = World::knowing(&Zone::new()).await;
     world.list("postmaster", ListKind::Alias, &["alice@example.org"]).await;
-    world.set(&[("guard.weight.no_ptr", "5"), ("guard.score.tempfail", "5")]);
+    world.guarded_by(&[("guard.weight.no_ptr", "5"), ("guard.score.tempfail", "5")]);
     let mut client = world.connect(Protocol::Smtp).await;
     client.say("MAIL FROM:<x@remote.example>", "250").await;
     client.say("RCPT TO:<alice@example.org>", "451 4.7.1").await;
     client.say("RCPT TO:<PostMaster@example.org>", "250").await;
     client.say("RSET", "250").await;
-    world.set(&[("guard.score.reject", "5")]);
+    world.guarded_by(&[("guard.score.reject", "5")]);
     client.say("MAIL FROM:<x@remote.example>", "250").await;
     client.say("RCPT TO:<alice@example.org>", "550 5.7.1").await;
     client.say("RCPT TO:<postmaster>", "250").await;
 
-    world.set(&[("guard.rate.network.connections_per_hour", "1")]);
+    world.guarded_by(&[("guard.rate.network.connections_per_hour", "1")]);
     let _first = world.connect(Protocol::Smtp).await;
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let transport = Transport::new(world.env.clone(), Box::new(theirs), PEER);
@@ -170,7 +170,7 @@ async fn who_is_blocked_gets_no_further_on_an_open_connection() {
     stranger.say("MAIL FROM:<x@remote.example>", "450 4.7.1").await;
     user.say("AUTH PLAIN AGFsaWNlAHBlbmNpbA==", "454 4.7.0").await;
     lmtp.deliver(FROM, &["alice@example.org"], MESSAGE, "250").await;
-    world.set(&[("guard.trusted_networks", "192.0.2.0/24")]);
+    world.guarded_by(&[("guard.trusted_networks", "192.0.2.0/24")]);
     stranger.deliver(FROM, &["alice@example.org"], MESSAGE, "250").await;
 }
 
@@ -178,7 +178,7 @@ async fn who_is_blocked_gets_no_further_on_an_open_connection() {
 async fn failed_logins_block() {
     let world = World::new().await;
     let _following = world.services.guard.start();
-    world.set(&[("guard.block.failed_logins_per_hour", "2")]);
+    world.guarded_by(&[("guard.block.failed_logins_per_hour", "2")]);
     let mut user = world.connect(Protocol::Submission).await;
     for _ in 0..2 {
         let wrong = base64("\0alice@example.org\0wrong");
