@@ -32,6 +32,10 @@ struct Two {
 
 impl Two {
     fn start() -> Self {
+        Self::start_with("")
+    }
+
+    fn start_with(outbound: &str) -> Self {
         let there = Server::start_configured();
         for (domain, address) in [("example.net", CAROL), ("late.example", DAVE)] {
             there.cli(&["domain", "add", domain]);
@@ -41,7 +45,8 @@ impl Two {
         names.exchange("example.net", 10, "mx.example.net");
         names.address("mx.example.net", Ipv4Addr::LOCALHOST);
         names.exchange("late.example", 10, "mx.late.example");
-        let here = Server::start_shared(&names.sections(there.ports.smtp, ONCE));
+        let outbound = format!("{ONCE}\n{outbound}");
+        let here = Server::start_shared(&names.sections(there.ports.smtp, &outbound));
         Self { here, there, names }
     }
 
@@ -270,4 +275,19 @@ fn a_message_that_is_late_comes_back_when_its_sender_wants_it_to() {
     assert!(report.contains("Subject: black box late\r\n"), "{report}");
     wait_for(&mut two.there.imap(ALICE), 1);
     smtp.expect(&format!("MAIL FROM:<{ALICE}> BY=1;R"), 501);
+}
+
+#[test]
+fn a_domain_gets_no_more_in_a_minute_than_is_set() {
+    let two = Two::start_with("messages_per_minute_per_domain = 40");
+    two.here.cli(&["queue", "hold", "--domain", "example.net"]);
+    for subject in ["one", "two", "three", "four"] {
+        two.submit(ALICE, CAROL, subject);
+    }
+    two.reach(&[], &["held"; 4]);
+    let watch = Stopwatch::start();
+    two.here.cli(&["queue", "release", "--domain", "example.net"]);
+    wait_for(&mut two.there.imap(ALICE), 4);
+    let (elapsed, least) = (watch.elapsed(), Duration::from_millis(3 * 1_500));
+    assert!(elapsed >= least, "{elapsed:?} is less than {least:?}");
 }

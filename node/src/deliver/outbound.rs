@@ -1,4 +1,4 @@
-//! The outbound queue's records. What sends them: [`crate::outbound`].
+//! The outbound queue's records. What sends them: `crate::outbound`.
 //!
 //! | key | value | lifecycle |
 //! |---|---|---|
