@@ -382,7 +382,8 @@ impl Connection {
         match incoming.push(bytes).await {
             Ok(()) => Reply::Accepted,
             Err(refusal) => {
-                if let Some(findings) = incoming.findings() {
+                let found = incoming.findings();
+                if let Some(findings) = found.filter(|it| it.decision.refusal.is_some()) {
                     judging::count(&self.services, &findings);
                     tracing::info!(verdicts = findings.summary(), %refusal, "message");
                 }

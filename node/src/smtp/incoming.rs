@@ -175,7 +175,7 @@ impl Incoming {
         }
         let Some(judged) = &mut self.judged else { return Ok(()) };
         match judged.finish().await? {
-            Ending::Whole(top, held) => self.write(&top, &held).await,
+            Ending::Whole(top, held) => self.write(&top, held).await,
             Ending::Written => Ok(()),
             Ending::Other(top) => self.rewrite(&top).await,
         }
@@ -208,10 +208,7 @@ impl Incoming {
             }
         }
         match &mut self.judged {
-            None => {
-                let fields = self.without_forgeries(fields);
-                self.write("", &Held { fields, rest }).await
-            }
+            None => self.write("", Held { fields, rest }).await,
             Some(judged) => match judged.open(fields, rest) {
                 Next::Presume => self.presume().await,
                 Next::Wait | Next::Store => Ok(()),
@@ -222,20 +219,15 @@ impl Incoming {
     async fn presume(&mut self) -> Result<(), Refusal> {
         let Some(judged) = &mut self.judged else { return Ok(()) };
         let (top, held) = judged.presume().await?;
-        self.write(&top, &held).await
+        self.write(&top, held).await
     }
 
     /// Stores the trace, what was found, the header and what came after it.
-    async fn write(&mut self, top: &str, held: &Held) -> Result<(), Refusal> {
+    async fn write(&mut self, top: &str, held: Held) -> Result<(), Refusal> {
         let top = format!("{}{}{top}", self.return_path, self.received);
         self.top_bytes = u64::try_from(top.len()).expect("fields in memory");
         self.store(top.as_bytes()).await?;
-        if self.judged.is_some() {
-            let fields = self.without_forgeries(held.fields.clone());
-            self.store(&fields).await?;
-        } else {
-            self.store(&held.fields).await?;
-        }
+        self.store(&self.without_forgeries(held.fields)).await?;
         self.store(&held.rest).await
     }
 
@@ -246,7 +238,7 @@ impl Incoming {
         self.scanner = Scanner::new(message::Limits::default());
         let first = blob_step(&self.env, first.finish()).await;
         let first = first.map_err(|error| errors::blob(&error))?;
-        self.write(top, &Held::default()).await?;
+        self.write(top, Held::default()).await?;
         let reader = blob_step(&self.env, self.blobs.read(first, below)).await;
         let mut reader = reader.map_err(|error| errors::blob(&error))?;
         loop {
