@@ -397,7 +397,8 @@ impl Connection {
         let (Some(envelope), Some(incoming)) = (self.envelope.take(), self.incoming.take()) else {
             return out_of_order();
         };
-        delivery::finish(&self.services, self.protocol, envelope, incoming).await
+        // In memory of its own: every session would be larger by it.
+        Box::pin(delivery::finish(&self.services, self.protocol, envelope, incoming)).await
     }
 
     /// The message and its transaction are over, without a delivery.

@@ -68,7 +68,7 @@ pub(super) struct Incoming {
     received: String,
     /// The beginning of the header, for a report.
     header: Vec<u8>,
-    judged: Option<Judged>,
+    judged: Option<Box<Judged>>,
     /// Bytes of what was written above the client's own fields.
     top_bytes: u64,
 }
@@ -132,7 +132,7 @@ impl Incoming {
             return_path: smtp::return_path(&envelope.mail.sender),
             received,
             header: Vec::new(),
-            judged: asking.map(|asking| Judged::begin(services, envelope, asking)),
+            judged: asking.map(|asking| Box::new(Judged::begin(services, envelope, asking))),
             top_bytes: 0,
         }
     }
@@ -154,7 +154,7 @@ impl Incoming {
 
     /// What was found of a message that is refused before its end.
     pub(super) fn findings(&mut self) -> Option<Box<Findings>> {
-        self.judged.as_mut().and_then(Judged::findings)
+        self.judged.as_mut().and_then(|judged| judged.findings())
     }
 
     /// The content is complete.
@@ -174,7 +174,7 @@ impl Incoming {
             self.open(opening).await?;
         }
         let Some(judged) = &mut self.judged else { return Ok(()) };
-        match judged.finish().await? {
+        match Box::pin(judged.finish()).await? {
             Ending::Whole(top, held) => self.write(&top, held).await,
             Ending::Written => Ok(()),
             Ending::Other(top) => self.rewrite(&top).await,
@@ -218,7 +218,7 @@ impl Incoming {
 
     async fn presume(&mut self) -> Result<(), Refusal> {
         let Some(judged) = &mut self.judged else { return Ok(()) };
-        let (top, held) = judged.presume().await?;
+        let (top, held) = Box::pin(judged.presume()).await?;
         self.write(&top, held).await
     }
 
