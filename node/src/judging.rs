@@ -24,6 +24,7 @@ pub(crate) mod seen;
 pub(crate) mod tell;
 
 use origin::Judge;
+use smtp::Refusal;
 
 pub(crate) use client::Asking;
 pub(crate) use findings::Findings;
@@ -44,11 +45,14 @@ pub(crate) fn judge(services: &Services) -> Judge {
 /// The parts of a header that claim to be our findings (RFC 8601 §5), in order: those in the name that we sign
 /// with, and in the node's own.
 pub(crate) fn forged_in(services: &Services, header: &[u8]) -> Vec<std::ops::Range<usize>> {
-    let mut ranges = judge(services).forged_in(header);
-    let own = Judge::new(&services.env, services.resolver.clone(), &services.config.hostname);
-    ranges.extend(own.forged_in(header));
-    ranges.sort_by_key(|range| range.start);
-    ranges.dedup();
+    let (judge, hostname) = (judge(services), &services.config.hostname);
+    let mut ranges = judge.forged_in(header);
+    if judge.hostname() != hostname {
+        let own = Judge::new(&services.env, services.resolver.clone(), hostname);
+        ranges.extend(own.forged_in(header));
+        ranges.sort_by_key(|range| range.start);
+        ranges.dedup();
+    }
     ranges
 }
 
@@ -56,6 +60,11 @@ pub(crate) fn forged_in(services: &Services, header: &[u8]) -> Vec<std::ops::Ran
 pub(crate) fn count(services: &Services, findings: &Findings) {
     for (method, result) in findings.results_by_method() {
         services.metrics.verdict(method, result);
+    }
+    if findings.decision.refusal == Some(Refusal::OriginUnknown) {
+        // It comes again, and is told of then.
+        services.metrics.judged("defer");
+        return;
     }
     services.seen.note(findings);
     services.metrics.judged(findings.decision.action.as_str());

@@ -444,7 +444,8 @@ impl Connection {
         match incoming.push(bytes).await {
             Ok(()) => Reply::Accepted,
             Err(refusal) => {
-                if let Some(findings) = incoming.findings() {
+                let found = incoming.findings();
+                if let Some(findings) = found.filter(|it| it.decision.refusal.is_some()) {
                     judging::count(&self.services, &findings);
                     tracing::info!(verdicts = findings.summary(), %refusal, "message");
                 }
@@ -458,7 +459,8 @@ impl Connection {
         let (Some(envelope), Some(incoming)) = (self.envelope.take(), self.incoming.take()) else {
             return out_of_order();
         };
-        delivery::finish(&self.services, self.protocol, envelope, incoming).await
+        // In memory of its own: every session would be larger by it.
+        Box::pin(delivery::finish(&self.services, self.protocol, envelope, incoming)).await
     }
 
     /// The message and its transaction are over, without a delivery.

@@ -75,7 +75,7 @@ pub(super) struct Incoming {
     filter: String,
     /// The beginning of the header, for a report.
     header: Vec<u8>,
-    judged: Option<Judged>,
+    judged: Option<Box<Judged>>,
     /// Bytes of what was written above the client's own fields.
     top_bytes: u64,
     /// Of what leaves for other servers and may be signed.
@@ -145,7 +145,7 @@ impl Incoming {
             skip: 0,
             filter: arrival.filter.clone(),
             header: Vec::new(),
-            judged: asking.map(|asking| Judged::begin(services, envelope, asking)),
+            judged: asking.map(|asking| Box::new(Judged::begin(services, envelope, asking))),
             top_bytes: 0,
             digester: envelope.may_be_signed().then(|| Digester::new(Purpose::Sign)),
         }
@@ -168,7 +168,7 @@ impl Incoming {
 
     /// What was found of a message that is refused before its end.
     pub(super) fn findings(&mut self) -> Option<Box<Findings>> {
-        self.judged.as_mut().and_then(Judged::findings)
+        self.judged.as_mut().and_then(|judged| judged.findings())
     }
 
     /// The content is complete.
@@ -188,8 +188,8 @@ impl Incoming {
             self.open(opening).await?;
         }
         let Some(judged) = &mut self.judged else { return Ok(()) };
-        match judged.finish().await? {
-            Ending::Whole(top, held) => self.write(&top, &held).await,
+        match Box::pin(judged.finish()).await? {
+            Ending::Whole(top, held) => self.write(&top, held).await,
             Ending::Written => Ok(()),
             Ending::Other(top) => self.rewrite(&top).await,
         }
@@ -223,10 +223,7 @@ impl Incoming {
             }
         }
         match &mut self.judged {
-            None => {
-                let fields = self.without_forgeries(fields);
-                self.write("", &Held { fields, rest }).await
-            }
+            None => self.write("", Held { fields, rest }).await,
             Some(judged) => match judged.open(fields, rest) {
                 Next::Presume => self.presume().await,
                 Next::Wait | Next::Store => Ok(()),
@@ -236,12 +233,12 @@ impl Incoming {
 
     async fn presume(&mut self) -> Result<(), Refusal> {
         let Some(judged) = &mut self.judged else { return Ok(()) };
-        let (top, held) = judged.presume().await?;
-        self.write(&top, &held).await
+        let (top, held) = Box::pin(judged.presume()).await?;
+        self.write(&top, held).await
     }
 
     /// Stores the trace, what was found, the header and what came after it.
-    async fn write(&mut self, top: &str, held: &Held) -> Result<(), Refusal> {
+    async fn write(&mut self, top: &str, held: Held) -> Result<(), Refusal> {
         let return_path = self.return_path.clone();
         let top = format!("{}{}{top}", self.received, self.filter);
         let bytes = |field: &str| u64::try_from(field.len()).expect("fields in memory");
@@ -249,12 +246,7 @@ impl Incoming {
         self.top_bytes = self.skip + bytes(&top);
         self.store_own(return_path.as_bytes()).await?;
         self.store(top.as_bytes()).await?;
-        if self.judged.is_some() {
-            let fields = self.without_forgeries(held.fields.clone());
-            self.store(&fields).await?;
-        } else {
-            self.store(&held.fields).await?;
-        }
+        self.store(&self.without_forgeries(held.fields)).await?;
         self.store(&held.rest).await
     }
 
@@ -266,7 +258,7 @@ impl Incoming {
         self.digester = self.digester.take().map(|_| Digester::new(Purpose::Sign));
         let first = blob_step(&self.env, first.finish()).await;
         let first = first.map_err(|error| errors::blob(&error))?;
-        self.write(top, &Held::default()).await?;
+        self.write(top, Held::default()).await?;
         let reader = blob_step(&self.env, self.blobs.read(first, below)).await;
         let mut reader = reader.map_err(|error| errors::blob(&error))?;
         loop {

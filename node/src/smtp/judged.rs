@@ -105,13 +105,10 @@ impl Judged {
     }
 
     fn next(&self) -> Next {
-        match &self.held {
-            None => Next::Store,
-            Some(held) if held.fields.len() + held.rest.len() > limits::JUDGED_HELD_BYTES_MAX => {
-                Next::Presume
-            }
-            Some(_) => Next::Wait,
-        }
+        let Some(held) = &self.held else { return Next::Store };
+        let is_full = held.fields.len() + held.rest.len() > limits::JUDGED_HELD_BYTES_MAX;
+        // What has no body is all there is, and the header's own bound holds for it.
+        if is_full && !held.rest.is_empty() { Next::Presume } else { Next::Wait }
     }
 
     /// Judges what is held, for all of it. Returns the top, and what goes below it.
