@@ -22,7 +22,7 @@ use super::{
     conclude::{self, Task, of_trouble},
     connection::{Connection, SendError},
     domain::{self, DomainTrouble},
-    reach::{Reach, Unreached},
+    reach::{Unreached, Way},
     route::{self, NoRoute, Route},
     schedule::later,
     terms::Need,
@@ -33,7 +33,7 @@ use crate::{deliver::Trouble, limits};
 pub(super) struct Lane<'a> {
     parts: &'a Parts,
     held: &'a Held,
-    way: Reach<'a>,
+    way: Way<'a>,
     route: OnceCell<Result<Route, NoRoute>>,
     state: Mutex<State>,
 }
@@ -41,14 +41,14 @@ pub(super) struct Lane<'a> {
 struct State {
     idle: Vec<Connection>,
     trouble: Option<DomainTrouble>,
-    reach: Reached,
+    reach: Reach,
     /// Messages that may be on their way at once.
     width: usize,
 }
 
 /// Whether the domain's servers can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reached {
+enum Reach {
     Unknown,
     Reached,
     Down,
@@ -103,11 +103,11 @@ impl<'a> Lane<'a> {
         let trouble = trouble.map_err(|error| error.to_string())?;
         let now = parts.env.wall();
         let reach = match &trouble {
-            Some(trouble) if trouble.failures > 0 && trouble.retry_at() > now => Reached::Down,
-            _ => Reached::Unknown,
+            Some(trouble) if trouble.failures > 0 && trouble.retry_at() > now => Reach::Down,
+            _ => Reach::Unknown,
         };
         let state = State { idle: Vec::new(), trouble, reach, width: 1 };
-        let way = Reach::new(parts, zone);
+        let way = Way::new(parts, zone);
         Ok(Self { parts, held, way, route: OnceCell::new(), state: Mutex::new(state) })
     }
 
@@ -118,7 +118,7 @@ impl<'a> Lane<'a> {
     /// Whether one more message may leave beside so many.
     fn takes(&self, flying: usize) -> bool {
         let state = self.state();
-        state.reach != Reached::Down && flying < state.width
+        state.reach != Reach::Down && flying < state.width
     }
 
     /// What may leave now, but for what is on its way. A domain that can be reached again sends
@@ -143,7 +143,7 @@ impl<'a> Lane<'a> {
     /// Whether the domain was in trouble and is reached again.
     fn recovers(&self) -> bool {
         let state = self.state();
-        state.reach == Reached::Reached && state.trouble.is_some()
+        state.reach == Reach::Reached && state.trouble.is_some()
     }
 
     /// Sends one message to its recipients in the domain.
@@ -162,7 +162,7 @@ impl<'a> Lane<'a> {
     fn down_until(&self) -> Option<Timestamp> {
         let state = self.state();
         match (&state.trouble, state.reach) {
-            (Some(trouble), Reached::Down) => Some(trouble.retry_at()),
+            (Some(trouble), Reach::Down) => Some(trouble.retry_at()),
             _ => None,
         }
     }
@@ -283,8 +283,8 @@ impl<'a> Lane<'a> {
     async fn is_reached(&self) {
         let recovered = {
             let mut state = self.state();
-            let first = state.reach != Reached::Reached;
-            state.reach = Reached::Reached;
+            let first = state.reach != Reach::Reached;
+            state.reach = Reach::Reached;
             state.width = (state.width * 2).min(self.width_max());
             let mut trouble = state.trouble.clone();
             match &mut trouble {
@@ -312,7 +312,7 @@ impl<'a> Lane<'a> {
         let is_reached = {
             let mut state = self.state();
             state.width = (state.width / 2).max(1);
-            state.reach == Reached::Reached
+            state.reach == Reach::Reached
         };
         if !is_reached {
             self.is_down(trouble).await;
@@ -325,10 +325,10 @@ impl<'a> Lane<'a> {
         let now = env.wall();
         let noted = {
             let mut state = self.state();
-            if state.reach == Reached::Down {
+            if state.reach == Reach::Down {
                 return;
             }
-            state.reach = Reached::Down;
+            state.reach = Reach::Down;
             let held = state.trouble.clone().unwrap_or_default();
             let failures = held.failures.saturating_add(1);
             let noted = DomainTrouble {
@@ -363,8 +363,8 @@ impl<'a> Lane<'a> {
             (state.reach, state.trouble.clone())
         };
         let settled = match (reach, &trouble) {
-            (Reached::Down, Some(trouble)) => self.put_off_due(turn, trouble).await,
-            (Reached::Reached, Some(_)) => self.recover(turn).await,
+            (Reach::Down, Some(trouble)) => self.put_off_due(turn, trouble).await,
+            (Reach::Reached, Some(_)) => self.recover(turn).await,
             _ => Ok(()),
         };
         if let Err(error) = settled {
