@@ -28,7 +28,7 @@ use super::{
     domain::{self, DomainTrouble},
     orders,
     pace::{Pace, Width},
-    reach::{Reach, Unreached},
+    reach::{Unreached, Way},
     route::{self, NoRoute, Route},
     schedule::later,
     term::{self, Term},
@@ -43,7 +43,7 @@ use crate::{
 pub(super) struct Lane<'a> {
     parts: &'a Parts,
     held: &'a Held,
-    way: Reach<'a>,
+    way: Way<'a>,
     route: OnceCell<Result<Route, NoRoute>>,
     state: Mutex<State>,
 }
@@ -51,7 +51,7 @@ pub(super) struct Lane<'a> {
 struct State {
     idle: Vec<Connection>,
     trouble: Option<DomainTrouble>,
-    reach: Reached,
+    reach: Reach,
     /// Messages that may be on their way at once.
     width: Width,
     /// When they may leave.
@@ -64,7 +64,7 @@ struct State {
 
 /// Whether the domain's servers can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reached {
+enum Reach {
     Unknown,
     Reached,
     Down,
@@ -132,8 +132,8 @@ impl<'a> Lane<'a> {
         let trouble = trouble.map_err(|error| error.to_string())?;
         let now = parts.env.wall();
         let reach = match &trouble {
-            Some(trouble) if trouble.failures > 0 && trouble.retry_at() > now => Reached::Down,
-            _ => Reached::Unknown,
+            Some(trouble) if trouble.failures > 0 && trouble.retry_at() > now => Reach::Down,
+            _ => Reach::Unknown,
         };
         let is_held = trouble.as_ref().is_some_and(|trouble| trouble.held_ms != 0);
         let trouble = trouble.filter(DomainTrouble::is_trouble);
@@ -148,7 +148,7 @@ impl<'a> Lane<'a> {
             is_held,
             has_orders: false,
         };
-        let way = Reach::new(parts, zone);
+        let way = Way::new(parts, zone);
         Ok(Self { parts, held, way, route: OnceCell::new(), state: Mutex::new(state) })
     }
 
@@ -167,7 +167,7 @@ impl<'a> Lane<'a> {
     /// Whether one more message may leave beside so many.
     fn takes(&self, flying: usize) -> bool {
         let state = self.state();
-        let may_go = state.reach != Reached::Down && !state.is_held && !state.has_orders;
+        let may_go = state.reach != Reach::Down && !state.is_held && !state.has_orders;
         may_go && flying < state.width.get()
     }
 
@@ -205,7 +205,7 @@ impl<'a> Lane<'a> {
         };
         self.parts.db.run(hurry).await.map_err(|error| error.to_string())?;
         let mut state = self.state();
-        state.reach = Reached::Unknown;
+        state.reach = Reach::Unknown;
         if let Some(trouble) = &mut state.trouble {
             trouble.retry_ms = 0;
         }
@@ -255,7 +255,7 @@ impl<'a> Lane<'a> {
     /// Whether the domain was in trouble and is reached again.
     fn recovers(&self) -> bool {
         let state = self.state();
-        state.reach == Reached::Reached && state.trouble.is_some()
+        state.reach == Reach::Reached && state.trouble.is_some()
     }
 
     /// Sends one message to its recipients in the domain.
@@ -281,7 +281,7 @@ impl<'a> Lane<'a> {
     fn down_until(&self) -> Option<Timestamp> {
         let state = self.state();
         match (&state.trouble, state.reach) {
-            (Some(trouble), Reached::Down) => Some(trouble.retry_at()),
+            (Some(trouble), Reach::Down) => Some(trouble.retry_at()),
             _ => None,
         }
     }
@@ -410,8 +410,8 @@ impl<'a> Lane<'a> {
     async fn is_reached(&self) {
         let recovered = {
             let mut state = self.state();
-            let first = state.reach != Reached::Reached;
-            state.reach = Reached::Reached;
+            let first = state.reach != Reach::Reached;
+            state.reach = Reach::Reached;
             state.width.connected();
             let mut trouble = state.trouble.clone();
             match &mut trouble {
@@ -446,7 +446,7 @@ impl<'a> Lane<'a> {
         let is_reached = {
             let mut state = self.state();
             state.width.turned_away();
-            state.reach == Reached::Reached
+            state.reach == Reach::Reached
         };
         if !is_reached {
             self.is_down(trouble).await;
@@ -459,10 +459,10 @@ impl<'a> Lane<'a> {
         let now = env.wall();
         let noted = {
             let mut state = self.state();
-            if state.reach == Reached::Down {
+            if state.reach == Reach::Down {
                 return;
             }
-            state.reach = Reached::Down;
+            state.reach = Reach::Down;
             let held = state.trouble.clone().unwrap_or_default();
             let failures = held.failures.saturating_add(1);
             let noted = DomainTrouble {
@@ -501,8 +501,8 @@ impl<'a> Lane<'a> {
             // What is due stays so, until the orders are obeyed.
             _ if has_orders => return,
             _ if is_held => orders::hold_due(self, turn).await,
-            (Reached::Down, Some(trouble)) => self.put_off_due(turn, trouble).await,
-            (Reached::Reached, Some(_)) => self.recover(turn).await,
+            (Reach::Down, Some(trouble)) => self.put_off_due(turn, trouble).await,
+            (Reach::Reached, Some(_)) => self.recover(turn).await,
             _ => Ok(()),
         };
         if let Err(error) = settled {

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// What is known of reaching a domain, for one turn at it.
-pub(super) struct Reach<'a> {
+pub(super) struct Way<'a> {
     parts: &'a Parts,
     domain: &'a str,
     sts: OnceCell<Sts>,
@@ -77,7 +77,7 @@ const UNSAFE: &str = "4.7.5";
 /// RFC 8689 §8.4: REQUIRETLS is required.
 const NEEDS_TLS: &str = "5.7.30";
 
-impl<'a> Reach<'a> {
+impl<'a> Way<'a> {
     pub(super) fn new(parts: &'a Parts, domain: &'a str) -> Self {
         Self { parts, domain, sts: OnceCell::new(), tally: Mutex::default() }
     }

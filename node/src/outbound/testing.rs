@@ -31,7 +31,7 @@ pub(super) struct World {
     pub(super) reporter: TlsReporter,
     pub(super) peers: Peers,
     _stop: Stop,
-    folder: TempDir,
+    _folder: TempDir,
 }
 
 impl World {
@@ -54,7 +54,7 @@ impl World {
         let services =
             Services::new(stores, config, env.clone(), tls, stop.listen(), heard).unwrap();
         let (parts, reporter) = (Parts::new(&services), TlsReporter::new(&services));
-        Self { env, parts, reporter, peers, _stop: stop, folder }
+        Self { env, parts, reporter, peers, _stop: stop, _folder: folder }
     }
 
     /// All rows of a family.

@@ -91,15 +91,11 @@ async fn world(zone: &Zone, name: &str, offers: Offers) -> (World, Task<()>) {
     (world.await, task)
 }
 
-async fn connect(
-    world: &World,
-    reach: &Reach<'_>,
-    need: Need,
-) -> Result<Assurance, (Verdict, bool)> {
+async fn connect(world: &World, way: &Way<'_>, need: Need) -> Result<Assurance, (Verdict, bool)> {
     let Parts { env, resolver, hostname, .. } = &world.parts;
     let path = crate::settings::routes::Path::Direct;
     let route = route::by(path, env, resolver, DOMAIN, hostname).await.unwrap();
-    match reach.connect(&route, need).await {
+    match way.connect(&route, need).await {
         Ok(connection) => {
             let assurance = connection.assurance();
             connection.close(&world.parts.security).await;
@@ -127,9 +123,9 @@ async fn check(
     required: Result<(), &str>,
 ) {
     let (world, _server) = world(&zone, name, offers).await;
-    let reach = Reach::new(&world.parts, DOMAIN);
-    assert_eq!(connect(&world, &reach, Need::Ordinary).await, Ok(ordinary));
-    match (connect(&world, &reach, Need::RequireTls).await, required) {
+    let way = Way::new(&world.parts, DOMAIN);
+    assert_eq!(connect(&world, &way, Need::Ordinary).await, Ok(ordinary));
+    match (connect(&world, &way, Need::RequireTls).await, required) {
         (Ok(assurance), Ok(())) => assert_eq!(assurance, Assurance::Verified),
         (Err((Verdict::Failed(trouble), is_domains)), Err(words)) => {
             assert_eq!((trouble.status.as_str(), is_domains), ("5.7.30", false));
@@ -155,14 +151,14 @@ async fn mail_that_requires_tls_goes_by_verified_tls_or_comes_back() {
 async fn where_nobody_answers_what_requires_tls_waits_and_others_are_not_in_its_trouble() {
     let (world, server) = world(&signed(), HOST, Offers::RequireTls).await;
     drop(server);
-    let reach = Reach::new(&world.parts, DOMAIN);
+    let way = Way::new(&world.parts, DOMAIN);
     // The listener goes with its task.
-    while connect(&world, &reach, Need::Ordinary).await.is_ok() {
+    while connect(&world, &way, Need::Ordinary).await.is_ok() {
         tokio::task::yield_now().await;
     }
-    let (verdict, is_domains) = connect(&world, &reach, Need::RequireTls).await.unwrap_err();
+    let (verdict, is_domains) = connect(&world, &way, Need::RequireTls).await.unwrap_err();
     assert!(matches!(verdict, Verdict::Deferred(_)) && !is_domains, "{verdict:?}");
-    let (verdict, is_domains) = connect(&world, &reach, Need::Ordinary).await.unwrap_err();
+    let (verdict, is_domains) = connect(&world, &way, Need::Ordinary).await.unwrap_err();
     assert!(matches!(verdict, Verdict::Deferred(_)) && is_domains, "{verdict:?}");
 }
 
@@ -174,12 +170,12 @@ async fn sessions_are_counted_where_the_domain_wants_reports() {
             zone.txt("_smtp._tls.example.net", "v=TLSRPTv1; rua=mailto:tls@example.net");
         }
         let (world, _server) = world(&zone, HOST, Offers::Nothing).await;
-        let reach = Reach::new(&world.parts, DOMAIN);
+        let way = Way::new(&world.parts, DOMAIN);
         for _ in 0..3 {
-            connect(&world, &reach, Need::Ordinary).await.unwrap();
+            connect(&world, &way, Need::Ordinary).await.unwrap();
         }
-        reach.conclude().await;
-        reach.conclude().await;
+        way.conclude().await;
+        way.conclude().await;
         let found = world.rows(Subspace::TlsReport).await;
         assert_eq!(found.len(), rows);
         assert!(found.iter().all(|row| row.value[..] == 3_u64.to_le_bytes()));
@@ -194,12 +190,12 @@ async fn a_wrong_certificate_is_counted_under_its_policy_and_nothing_goes_there(
     let port = world.parts.config.port;
     let tlsa = Tlsa { usage: 3, selector: 1, matching: 1, data: vec![7; 32] };
     zone.tlsa(&format!("_{port}._tcp.{HOST}"), tlsa);
-    let reach = Reach::new(&world.parts, DOMAIN);
-    let (verdict, is_domains) = connect(&world, &reach, Need::Ordinary).await.unwrap_err();
+    let way = Way::new(&world.parts, DOMAIN);
+    let (verdict, is_domains) = connect(&world, &way, Need::Ordinary).await.unwrap_err();
     let Verdict::Deferred(trouble) = verdict else { panic!("{verdict:?}") };
     assert_eq!((trouble.status.as_str(), is_domains), ("4.7.5", true));
     assert!(trouble.words.contains("does not match the domain's TLSA records"), "{trouble:?}");
-    reach.conclude().await;
+    way.conclude().await;
     let day = tally::day_of(world.env.wall());
     let read = |tx| async move { tally::day(&tx, day, DOMAIN).await };
     let found = world.parts.db.run(read).await.unwrap();
