@@ -1,6 +1,6 @@
 //! Keys that a domain signs with, as an administrator sees and changes them.
 //!
-//! What is done here is a wish: whoever looks after the domain's keys ([`crate::signing`]) is asked to do it
+//! What is done here is a wish: whoever looks after the domain's keys (`node::signing`) is asked to do it
 //! now, and publishes, looks and puts to use what has to be.
 
 use ::cluster::dkim::{self as store, Algorithm, Found, Key, State};
