@@ -182,7 +182,7 @@ impl Signing {
                 Vec::new()
             }
         };
-        let outcome = if fields.is_empty() { Signed::Failed } else { Signed::Signed };
+        let outcome = if fields.is_empty() { Signed::Failed } else { Signed::Done };
         self.inner.counts.signed(outcome);
         Ok(fields)
     }

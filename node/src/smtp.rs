@@ -270,13 +270,11 @@ impl Connection {
         let open = Arc::clone(&self.transport.session);
         let stopping = &mut self.stopping;
         let stop = async {
-            match stopping {
-                Some(stopping) => tokio::select! {
-                    biased;
-                    () = stopping.requested() => {}
-                    () = open.asked_to_end() => {}
-                },
-                None => {}
+            let Some(stopping) = stopping else { return };
+            tokio::select! {
+                biased;
+                () = stopping.requested() => {}
+                () = open.asked_to_end() => {}
             }
         };
         tokio::select! {

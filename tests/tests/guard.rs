@@ -72,7 +72,8 @@ fn set_on(server: &Server, settings: &[(&str, &str)]) {
 
 /// What a node counts under this name and these labels.
 fn counted(nodes: &DevCluster, node: usize, sample: &str) -> u64 {
-    let address = (Ipv4Addr::new(127, 0, 0, u8::try_from(node).expect("there are few")), nodes.base() + 80);
+    let address =
+        (Ipv4Addr::new(127, 0, 0, u8::try_from(node).expect("there are few")), nodes.base() + 80);
     let mut wire = Wire::connect_to(address.into()).expect("it serves");
     wire.send(b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n");
     let text = String::from_utf8_lossy(&wire.to_end()).into_owned();

@@ -109,7 +109,7 @@ impl Sink {
                     }
                     let copies = std::mem::take(&mut recipients);
                     *unheard = copies.into_iter().map(|to| (id.clone(), to)).collect();
-                    if self.take(unheard) % SILENT_EVERY == 0 {
+                    if self.take(unheard).is_multiple_of(SILENT_EVERY) {
                         return Ok(());
                     }
                     say("250 taken")?;

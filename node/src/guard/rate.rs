@@ -72,9 +72,13 @@ const fn rate(name: &'static str, scope: Scope, unit: Unit, period: Period) -> R
     Rate { name, scope, unit, period }
 }
 
+/// How many limits there are. A number, because release builds of a type whose size asks for [`RATES`] go
+/// round in a circle.
+pub(crate) const RATES_COUNT: usize = 14;
+
 /// Every limit.
 #[rustfmt::skip]
-pub(crate) const RATES: [Rate; 14] = [
+pub(crate) const RATES: [Rate; RATES_COUNT] = [
     rate("guard.rate.account.messages_per_hour", Scope::Account, Unit::Messages, Period::Hour),
     rate("guard.rate.account.messages_per_day", Scope::Account, Unit::Messages, Period::Day),
     rate("guard.rate.account.recipients_per_hour", Scope::Account, Unit::Recipients, Period::Hour),
@@ -214,7 +218,7 @@ impl Subjects {
 
 /// What to ask for where limits are set.
 pub(crate) fn charges(
-    limits: &[u64; RATES.len()],
+    limits: &[u64; RATES_COUNT],
     subjects: &Subjects,
     amounts: &[(Unit, u64)],
     now: Timestamp,
@@ -231,7 +235,7 @@ pub(crate) fn charges(
 }
 
 /// The most recipients that a message can have in view of these limits.
-pub(crate) fn recipients_max(limits: &[u64; RATES.len()], subjects: &Subjects) -> u64 {
+pub(crate) fn recipients_max(limits: &[u64; RATES_COUNT], subjects: &Subjects) -> u64 {
     let limits = RATES.iter().zip(limits).filter(|(rate, limit)| {
         rate.unit == Unit::Recipients && **limit > 0 && subjects.of(rate.scope).is_some()
     });
@@ -279,8 +283,8 @@ mod tests {
         Timestamp::from_unix_seconds(1_800_000 * 3600 + seconds)
     }
 
-    fn limits(name: &str, limit: u64) -> [u64; RATES.len()] {
-        let mut limits = [0; RATES.len()];
+    fn limits(name: &str, limit: u64) -> [u64; RATES_COUNT] {
+        let mut limits = [0; RATES_COUNT];
         limits[RATES.iter().position(|rate| rate.name == name).unwrap()] = limit;
         limits
     }
@@ -311,7 +315,7 @@ mod tests {
         let subjects = Subjects { account: Some(vec![1]), ..Subjects::default() };
         let amounts = [(Unit::Messages, 1), (Unit::Recipients, 7)];
         let asked = |limits| charges(&limits, &subjects, &amounts, at(0)).len();
-        assert_eq!(asked([0; RATES.len()]), 0);
+        assert_eq!(asked([0; RATES_COUNT]), 0);
         assert_eq!(asked(limits("guard.rate.account.messages_per_hour", 5)), 1);
         assert_eq!(asked(limits("guard.rate.network.messages_per_hour", 5)), 0);
         let limits = limits("guard.rate.account.recipients_per_day", 9);

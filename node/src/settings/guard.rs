@@ -6,7 +6,11 @@ use std::{fmt, net::Ipv4Addr, str::FromStr};
 
 use super::SettingError;
 use crate::{
-    guard::{network::Network, rate::RATES, score::Thresholds},
+    guard::{
+        network::Network,
+        rate::{RATES, RATES_COUNT},
+        score::Thresholds,
+    },
     limits, names,
 };
 
@@ -14,7 +18,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guard {
     /// Beside [`RATES`]; 0 for no limit.
-    pub(crate) rates: [u64; RATES.len()],
+    pub(crate) rates: [u64; RATES_COUNT],
     pub(crate) trusted: Vec<Network>,
     pub(crate) greylist: Greylist,
     pub(crate) thresholds: Thresholds,
@@ -102,7 +106,7 @@ pub(crate) struct Zone {
 impl Default for Guard {
     fn default() -> Self {
         Self {
-            rates: [0; RATES.len()],
+            rates: [0; RATES_COUNT],
             trusted: Vec::new(),
             greylist: Greylist {
                 mode: Mode::Off,

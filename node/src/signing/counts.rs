@@ -18,8 +18,8 @@ use prometheus_client::{
 /// What became of a message that was to be signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signed {
-    /// It is signed.
-    Signed,
+    /// It is.
+    Done,
     /// Its domain has no key in use.
     NoKey,
     /// Its author is not who submits it.
@@ -42,7 +42,7 @@ pub(crate) enum Rewritten {
 }
 
 const SIGNED: [(Signed, &str); 4] = [
-    (Signed::Signed, "signed"),
+    (Signed::Done, "signed"),
     (Signed::NoKey, "no_key"),
     (Signed::NotTheAuthor, "not_the_author"),
     (Signed::Failed, "failed"),

@@ -46,7 +46,6 @@ impl World {
             return_content: ReturnContent::Full,
             body: Body::SevenBit,
             utf8: false,
-            prepend: Vec::new(),
             handling,
             prepend: Vec::new(),
             recipients: recipients.collect(),
