@@ -33,9 +33,10 @@ pub const RETRANSMISSION_MAX: std::time::Duration = std::time::Duration::from_se
 /// How often a world looks at its nodes' tasks.
 pub const TASKS_LOOK_PERIOD: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// Tasks that a node starts once and keeps: nine that look after itself and its place among others, one a
-/// listener (seven), one a kind of work (four), and four of the mesh. Measured: 24.
-pub const TASKS_OF_A_NODE: u64 = 24;
+/// Tasks that a node starts once and keeps: nine that look after itself and its place among others, five of
+/// signing, judging and abuse control, one a listener (seven), one a kind of work (nine), and four of the
+/// mesh.
+pub const TASKS_OF_A_NODE: u64 = 34;
 
 /// Tasks for each peer in the mesh: one that dials, and two for each of two connections, because both
 /// may call at once.

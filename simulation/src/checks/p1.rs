@@ -165,7 +165,8 @@ async fn find(world: &World, recipients: &BTreeSet<String>) -> Result<Found, Str
         mailbox(world, account, recipient, &mut found).await?;
     }
     // Reports may reach those to whom nothing else was sent.
-    for extra in [format!("{KEEPERS}reporter@{DOMAIN}")] {
+    let users = world.accounts().iter().map(|account| account.address.clone());
+    for extra in users.chain([format!("{KEEPERS}reporter@{DOMAIN}")]) {
         if !recipients.contains(&extra)
             && let Some(account) = account(world, &extra).await?
         {
