@@ -52,7 +52,7 @@ impl Server {
         let stop = Stop::new();
         let tls = Tls::self_signed(&env, folder.path(), &["localhost".to_owned()]).unwrap();
         let hub = Hub::default();
-        let peers = Peers::join(&db, &env, &config, &hub).await.unwrap();
+        let peers = Peers::join(&db.counted_apart(), &env, &config, &hub).await.unwrap();
         let heard = (hub, peers.ears.clone());
         let stores = Stores::new(db, blobs);
         let services = Services::new(stores, config, env, tls, stop.listen(), heard).unwrap();

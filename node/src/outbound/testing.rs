@@ -70,7 +70,7 @@ impl World {
 /// A web server that answers every request in the same way, and tells what was asked.
 pub(super) struct Web {
     pub(super) address: SocketAddr,
-    pub(super) asked: tokio::sync::mpsc::UnboundedReceiver<String>,
+    pub(super) asked: tokio::sync::mpsc::UnboundedReceiver<(String, Vec<u8>)>,
     _task: Task<()>,
 }
 
@@ -101,7 +101,11 @@ impl Web {
                 while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).await.is_ok() {
                     head.push(byte[0]);
                 }
-                tell.send(String::from_utf8(head).unwrap()).unwrap();
+                let head = String::from_utf8(head).unwrap();
+                let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+                let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+                stream.read_exact(&mut body).await.unwrap();
+                tell.send((head, body)).unwrap();
                 stream.write_all(answer.as_bytes()).await.unwrap();
                 stream.shutdown().await.unwrap();
             }

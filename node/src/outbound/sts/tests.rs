@@ -89,7 +89,7 @@ async fn a_policy_that_was_fetched_counts_though_somebody_hides_it() {
     let (world, mut web) = world(&zone, "mta-sts.example.net", ok("text/plain", POLICY)).await;
     let sts = found(&world).await;
     assert_eq!(sts.policy, Policy::parse(POLICY.as_bytes()));
-    let asked = web.asked.recv().await.unwrap();
+    let (asked, _) = web.asked.recv().await.unwrap();
     assert!(asked.starts_with("GET /.well-known/mta-sts.txt HTTP/1.1\r\n"), "{asked}");
     assert!(asked.contains("\r\nhost: mta-sts.example.net\r\n"), "{asked}");
     assert_eq!(found(&world).await, sts);

@@ -4,13 +4,15 @@ use dns::Zone;
 use env::Env;
 use kv::Subspace;
 use origin::reports::{Report as Read, ReportKind};
+use rcgen::{CertificateParams, KeyPair};
+use rustls_pki_types::PrivateKeyDer;
 
 use super::*;
 use crate::{
     deliver::outbound::SubmissionRecord,
     outbound::{
         tally::{Policy, PolicyShown, Tally},
-        testing::World,
+        testing::{Web, World},
     },
 };
 
@@ -96,7 +98,10 @@ const DOMAIN: &str = "example.net";
 
 /// A node that has counted a session with the domain on a day.
 async fn counted(zone: &Zone, day: i64) -> World {
-    let world = World::new(zone.clone(), |_, _| {}).await;
+    counted_by(World::new(zone.clone(), |_, _| {}).await, day).await
+}
+
+async fn counted_by(world: World, day: i64) -> World {
     let mut tally = Tally::default();
     tally.count(Policy::None, "starttls-not-supported", "mx.example.net");
     let tally = &tally;
@@ -165,4 +170,35 @@ async fn what_cannot_be_sent_is_kept_for_some_days() {
     round(&unwanted).await;
     assert_eq!(unwanted.rows(Subspace::TlsReport).await.len(), 0);
     assert_eq!(unwanted.rows(Subspace::Submission).await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_report_is_handed_in_where_the_domain_names_a_web_server() {
+    let env = Env::system();
+    let today = tally::day_of(env.wall());
+    for (status, waits) in [("200 OK", false), ("500 Oh", true)] {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["reports.example.net".to_owned()]).unwrap();
+        let made = params.self_signed(&key).unwrap();
+        let der = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+        let mut web = Web::start(&env, vec![made.der().clone()], der, answer).await;
+        let zone = Zone::new();
+        let url = format!("https://reports.example.net:{}/tls", web.address.port());
+        zone.txt("_smtp._tls.example.net", format!("v=TLSRPTv1; rua={url}"));
+        zone.address("reports.example.net", [127, 0, 0, 1]);
+        let world = World::new(zone, |config, folder| {
+            config.outbound.tls_roots = folder.path().join("roots.pem");
+            std::fs::write(&config.outbound.tls_roots, made.pem()).unwrap();
+        });
+        let world = counted_by(world.await, today - 1).await;
+        round(&world).await;
+        let (head, body) = web.asked.recv().await.unwrap();
+        assert!(head.starts_with("POST /tls HTTP/1.1\r\n"), "{head}");
+        assert!(head.contains("\r\ncontent-type: application/tlsrpt+gzip\r\n"), "{head}");
+        let read = ReportKind::of("application/tlsrpt+gzip", None).unwrap().parse(&body);
+        let Ok(Read::Tls(report)) = read else { panic!("{read:?}") };
+        assert_eq!((report.policies.len(), report.policies[0].failed), (1, 1));
+        assert_eq!(world.rows(Subspace::TlsReport).await.len(), usize::from(waits));
+    }
 }
