@@ -293,6 +293,8 @@ pub enum WorkStep {
 /// What a remote server did with a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemoteDid {
+    /// Has all of it, and has not answered.
+    Received,
     /// Took it and said so.
     Accepted,
     /// Took it, and ended the connection without an answer.

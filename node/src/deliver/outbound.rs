@@ -14,10 +14,7 @@ use std::collections::BTreeMap;
 
 use blob::BlobId;
 use cluster::work::{self, Kind};
-use env::{
-    Timestamp,
-    probe::{self, Planted},
-};
+use env::Timestamp;
 use kv::{Subspace, Transaction, tuple::pack};
 use mail::{AccountId, StoreError, keys::encode_over};
 use prost::Message;
@@ -365,7 +362,7 @@ pub(crate) fn first_due(item: &OutboundItem) -> Timestamp {
 /// [`StoreError`]; [`StoreError::BlobGone`] where the message was put too long ago.
 pub(crate) async fn enqueue(tx: &Transaction, submission: &Submission) -> Result<(), StoreError> {
     let submitted = submitted_key(submission);
-    if tx.get(&submitted).await?.is_some() && !probe::planted(Planted::EnqueueAgain) {
+    if tx.get(&submitted).await?.is_some() {
         env::sometimes!("a submission had been enqueued unseen");
         return Ok(());
     }

@@ -317,14 +317,15 @@ async fn mail_for_elsewhere_alone_is_queued() {
         notify: None,
         original: None,
     };
-    let submission = Submission {
-        id: node.env.random_array(),
+    let received_at = node.env.wall();
+    let submission = || Submission {
+        id: [7; 16],
         blob: email.blob,
         size: email.size,
         skip: 0,
         sender: "a@example.org".to_owned(),
         account: None,
-        received_at: node.env.wall(),
+        received_at,
         envelope_id: None,
         return_content: ReturnContent::Unspecified,
         body: Body::SevenBit,
@@ -334,9 +335,18 @@ async fn mail_for_elsewhere_alone_is_queued() {
         recipients: vec![recipient("x@one.example"), recipient("y@two.example")],
     };
     let request =
-        Request { appends: Vec::new(), outbound: Some(submission), on_failure: OnFailure::Tell };
+        Request { appends: Vec::new(), outbound: Some(submission()), on_failure: OnFailure::Tell };
     node.deliverer.submit(request).await.unwrap();
     assert_eq!(node.queued().await[0].domains_left, 2);
+    // It is sent; and the transaction runs again, because its commit was not seen.
+    let (begin, end) = &cluster::work::item_range(cluster::work::Kind::Outbound);
+    let again = &submission();
+    let left = node.db.run(|tx| async move {
+        tx.clear_range(begin, end);
+        outbound::enqueue(&tx, again).await?;
+        Ok::<_, StoreError>(tx.range(RangeQuery::new(begin.clone(), end.clone())).collect().await?)
+    });
+    assert_eq!(left.await.unwrap().len(), 0);
     node.deliverer.finished().await;
 }
 

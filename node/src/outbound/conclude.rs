@@ -133,7 +133,6 @@ pub(super) async fn conclude(
     let written = match write_all(parts, held, item, &task, decided(Telling::Now)).await {
         Err(Unwritten::Report(reason)) => {
             tracing::warn!(id = hex(&task.id), reason, "a report waits: it cannot be written");
-            env::sometimes!("a report could not be written at once");
             write_all(parts, held, item, &task, decided(Telling::Later)).await
         }
         written => written,

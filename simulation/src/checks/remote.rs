@@ -11,12 +11,15 @@ use crate::{Fact, NodeEvent, Property, RemoteDid, Violation, What};
 pub(super) type Copy = (String, String);
 
 /// How long after an answer a node that has died, or lost its epoch, may not have noted it: as long as the
-/// store is away, and somewhat.
+/// store is away, and somewhat. One that was found dead while it waited for the answer may not note it at all.
 const NOTED_WITHIN: Duration = Duration::from_mins(3);
 
 /// A copy that another server has taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Delivery {
+    /// When the server had all of it.
+    received: Monotonic,
+    /// When it answered.
     at: Monotonic,
     from: String,
     /// Whether the sender went on after the answer.
@@ -26,12 +29,23 @@ pub(super) struct Delivery {
 /// Every copy that another server has taken, in order.
 pub(super) fn deliveries(facts: &[Fact]) -> BTreeMap<Copy, Vec<Delivery>> {
     let mut deliveries: BTreeMap<Copy, Vec<Delivery>> = BTreeMap::new();
+    let mut received: BTreeMap<(&str, &str, &str), Monotonic> = BTreeMap::new();
     for fact in facts {
         let What::Remote { token, recipient, from, did } = &fact.what else { continue };
+        // Reports have a subject that others have too.
+        if !token.chars().all(|it| it.is_ascii_alphanumeric()) {
+            continue;
+        }
         let of_copy = deliveries.entry((token.clone(), recipient.clone())).or_default();
         match did {
+            RemoteDid::Received => {
+                received.insert((token, recipient, from), fact.at);
+            }
             RemoteDid::Accepted | RemoteDid::AcceptedSilently => {
-                of_copy.push(Delivery { at: fact.at, from: from.clone(), is_heard: false });
+                let begun = received.remove(&(&**token, &**recipient, &**from));
+                let received = begun.unwrap_or(fact.at);
+                let (at, from) = (fact.at, from.clone());
+                of_copy.push(Delivery { received, at, from, is_heard: false });
             }
             RemoteDid::Heard => {
                 let last = of_copy.iter_mut().rev().find(|delivery| delivery.from == *from);
@@ -72,7 +86,7 @@ fn ends(facts: &[Fact]) -> BTreeMap<String, Vec<Monotonic>> {
 pub(super) fn duplicates(facts: &[Fact]) -> Vec<Violation> {
     let ends = ends(facts);
     let is_noted = |delivery: &Delivery| {
-        let soon = delivery.at..=delivery.at + NOTED_WITHIN;
+        let soon = delivery.received..=delivery.at + NOTED_WITHIN;
         let ends = ends.get(&delivery.from).into_iter().flatten();
         delivery.is_heard && !ends.into_iter().any(|end| soon.contains(end))
     };

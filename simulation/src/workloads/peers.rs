@@ -1,9 +1,17 @@
-//! Other mail servers: they take messages, put them off, refuse them, answer late, and end
-//! connections before and after they have taken what was sent.
+//! Other mail servers: they take messages, put them off, refuse them, answer late, end
+//! connections before and after they have taken what was sent, and have nothing to do with anybody for a
+//! while.
 //!
 //! Deliberately absent: TLS, and names that cannot be resolved.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use env::{BoxFuture, Env, Listener, Stream};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -28,12 +36,19 @@ const REPORT_BYTES_MAX: usize = 64 * 1024;
 pub(super) const SHARE: Share = Share {
     name: "peers",
     per_mille: 700,
-    make: |random| Arc::new(Peers { trouble_per_mille: random.within(0..=500) }),
+    make: |random| {
+        Arc::new(Peers { trouble_per_mille: random.within(0..=500), is_away: Arc::default() })
+    },
 };
+
+/// How long they are away at most.
+const AWAY_MAX: Duration = Duration::from_secs(40);
 
 struct Peers {
     /// How often one does something else than take a message.
     trouble_per_mille: u64,
+    /// Whether they end every connection at once.
+    is_away: Arc<AtomicBool>,
 }
 
 impl Workload for Peers {
@@ -52,6 +67,7 @@ impl Workload for Peers {
                     env: env.clone(),
                     name,
                     trouble_per_mille: self.trouble_per_mille,
+                    is_away: Arc::clone(&self.is_away),
                 };
                 env.spawn("peer", peer.run(listener)).detach();
             }
@@ -59,7 +75,16 @@ impl Workload for Peers {
     }
 
     fn run<'a>(&'a self, world: &'a World) -> BoxFuture<'a, ()> {
-        Box::pin(world.until_deadline())
+        Box::pin(async {
+            let mut random = world.random("peers");
+            if self.trouble_per_mille > 100 && random.chance(600) {
+                world.rest(random.up_to(Duration::from_mins(2))).await;
+                self.is_away.store(true, Relaxed);
+                world.rest(AWAY_MAX).await;
+                self.is_away.store(false, Relaxed);
+            }
+            world.until_deadline().await;
+        })
     }
 }
 
@@ -69,12 +94,16 @@ struct Peer {
     env: Env,
     name: &'static str,
     trouble_per_mille: u64,
+    is_away: Arc<AtomicBool>,
 }
 
 impl Peer {
     async fn run(self, listener: Listener) {
         let mut count = 0_u64;
         while let Ok(connection) = listener.accept().await {
+            if self.is_away.load(Relaxed) {
+                continue;
+            }
             count += 1;
             let name = format!("peers/{}/{count}", self.name);
             let session = Session {
@@ -209,6 +238,7 @@ impl Session {
                 session.note(token.clone(), recipient.clone(), did);
             }
         };
+        note_all(self, RemoteDid::Received);
         match conduct {
             Conduct::Drop => return Err(Over),
             Conduct::DeferRecipients | Conduct::DeferMessage => {

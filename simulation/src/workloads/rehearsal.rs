@@ -15,7 +15,7 @@ use env::{BoxFuture, Env};
 use kv::{AtomicOp, Database, Probability, RangeQuery, Reach, Subspace, Transaction, tuple::pack};
 use mail::StoreError;
 
-use crate::{Host, Random, Share, What, WorkStep, Workload, World};
+use crate::{Host, NodeId, Random, Share, What, WorkStep, Workload, World};
 
 /// Members that work.
 const MEMBERS: usize = 3;
@@ -38,7 +38,8 @@ const GONE_TIME: Duration = Duration::from_secs(11);
 /// How long the items that are left at the deadline may take.
 const FINISH_TIME: Duration = Duration::from_secs(120);
 
-/// How far ahead one member's wall clock is in half of the worlds: nothing may hang on it.
+/// How far ahead the wall clock of a node is in half of the worlds, which does not rehearse and gives back what
+/// dead members had claimed: nothing may hang on it.
 const CLOCK_AHEAD_MS_MAX: u64 = 3 * 3_600_000;
 
 pub(super) const SHARE: Share =
@@ -59,9 +60,10 @@ impl Workload for Rehearsal {
                 members.push(Member::begin(world, format!("worker-{number}")).await);
             }
             if random.chance(500) {
-                let fast = usize::try_from(random.below(MEMBERS as u64)).unwrap_or(0);
+                let node = random.within(1..=u64::from(world.setup().nodes));
+                let node = NodeId(u8::try_from(node).unwrap_or(1));
                 let ahead_ms = i64::try_from(random.below(CLOCK_AHEAD_MS_MAX)).unwrap_or(0);
-                members[fast].host.skew(0, ahead_ms);
+                world.host(node).skew(0, ahead_ms);
             }
             let queueing = world.env().spawn("queueing", queue(world.clone(), random.split()));
             while !world.is_over() {

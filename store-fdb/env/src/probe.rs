@@ -115,8 +115,6 @@ planted! {
     ForgetDelivered,
     /// Who is to get a message later leaves the queue.
     ForgetDeferred,
-    /// What was put into the outbound queue unseen is put there again.
-    EnqueueAgain,
     /// What a dead node had claimed waits for the wall clock of whoever gives it back.
     TrustOwnClock,
 }
