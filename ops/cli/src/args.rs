@@ -110,7 +110,7 @@ pub(crate) struct DevClusterArgs {
     /// AWS_SECRET_ACCESS_KEY [default: in the data folder]
     #[arg(long, value_name = "BLOBS")]
     pub(crate) blobs: Option<String>,
-    /// Take [limits], [dns] and [outbound] from this configuration file, and nothing else
+    /// Take `limits`, `dns` and `outbound` from this configuration file, and nothing else
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 }
