@@ -228,7 +228,7 @@ fn what_waited_for_postfix_and_for_a_better_certificate_leaves_in_the_end() {
     assert_eq!(postfix.mails().len(), 2, "each once");
 }
 
-/// Debian 12's OpenSMTPD offers STARTTLS and fails in every handshake; later ones do not. Either way mail
+/// Debian 12's OpenSMTPD, unpacked, offers STARTTLS and has failed in every handshake that we tried. Either way mail
 /// reaches it where nothing is demanded, and a demand is a demand.
 #[test]
 fn opensmtpd_gets_mail_however_its_tls_is_unless_it_has_to_be_good() {
