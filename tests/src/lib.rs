@@ -96,3 +96,20 @@ pub fn message(from: &str, to: &str, id: &str, body: &str) -> String {
         content = server::CONTENT,
     )
 }
+
+/// Text that does not compress, in lines of 76 characters.
+pub fn noise(bytes: usize) -> String {
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut text = String::with_capacity(bytes + 80);
+    while text.len() < bytes {
+        for _ in 0..76 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            text.push(char::from(alphabet[(state >> 58) as usize]));
+        }
+        text.push_str("\r\n");
+    }
+    text
+}

@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use blackbox::{
     Deadline, http, message,
     names::Names,
-    report,
+    noise, report,
     server::{ALICE, BOB, Server},
     smtp::Smtp,
 };
@@ -174,23 +174,6 @@ fn settings_hold_for_all_recipients_or_for_a_domains() {
     server.cli(&["cluster", "settings", "set", "judging.spf_fail.example.org", "mark"]);
     let shown = server.cli(&["cluster", "settings", "get"]);
     has(&shown, &["judging.spf_fail.example.org"]);
-}
-
-/// Text that does not compress, in lines of 76 characters.
-fn noise(bytes: usize) -> String {
-    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mut text = String::with_capacity(bytes + 80);
-    while text.len() < bytes {
-        for _ in 0..76 {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            text.push(char::from(alphabet[(state >> 58) as usize]));
-        }
-        text.push_str("\r\n");
-    }
-    text
 }
 
 #[test]

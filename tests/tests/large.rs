@@ -4,7 +4,7 @@
 //! but one login, whose password check takes 19 MiB for a moment.
 
 use blackbox::{
-    message, report,
+    message, noise, report,
     server::{ALICE, BOB, Server},
     smtp::Smtp,
 };
@@ -22,23 +22,6 @@ const AT_ONCE: usize = 4;
 
 /// How much it may grow while they do: a fifth of what is under way.
 const GROWTH_AT_ONCE_MAX: u64 = 40_000_000;
-
-/// Text that does not compress, in lines of 76 characters.
-fn noise(bytes: usize) -> String {
-    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mut text = String::with_capacity(bytes + 80);
-    while text.len() < bytes {
-        for _ in 0..76 {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            text.push(char::from(alphabet[(state >> 58) as usize]));
-        }
-        text.push_str("\r\n");
-    }
-    text
-}
 
 /// Runs `pass`, and tells how much the server's memory grew meanwhile; it may by `growth_max`
 /// bytes.
