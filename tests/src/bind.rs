@@ -1,4 +1,4 @@
-//! BIND, with a zone that it signed and one that it did not.
+//! BIND, with a zone that it signed and one that it did not, or as a test says.
 
 use std::{
     fs,
@@ -65,15 +65,36 @@ impl Bind {
         let mut command = Command::new(&signzone);
         command.current_dir(path).args(["-S", "-q", "-o", signed.0, signed.0]);
         succeed(&mut command, b"");
-        let port = free_port();
+        let clauses = format!(
+            "zone \"{signed}\" {{ type primary; file \"{signed}.signed\"; }};\n\
+             zone \"{plain}\" {{ type primary; file \"{plain}\"; }};\n",
+            signed = signed.0,
+            plain = plain.0,
+        );
+        Some(Self::run(&named, folder, &clauses, plain.0))
+    }
+
+    /// Starts one in a folder with these files, and these clauses of its configuration besides the options;
+    /// one of them is for the zone. `None` where it is not installed, which is said.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub fn start_with(files: &[(&str, &str)], clauses: &str, zone: &str) -> Option<Self> {
+        let named = find_server("named")?;
+        let folder = TempDir::new().expect("the temporary folder is writable");
+        for (file, text) in files {
+            fs::write(folder.path().join(file), text).expect("the folder is ours");
+        }
+        Some(Self::run(&named, folder, clauses, zone))
+    }
+
+    fn run(named: &Path, folder: TempDir, clauses: &str, zone: &str) -> Self {
+        let (path, port) = (folder.path(), free_port());
         let config = format!(
             "options {{ directory \"{}\"; listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};\n\
              recursion no; pid-file none; session-keyfile none; dnssec-validation no; }}; controls {{ }};\n\
-             zone \"{signed}\" {{ type primary; file \"{signed}.signed\"; }};\n\
-             zone \"{plain}\" {{ type primary; file \"{plain}\"; }};\n",
+             {clauses}",
             path.display(),
-            signed = signed.0,
-            plain = plain.0,
         );
         fs::write(path.join("named.conf"), config).expect("the folder is ours");
         let log = fs::File::create(path.join("log")).expect("the folder is ours");
@@ -85,8 +106,18 @@ impl Bind {
             .spawn()
             .expect("it is installed");
         let bind = Self { child, folder, port };
-        bind.wait(plain.0);
-        Some(bind)
+        bind.wait(zone);
+        bind
+    }
+
+    /// Where it listens, at 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its folder; `log` there is what it writes down.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The section of a node's configuration that makes it ask here and believe the signed zone.

@@ -1,15 +1,11 @@
 //! Signing in a domain's name: keys that wait for their records, signatures that others check, rotation
 //! with a name server that takes updates, and senders of forwarded mail.
 
-use std::{
-    fs,
-    net::{Ipv4Addr, TcpListener},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-};
+use std::{fs, net::Ipv4Addr, path::PathBuf, process::Command};
 
 use blackbox::{
     Deadline,
+    bind::Bind,
     imap::Imap,
     message,
     names::Names,
@@ -160,21 +156,6 @@ fn a_forward_has_a_sender_of_ours_and_its_bounces_find_back() {
     assert!(found.contains("Final-Recipient: rfc822; nobody@example.net\r\nAction: failed\r\n"));
 }
 
-/// A name server; it ends when it is dropped.
-struct Bind {
-    child: Child,
-    folder: tempfile::TempDir,
-    port: u16,
-}
-
-impl Drop for Bind {
-    fn drop(&mut self) {
-        // It is ours, and it may have ended already.
-        let _ended = self.child.kill();
-        let _ended = self.child.wait();
-    }
-}
-
 /// Base64 of 32 bytes.
 const SECRET: &str = "cm9va2VyeSdzIGJsYWNrIGJveCB0c2lnIHNlY3JldCE=";
 
@@ -186,53 +167,25 @@ ns A 127.0.0.1
 ";
 
 fn bind() -> Option<Bind> {
-    let named = find("named").or_else(|| {
-        let usual = PathBuf::from("/usr/sbin/named");
-        usual.is_file().then_some(usual)
-    });
-    let Some(named) = named else {
-        report("skipped: BIND is not installed (Debian: bind9)");
-        return None;
-    };
-    let folder = tempfile::tempdir().expect("the temporary folder is writable");
-    let path = folder.path();
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
-    let port = free.local_addr().expect("it is bound").port();
-    drop(free);
-    let config = format!(
-        "key \"rookery\" {{ algorithm hmac-sha256; secret \"{SECRET}\"; }};
-         options {{ directory \"{}\"; listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
-         recursion no; pid-file none; session-keyfile none; dnssec-validation no; }};
-         controls {{ }};
-         zone \"{DOMAIN}\" {{ type primary; file \"zone\"; allow-update {{ key \"rookery\"; }}; }};\n",
-        path.display()
+    let clauses = format!(
+        "key \"rookery\" {{ algorithm hmac-sha256; secret \"{SECRET}\"; }};\n\
+         zone \"{DOMAIN}\" {{ type primary; file \"zone\"; allow-update {{ key \"rookery\"; }}; }};\n"
     );
-    for (file, text) in [("zone", ZONE), ("named.conf", &config), ("secret", SECRET)] {
-        fs::write(path.join(file), text).expect("the folder is writable");
-    }
-    let log = fs::File::create(path.join("log")).expect("the folder is writable");
-    let child = Command::new(named)
-        .args(["-g", "-n", "1", "-c"])
-        .arg(path.join("named.conf"))
-        .stdin(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .expect("it can be run");
-    Some(Bind { child, folder, port })
+    Bind::start_with(&[("zone", ZONE), ("secret", SECRET)], &clauses, DOMAIN)
 }
 
 #[test]
 fn keys_rotate_without_hands_where_a_name_server_takes_updates() {
     let Some(bind) = bind() else { return };
-    let sections = format!("[dns]\nservers = [\"127.0.0.1:{}\"]\ndnssec = \"off\"\n", bind.port);
+    let sections = format!("[dns]\nservers = [\"127.0.0.1:{}\"]\ndnssec = \"off\"\n", bind.port());
     let here = Server::start_shared(&sections);
-    let secret = bind.folder.path().join("secret");
+    let secret = bind.folder().join("secret");
     for (name, value) in [
         ("dkim.settle_seconds", "0"),
         ("dkim.retire_days", "0"),
         ("dkim.update_key", "rookery"),
         ("dkim.update_secret_file", &secret.display().to_string()),
-        ("dkim.update_server", &format!("127.0.0.1:{}", bind.port)),
+        ("dkim.update_server", &format!("127.0.0.1:{}", bind.port())),
     ] {
         set(&here, name, value);
     }
@@ -250,7 +203,7 @@ fn keys_rotate_without_hands_where_a_name_server_takes_updates() {
     };
     assert!(second.iter().all(|key| text(key, "dns") == "there"), "{second:#?}");
     // The name server writes down what it was told.
-    let log = fs::read_to_string(bind.folder.path().join("log")).expect("it has a log");
+    let log = fs::read_to_string(bind.folder().join("log")).expect("it has a log");
     for key in &first {
         let removes = |line: &str| line.contains("deleting") && line.contains(text(key, "name"));
         assert!(log.lines().any(removes), "{} is not removed: {log}", text(key, "name"));
