@@ -145,8 +145,12 @@ pub const ENVELOPE_DESTINATIONS_MAX: usize = 1000;
 /// which may hold 100,000.
 pub const REMOTE_RECIPIENT_BYTES_MAX: usize = 90_000;
 
-/// Bytes around a recipient in the queue's record, rounded up.
-pub const REMOTE_RECIPIENT_FRAMING_BYTES: usize = 8;
+/// Bytes around a recipient in the queue's record, rounded up: those of what its last try came to, too.
+pub const REMOTE_RECIPIENT_FRAMING_BYTES: usize = 32;
+
+/// Bytes of one message's item for one domain, with what the last try came to for each recipient. The rest
+/// of the 100,000 that a value may have is for fields of a newer release.
+pub const OUTBOUND_ITEM_BYTES_MAX: usize = 96_000;
 
 /// What of the shutdown time is left to the store's own end, after the sessions'.
 pub const CLOSE_RESERVE: Duration = Duration::from_secs(2);

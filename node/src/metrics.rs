@@ -28,7 +28,7 @@ use labels::{
 };
 pub use labels::{
     AuthOutcome, GuardAction, Outcome, Protocol, RefusedReason, ReportOutcome, ReportReceived,
-    TlsOutcome, TlsPolicyLabel,
+    Sent, TlsOutcome, TlsPolicyLabel,
 };
 pub(crate) use sources::ClusterSource;
 pub use sources::Sources;
@@ -39,6 +39,11 @@ use crate::tls::Tls;
 /// Seconds: from a cached read to a client's patience.
 const SECONDS_BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Seconds: from a server that is quick to one that comes back after days.
+const OUTBOUND_SECONDS_BUCKETS: [f64; 13] = [
+    0.05, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0, 259_200.0,
+];
 
 /// Bytes: from a short note to the largest attachment.
 const BYTES_BUCKETS: [f64; 9] = [
@@ -72,6 +77,8 @@ struct Inner {
     imap_command_seconds: Family<CommandLabels, Histogram>,
     smtp_command_seconds: Family<CommandLabels, Histogram>,
     auth: Family<labels::AuthLabels, Counter>,
+    outbound: Family<labels::SentLabels, Counter>,
+    outbound_seconds: Histogram,
     outbound_tls: Family<TlsLabels, Counter>,
     verdicts: Family<VerdictLabels, Counter>,
     judged: Family<ActionLabels, Counter>,
@@ -126,6 +133,8 @@ impl Metrics {
             imap_command_seconds: Family::new_with_constructor(seconds),
             smtp_command_seconds: Family::new_with_constructor(seconds),
             auth: Family::default(),
+            outbound: Family::default(),
+            outbound_seconds: Histogram::new(OUTBOUND_SECONDS_BUCKETS),
             outbound_tls: Family::default(),
             verdicts: Family::default(),
             judged: Family::default(),
@@ -136,6 +145,7 @@ impl Metrics {
             guard_blocks: Gauge::default(),
             guard_tarpitted: Gauge::default(),
         };
+        inner.begin();
         inner.register();
         Self { inner: Arc::new(inner) }
     }
@@ -214,6 +224,16 @@ impl Metrics {
         self.inner.auth.get_or_create(&labels::AuthLabels { outcome }).inc();
     }
 
+    /// A try to send a message to a recipient has ended.
+    pub(crate) fn outbound(&self, outcome: Sent) {
+        self.inner.outbound.get_or_create(&labels::SentLabels { outcome }).inc();
+    }
+
+    /// Time from when a message was to leave, or was accepted, until another server had it.
+    pub(crate) fn outbound_seconds(&self, time: Duration) {
+        self.inner.outbound_seconds.observe(time.as_secs_f64());
+    }
+
     /// It was seen what comes of TLS to another server.
     pub fn outbound_tls(&self, policy: TlsPolicyLabel, outcome: TlsOutcome) {
         self.inner.outbound_tls.get_or_create(&TlsLabels { policy, outcome }).inc();
@@ -270,6 +290,25 @@ impl Metrics {
 }
 
 impl Inner {
+    /// Shows what alerts are about from the start: a counter's first step is seen only from zero.
+    fn begin(&self) {
+        for outcome in Sent::ALL {
+            drop(self.outbound.get_or_create(&labels::SentLabels { outcome: *outcome }));
+        }
+        for (policy, outcome) in TlsPolicyLabel::ALL
+            .iter()
+            .flat_map(|policy| TlsOutcome::ALL.iter().map(|outcome| (*policy, *outcome)))
+        {
+            drop(self.outbound_tls.get_or_create(&TlsLabels { policy, outcome }));
+        }
+        for action in GuardAction::ALL {
+            drop(self.guard.get_or_create(&labels::GuardLabels { action: *action }));
+        }
+        for outcome in ReportOutcome::ALL {
+            drop(self.dmarc_reports.get_or_create(&ReportLabels { outcome: *outcome }));
+        }
+    }
+
     fn register(&self) {
         let mut registry = self.registry.lock().expect("the registry is new");
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];
@@ -313,6 +352,17 @@ impl Inner {
             self.smtp_command_seconds.clone(),
         );
         registry.register("auth_attempts", "Attempts to authenticate", self.auth.clone());
+        registry.register(
+            "outbound_recipients",
+            "Tries to send a message to a recipient elsewhere, by what became of them",
+            self.outbound.clone(),
+        );
+        registry.register_with_unit(
+            "outbound",
+            "Time from a message's acceptance, or from when it was to leave, until another server had it",
+            Unit::Seconds,
+            self.outbound_seconds.clone(),
+        );
         registry.register(
             "outbound_tls_sessions",
             "Sessions with other servers, by what became of TLS",

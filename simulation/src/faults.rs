@@ -39,6 +39,7 @@ pub const ALL: &[Share] = &[
     share("slow-host", 250, |_| recurring(network::SlowHost)),
     share("store-noise", 450, |_| recurring(stores::Noise)),
     share("store-away", 300, |_| recurring(stores::Away)),
+    share("store-outage", 200, |_| recurring(stores::Outage)),
     share("lost-watches", 250, |_| recurring(stores::LostWatches)),
     share("version-leap", 250, |_| recurring(stores::VersionLeap)),
     share("bucket-noise", 350, |_| recurring(stores::BucketNoise)),

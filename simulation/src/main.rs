@@ -65,7 +65,7 @@ enum Command {
     /// Plant each bug that there is, and see it found.
     Planted {
         /// How many seeds each may take.
-        #[arg(long, default_value_t = 50)]
+        #[arg(long, default_value_t = 200)]
         seeds: u64,
         /// The first seed.
         #[arg(long, default_value = "1")]

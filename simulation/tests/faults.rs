@@ -156,6 +156,7 @@ fn network() {
 fn stores() {
     check("store-noise", &["store noisy"]);
     check("store-away", &["store cut off", "store deaf"]);
+    check("store-outage", &["store cut off", "store deaf"]);
     check("lost-watches", &["watches lost"]);
     check("bucket-noise", &["bucket noisy"]);
     check("bucket-away", &["bucket cut off", "bucket deaf", "bucket refusing"]);

@@ -35,6 +35,7 @@ const CASES: &[Case] = &[
     case(Planted::DropReport, Property::P1, &["quota"], 2),
     case(Planted::ForgetDelivered, Property::P7, &["delivery", "peers"], 4),
     case(Planted::ForgetDeferred, Property::P1, &["delivery", "peers"], 8),
+    case(Planted::GiveUpConclusion, Property::P7, &["delivery", "peers", "store-outage"], 20),
     case(Planted::CountBySnapshot, Property::P4, &["tidy"], 20),
     case(Planted::ForgetUsage, Property::P4, &["quota"], 8),
     case(Planted::SweepWithoutMark, Property::P5, &["tidy", "midnight"], 3),

@@ -12,6 +12,9 @@ macro_rules! label {
         }
 
         impl $name {
+            /// Every value.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
             /// The value of the label.
             pub const fn as_str(self) -> &'static str {
                 match self {
@@ -71,6 +74,18 @@ label! {
         Verified = "verified",
         /// No mail goes there.
         Refused = "refused",
+    }
+}
+
+label! {
+    /// What became of a try to send a message to a recipient.
+    Sent {
+        /// Another server has it.
+        Sent = "sent",
+        /// No server will ever take it.
+        Failed = "failed",
+        /// It is tried again, or is given up for the time that it took.
+        Deferred = "deferred",
     }
 }
 
@@ -230,6 +245,11 @@ pub(super) struct CommandLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct AuthLabels {
     pub(super) outcome: AuthOutcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct SentLabels {
+    pub(super) outcome: Sent,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

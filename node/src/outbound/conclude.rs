@@ -1,7 +1,7 @@
 //! The transaction that follows a try: who has the message leaves the queue, who will never get it
 //! leaves it with a report, who may get it later stays.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use blob::BlobId;
 use cluster::{
@@ -30,6 +30,7 @@ use crate::{
         outbound::{self, OutboundItem, OutboundRecipient, SubmissionRecord},
     },
     limits,
+    metrics::Sent,
 };
 
 /// One domain's share of a message, and the message.
@@ -117,7 +118,8 @@ enum Unwritten {
 
 /// Writes what came of a try. `retry_at` is when the domain is tried again, where it is down.
 ///
-/// Goes on for as long as the claim is ours: where it gave up, servers would get again what they have.
+/// Goes on until it is written, or the epoch has ended: where it gave up before, servers would get again what
+/// they have. That a heartbeat is late ends nothing: where the store is away for all, nobody takes over.
 pub(super) async fn conclude(
     parts: &Parts,
     held: &Held,
@@ -128,6 +130,7 @@ pub(super) async fn conclude(
 ) -> Result<(), String> {
     for (recipient, verdict) in task.item.recipients.iter().zip(&verdicts) {
         log(&task, recipient, verdict);
+        count(parts, &task, verdict);
     }
     let decided = |telling| decide(parts, &task, &verdicts, retry_at, telling);
     let written = match write_all(parts, held, item, &task, decided(Telling::Now)).await {
@@ -154,7 +157,8 @@ async fn write_all(
         let commit = |tx| async move { write(&tx, held, item, id, stays, report, now).await };
         match parts.db.run_versioned(commit).await {
             Ok(committed) => break committed,
-            Err(ClusterError::Store(StoreError::Kv(error))) if held.fence.is_live() => {
+            Err(ClusterError::Store(StoreError::Kv(error))) if goes_by(held, &error) => {
+                env::sometimes!("what came of a try was not noted at once");
                 tracing::warn!(id = hex(id), %error, "what came of a try is not noted yet");
                 parts.env.sleep(cluster::limits::STORE_PAUSE).await;
             }
@@ -172,6 +176,14 @@ async fn write_all(
         }
     }
     Ok(())
+}
+
+/// Whether trying again may help.
+fn goes_by(held: &Held, error: &kv::Error) -> bool {
+    if probe::planted(Planted::GiveUpConclusion) && !held.fence.is_live() {
+        return false;
+    }
+    error.is_retryable() || error.is_store_away()
 }
 
 async fn write(
@@ -262,13 +274,14 @@ fn decide(
     }
     let tries = task.item.tries.saturating_add(1);
     let stays = (!waiting.is_empty()).then(|| {
-        let item = OutboundItem {
+        let mut item = OutboundItem {
             recipients: waiting,
             tries,
             is_late_told: task.item.is_late_told || tells_late,
             waits_for_domain: retry_at.is_some(),
             ..task.item.clone()
         };
+        fit(&mut item);
         let due = match telling {
             Telling::Now => {
                 let due = parts.schedule.next(&parts.env, tries, term.begun);
@@ -279,6 +292,25 @@ fn decide(
         (item, due)
     });
     Conclusion { stays, told }
+}
+
+/// Makes an item one value of the store: where many were refused with many words, what the next report
+/// could have said of the last try is cut. Addresses alone fit ([`limits::REMOTE_RECIPIENT_BYTES_MAX`]).
+fn fit(item: &mut OutboundItem) {
+    let whole = item.encoded_len();
+    if whole <= limits::OUTBOUND_ITEM_BYTES_MAX {
+        return;
+    }
+    let mut lasts: Vec<_> = item.recipients.iter_mut().filter_map(|it| it.last.as_mut()).collect();
+    let said: usize = lasts.iter().map(|last| last.words.len() + last.remote.len()).sum();
+    let room = limits::OUTBOUND_ITEM_BYTES_MAX.saturating_sub(whole - said);
+    let share = room / lasts.len().max(1);
+    for last in &mut lasts {
+        if last.words.len() + last.remote.len() > share {
+            last.remote.clear();
+            last.words.truncate(last.words.floor_char_boundary(share));
+        }
+    }
 }
 
 fn wants(notify: Notify, case: impl Fn(smtp::NotifyOn) -> bool) -> bool {
@@ -312,6 +344,20 @@ fn log(task: &Task, recipient: &OutboundRecipient, verdict: &Verdict) {
         tries = task.item.tries + 1,
         "outbound"
     );
+}
+
+fn count(parts: &Parts, task: &Task, verdict: &Verdict) {
+    let outcome = match verdict {
+        Verdict::Taken { .. } => Sent::Sent,
+        Verdict::Failed(_) => Sent::Failed,
+        Verdict::Deferred(_) => Sent::Deferred,
+    };
+    parts.metrics.outbound(outcome);
+    if outcome == Sent::Sent {
+        let since = Term::of(&parts.schedule, &task.item).begun;
+        let took = parts.env.wall().unix_ms().saturating_sub(since.unix_ms());
+        parts.metrics.outbound_seconds(Duration::from_millis(u64::try_from(took).unwrap_or(0)));
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -357,4 +403,46 @@ async fn returned(parts: &Parts, task: &Task, told: &[Status]) -> Result<Returne
     // A header that is cut off ends with a whole line.
     let end = end.or_else(|| bytes.windows(2).rposition(|two| two == b"\r\n").map(|at| at + 2));
     Ok(Returned::Header(bytes[..end.unwrap_or(0)].to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(recipients: usize, words: usize) -> OutboundItem {
+        let recipient = |n| OutboundRecipient {
+            address: format!("recipient-{n:04}@a-domain-of-many.example"),
+            last: Some(outbound::Trouble {
+                status: "5.255.255".to_owned(),
+                words: "ä".repeat(words / 2),
+                remote: "mx.a-domain-of-many.example".to_owned(),
+            }),
+            ..OutboundRecipient::default()
+        };
+        OutboundItem { recipients: (0..recipients).map(recipient).collect(), ..Default::default() }
+    }
+
+    #[test]
+    fn an_item_whose_servers_talk_much_is_one_value() {
+        for (recipients, words) in [(1, 200_000), (9, 20_001), (1000, 2_000), (1000, 200)] {
+            let mut item = item(recipients, words);
+            fit(&mut item);
+            let length = item.encoded_len();
+            assert!(length <= limits::OUTBOUND_ITEM_BYTES_MAX, "{recipients}: {length}");
+            assert_eq!(item.recipients.len(), recipients);
+            for recipient in &item.recipients {
+                let last = recipient.last.as_ref().unwrap();
+                assert_eq!(last.status, "5.255.255");
+                assert!(last.words.len() >= 20, "{}", last.words);
+            }
+        }
+    }
+
+    #[test]
+    fn an_item_that_fits_keeps_every_word() {
+        let mut item = item(100, 200);
+        let whole = item.clone();
+        fit(&mut item);
+        assert_eq!(item, whole);
+    }
 }

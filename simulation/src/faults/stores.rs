@@ -7,7 +7,7 @@ use env::BoxFuture;
 use kv::{Probability, Reach};
 
 use super::{Fault, any_node, begin, lasting, names, one_or_all};
-use crate::{Random, What, World};
+use crate::{NodeId, Random, What, World};
 
 /// Versions that FoundationDB skips when it recovers (`MAX_VERSIONS_IN_FLIGHT`, 100 s of them).
 const VERSIONS_SKIPPED: u64 = 100_000_000;
@@ -80,14 +80,40 @@ impl Fault for Away {
             let lasts = lasting(random, 100, 40_000);
             let what = format!("the store is {reach:?} for {}, {lasts:?}", names(&nodes));
             let _episode = begin(world, what);
-            for node in &nodes {
-                world.store_faults(*node, |faults| faults.reach = reach);
-            }
+            set_reach(world, &nodes, reach);
             world.rest(lasts).await;
-            for node in &nodes {
-                world.store_faults(*node, |faults| faults.reach = Reach::Connected);
-            }
+            set_reach(world, &nodes, Reach::Connected);
         })
+    }
+}
+
+/// The store is away for all, for longer than a heartbeat may be late: nobody can declare anybody dead.
+pub(super) struct Outage;
+
+impl Fault for Outage {
+    fn name(&self) -> &'static str {
+        "store-outage"
+    }
+
+    fn once<'a>(&'a self, world: &'a World, random: &'a mut Random) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let nodes: Vec<_> = world.nodes().collect();
+            let reach = match random.chance(500) {
+                true => Reach::CutOff,
+                false => Reach::RepliesLost,
+            };
+            let lasts = Duration::from_millis(random.within(6_000..=60_000));
+            let _episode = begin(world, format!("the store is {reach:?} for all, {lasts:?}"));
+            set_reach(world, &nodes, reach);
+            world.rest(lasts).await;
+            set_reach(world, &nodes, Reach::Connected);
+        })
+    }
+}
+
+fn set_reach(world: &World, nodes: &[NodeId], reach: Reach) {
+    for node in nodes {
+        world.store_faults(*node, |faults| faults.reach = reach);
     }
 }
 

@@ -115,6 +115,8 @@ planted! {
     ForgetDelivered,
     /// Who is to get a message later leaves the queue.
     ForgetDeferred,
+    /// What another server has taken is not noted where the store is away for longer than a heartbeat may be.
+    GiveUpConclusion,
     /// What a dead node had claimed waits for the wall clock of whoever gives it back.
     TrustOwnClock,
 }
