@@ -40,6 +40,13 @@ fn build() -> PathBuf {
         "rookery",
         "--message-format=json",
     ]);
+    // What cargo tells a test of its package would look to build scripts like a change, and they and all
+    // that needs them would be built again.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_of_package) {
+            cargo.env_remove(name);
+        }
+    }
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }
@@ -58,6 +65,11 @@ fn build() -> PathBuf {
         .filter(|line| line["target"]["name"] == "rookery")
         .find_map(|line| line["executable"].as_str().map(PathBuf::from))
         .expect("cargo names the program that it built")
+}
+
+fn is_of_package(variable: &str) -> bool {
+    ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"].iter().any(|start| variable.starts_with(start))
+        || variable == "OUT_DIR"
 }
 
 /// `target`, from `target/PROFILE/deps/PROGRAM`; `None` where the program lies elsewhere.
