@@ -103,6 +103,50 @@ async fn the_authors_domain_signs_where_the_account_is_the_author() {
 }
 
 #[tokio::test]
+async fn no_signature_aligns_with_an_author_who_is_somebody_else() {
+    let world = World::new().await;
+    world.give_key("mail.second.example").await;
+    let domains = |tx: Transaction| async move {
+        directory::add_domain(&tx, "mail.second.example", env::Timestamp::from_unix_ms(0)).await?;
+        let kind = directory::ListKind::Alias;
+        let target = [address("alice@example.org")];
+        directory::add_list(&tx, &address("al@mail.second.example"), kind, &target).await
+    };
+    world.db.run(domains).await.unwrap();
+    let sender = Some("al@mail.second.example");
+    let below = Some("mail.second.example".to_owned());
+    // A domain above, without a key here; one beside, here or not; one below.
+    for author in
+        ["boss@second.example", "boss@pay.second.example", "boss@a.mail.second.example"]
+    {
+        assert_eq!(world.signs(author, sender).await, None, "{author}");
+    }
+    world.give_key("pay.second.example").await;
+    assert_eq!(world.signs("boss@pay.second.example", sender).await, None, "its key is no leave");
+    // Whoever may send as the author may do so through a domain beside.
+    assert_eq!(world.signs("al@second.example", sender).await, below);
+    assert_eq!(world.signs("x@third.example", sender).await, below, "it aligns with nobody");
+}
+
+#[test]
+fn domains_are_related_that_may_share_an_organization() {
+    for (one, other, related) in [
+        ("example.org", "example.org", true),
+        ("a.example.org", "example.org", true),
+        ("a.example.org", "b.c.example.org", true),
+        ("a.example.org", "a.example.com", false),
+        ("notexample.org", "example.org", false),
+        ("a.notexample.org", "a.example.org", false),
+        ("one.example", "two.example", false),
+        ("host", "a.host", true),
+        ("host", "guest", false),
+    ] {
+        assert_eq!(is_related(one, other), related, "{one} {other}");
+        assert_eq!(is_related(other, one), related, "{other} {one}");
+    }
+}
+
+#[tokio::test]
 async fn our_own_messages_are_signed_by_the_nearest_domain() {
     let world = World::new().await;
     let message = b"From: postmaster@mx.example.org\r\n\r\nhello\r\n";
