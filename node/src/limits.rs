@@ -571,6 +571,10 @@ pub const GUARD_LOOKUPS_MAX: usize = 512;
 /// Names of an address that are followed back (RFC 8601 §3 leaves a bound to us).
 pub const PTR_NAMES_MAX: usize = 5;
 
+/// Greylisting's triplets that a neighbourhood begins in an hour, each of two rows: more than the largest senders
+/// have new correspondents in before their network is known, and some megabytes of the store.
+pub const GREYLIST_NEW_PER_HOUR_MAX: u64 = 10_000;
+
 /// How long one connection is held up altogether: a client that waits costs memory.
 pub const TARPIT_TIME_MAX: Duration = Duration::from_secs(120);
 
