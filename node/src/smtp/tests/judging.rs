@@ -66,23 +66,16 @@ impl World {
 async fn what_is_found_stands_below_the_trace_and_forgeries_are_gone() {
     let (world, _, signer) = world().await;
     let mut client = world.connect(Protocol::Smtp).await;
-    let forged = "Authentication-Results: mx.example.org; dmarc=pass\r\n";
-    let other = "Authentication-Results: other.example; none\r\n";
-    let message = format!("{other}{forged}{}", signed(&signer, MESSAGE));
+    // Another node's name is as good as ours, and nobody can tell which names nodes have.
+    let forged = "Authentication-Results: mx2.example.org; dmarc=pass (forged)\r\n";
+    let ours = "authentication-results : mx.example.org; dmarc=pass\r\n\t(forged)\r\n";
+    let message = format!("{forged}{ours}{}", signed(&signer, MESSAGE));
     client.deliver("ann@remote.example", &["alice@example.org"], &message, "250").await;
     let texts = world.inbox(world.alice).await;
-    assert!(!texts[0].contains(forged));
+    assert!(!texts[0].contains("forged"), "{}", texts[0]);
     assert_eq!(
         fields(&texts[0]),
-        [
-            "Return-Path",
-            "Received",
-            "Authentication-Results",
-            "Authentication-Results",
-            "DKIM-Signature",
-            "From",
-            "Subject"
-        ]
+        ["Return-Path", "Received", "Authentication-Results", "DKIM-Signature", "From", "Subject"]
     );
     for part in [
         "Authentication-Results: mx.example.org;\r\n\tiprev=pass (client.example)",
@@ -103,9 +96,13 @@ async fn users_cannot_claim_to_have_been_judged_either() {
     let (world, ..) = world().await;
     let mut client = world.connect(Protocol::Submission).await;
     client.log_in("alice@example.org").await;
-    let message = format!("Authentication-Results: mx.example.org; dmarc=pass\r\n{MESSAGE}");
-    client.deliver("alice@example.org", &["bob@example.org"], &message, "250").await;
-    assert!(!world.inbox(world.bob).await[0].contains("Authentication-Results"));
+    for name in ["mx", "mx2"] {
+        let message =
+            format!("Authentication-Results: {name}.example.org; dmarc=pass\r\n{MESSAGE}");
+        client.deliver("alice@example.org", &["bob@example.org"], &message, "250").await;
+    }
+    let texts = world.inbox(world.bob).await;
+    assert!(texts.iter().all(|text| !text.contains("Authentication-Results")), "{texts:?}");
 }
 
 #[tokio::test]
@@ -142,9 +139,12 @@ async fn trusted_clients_are_not_judged() {
     let (world, zone, _) = world().await;
     world.set("judging.trusted_networks", "192.0.2.0/24");
     let mut client = world.connect(Protocol::Smtp).await;
-    let forged = "From: ceo@stranger.example\r\n\r\nPay\r\n";
-    client.deliver("x@stranger.example", &["alice@example.org"], forged, "250").await;
-    assert!(!world.inbox(world.alice).await[0].contains("Authentication-Results"));
+    let ours = "Authentication-Results: mx.example.org; none\r\n";
+    let others = "Authentication-Results: gateway.example.org; spf=fail\r\n";
+    let forged = format!("{ours}{others}From: ceo@stranger.example\r\n\r\nPay\r\n");
+    client.deliver("x@stranger.example", &["alice@example.org"], &forged, "250").await;
+    let texts = world.inbox(world.alice).await;
+    assert!(!texts[0].contains(ours) && texts[0].contains(others), "{}", texts[0]);
     assert_eq!(zone.lookups(), 0);
 }
 
