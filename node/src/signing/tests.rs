@@ -177,14 +177,14 @@ async fn senders_are_rewritten_and_found_again() {
     let forwarded = signing.forwarded("Bob@elsewhere.example", "example.org").await.unwrap();
     assert!(forwarded.starts_with("SRS0=") && forwarded.ends_with("@example.org"), "{forwarded}");
     assert_eq!(
-        signing.back(&forwarded).await.unwrap(),
+        signing.back(&forwarded, None).await.unwrap(),
         Back::To("Bob@elsewhere.example".to_owned())
     );
     assert_eq!(signing.reports_to(&forwarded).await.unwrap(), "Bob@elsewhere.example");
     assert_eq!(signing.reports_to("x@y.example").await.unwrap(), "x@y.example");
     let forged = forwarded.replace("Bob", "Eve");
-    assert_eq!(signing.back(&forged).await.unwrap(), Back::Refused);
-    assert_eq!(signing.back("srs@example.org").await.unwrap(), Back::NotRewritten);
+    assert_eq!(signing.back(&forged, None).await.unwrap(), Back::Refused);
+    assert_eq!(signing.back("srs@example.org", None).await.unwrap(), Back::NotRewritten);
     assert_eq!(
         signing.forwarded("alice@example.org", "x.example").await.unwrap(),
         "alice@example.org"
@@ -207,8 +207,14 @@ async fn senders_are_rewritten_and_found_again() {
 async fn bounces_have_a_bound() {
     let world = World::new().await;
     let forwarded = world.signing.forwarded("bob@elsewhere.example", "example.org").await.unwrap();
-    for _ in 0..limits::SRS_BOUNCES_PER_MINUTE {
-        assert!(matches!(world.signing.back(&forwarded).await.unwrap(), Back::To(_)));
+    // What is refused as no bounce takes nothing of it.
+    let eve = &address("eve@elsewhere.example");
+    for _ in 0..2 * limits::SRS_BOUNCES_PER_MINUTE {
+        let refused = world.signing.back(&forwarded, Some(eve)).await.unwrap();
+        assert_eq!(refused, Back::Refused);
     }
-    assert_eq!(world.signing.back(&forwarded).await.unwrap(), Back::TooMany);
+    for _ in 0..limits::SRS_BOUNCES_PER_MINUTE {
+        assert!(matches!(world.signing.back(&forwarded, None).await.unwrap(), Back::To(_)));
+    }
+    assert_eq!(world.signing.back(&forwarded, None).await.unwrap(), Back::TooMany);
 }
