@@ -204,6 +204,27 @@ async fn a_large_message_whose_body_was_changed_is_refused_in_the_end() {
 }
 
 #[tokio::test]
+async fn a_header_that_is_larger_than_what_is_held_is_judged_as_well() {
+    let (world, ..) = world().await;
+    let mut client = world.connect(Protocol::Smtp).await;
+    let field = format!("X-Filler: {}\r\n", "x".repeat(60));
+    let most = crate::limits::HEADER_BYTES_MAX - 500;
+    let mut taken = 0;
+    for size in [crate::limits::JUDGED_HELD_BYTES_MAX + 1, most] {
+        let header = field.repeat(size / field.len());
+        // No blank line, one at the end, one that another follows, and text that ends the header.
+        for end in ["From: ann@remote.example", "\r\n", "\r\n\r\n", "no field\r\n", "\r\ntext"] {
+            let message = format!("From: ann@remote.example\r\n{header}{end}");
+            client.deliver("ann@remote.example", &["alice@example.org"], &message, "250").await;
+            taken += 1;
+            let texts = world.inbox(world.alice).await;
+            assert_eq!(texts.len(), taken, "{size} {end:?}");
+            assert!(texts[taken - 1].contains("spf=pass smtp.mailfrom"), "{size} {end:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_sent_on_is_sealed_where_there_is_a_key() {
     let (world, zone, _) = world().await;
     world.list("away", ListKind::Alias, &["alice@elsewhere.example", "bob@example.org"]).await;
