@@ -475,6 +475,14 @@ pub const DMARC_ROWS_PER_DOMAIN_MAX: u64 = 1_000;
 /// reports.
 pub const DMARC_DOMAINS_PER_DAY_MAX: u64 = 20_000;
 
+/// Those of them in one organization's hands, as far as names tell: who has one domain has any number below it, and
+/// may not use up what is there for all.
+pub const DMARC_DOMAINS_PER_ORGANIZATION_MAX: u64 = 100;
+
+/// Domains whose addresses for reports are asked about at once: their servers may be slow on purpose, and
+/// the others are not to wait for them.
+pub const DMARC_DOMAINS_AT_ONCE: usize = 32;
+
 /// Bytes of one text of a row: a name of DNS is shorter.
 pub const DMARC_TEXT_BYTES_MAX: usize = 255;
 

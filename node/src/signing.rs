@@ -239,12 +239,9 @@ fn is_related(one: &str, other: &str) -> bool {
     let below = |domain: &str, parent: &str| {
         domain.strip_suffix(parent).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     };
-    last_two_labels(one) == last_two_labels(other) || below(one, other) || below(other, one)
-}
-
-/// Of a domain in A-labels; all of it where it has fewer.
-pub(crate) fn last_two_labels(domain: &str) -> &str {
-    domain.rmatch_indices('.').nth(1).map_or(domain, |(at, _)| &domain[at + 1..])
+    names::last_labels(one, 2) == names::last_labels(other, 2)
+        || below(one, other)
+        || below(other, one)
 }
 
 #[cfg(test)]

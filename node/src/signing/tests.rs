@@ -116,9 +116,7 @@ async fn no_signature_aligns_with_an_author_who_is_somebody_else() {
     let sender = Some("al@mail.second.example");
     let below = Some("mail.second.example".to_owned());
     // A domain above, without a key here; one beside, here or not; one below.
-    for author in
-        ["boss@second.example", "boss@pay.second.example", "boss@a.mail.second.example"]
-    {
+    for author in ["boss@second.example", "boss@pay.second.example", "boss@a.mail.second.example"] {
         assert_eq!(world.signs(author, sender).await, None, "{author}");
     }
     world.give_key("pay.second.example").await;

@@ -298,3 +298,41 @@ async fn domains_are_told_the_day_after_what_came_in_their_name() {
     assert!(metrics.contains("rookery_dmarc_reports_total{outcome=\"sent\"} 1"), "{metrics}");
     world.check_counters().await;
 }
+
+#[tokio::test]
+async fn domains_whose_servers_are_slow_do_not_hold_the_others_up() {
+    let (world, zone, _) = world().await;
+    let most = crate::limits::DMARC_DOMAINS_AT_ONCE;
+    let mut client = world.connect(Protocol::Smtp).await;
+    // They come before `stranger.example`, and asked one by one they would take more than a turn.
+    for number in 0..=most {
+        let domain = format!("a{number}.example");
+        let record = format!("v=DMARC1; p=none; rua=mailto:r@b{number}.example");
+        let asked = format!("{domain}._report._dmarc.b{number}.example");
+        zone.txt(&format!("_dmarc.{domain}"), record).temporary(&asked).slow(
+            &world.env,
+            &asked,
+            crate::limits::DMARC_REPORTS_TURN / 16,
+        );
+        let message = format!("From: x@{domain}\r\n\r\nhello\r\n");
+        client.deliver("x@y.example", &["alice@example.org"], &message, "250").await;
+    }
+    let forged = "From: ceo@stranger.example\r\n\r\nPay\r\n";
+    client.deliver("x@y.example", &["alice@example.org"], forged, "550 5.7.26").await;
+    world.services.seen.flush().await;
+    let teller = Teller::new(&world.services);
+    let day = 86_400;
+    let later = |days: i64| {
+        let now = world.env.wall().unix_seconds();
+        env::Timestamp::from_unix_seconds(now + days * day + 3_600)
+    };
+    teller.walk(Walked::default(), later(1)).await.unwrap();
+    assert_eq!(world.rows(Subspace::Submission).await.len(), 1);
+    let waiting = world.rows(Subspace::DmarcSeen).await.len();
+    assert!(waiting > 3 * most, "{waiting}");
+    // What is too old is asked about no more, even where a walk never came to its end.
+    let lookups = zone.lookups();
+    teller.walk(Walked::default(), later(crate::limits::DMARC_SEEN_DAYS + 1)).await.unwrap();
+    assert!(world.rows(Subspace::DmarcSeen).await.is_empty());
+    assert_eq!(zone.lookups(), lookups);
+}
