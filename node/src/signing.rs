@@ -223,6 +223,10 @@ fn author(header: &[u8]) -> Option<Address> {
     let mut fields = Fields::new(header).filter(|field| field.is("From"));
     let field = fields.next().filter(|_| fields.next().is_none())?;
     let entries = message::parse_addresses(field.value, limits::AUTHORS_READ);
+    // Behind as many, groups' begins and ends among them, another author may stand.
+    if entries.len() >= limits::AUTHORS_READ {
+        return None;
+    }
     let mut mailboxes = entries.into_iter().filter(message::Address::is_mailbox);
     let one = mailboxes.next().filter(|_| mailboxes.next().is_none())?;
     let domain = names::domain(&one.host?).ok()?;

@@ -92,6 +92,9 @@ async fn the_authors_domain_signs_where_the_account_is_the_author() {
     // An author elsewhere: whoever sends it signs, which aligns with nobody.
     assert_eq!(world.signs("x@elsewhere.example", alice).await, ours);
     assert_eq!(world.signs("a@example.org, b@elsewhere.example", alice).await, None);
+    assert_eq!(world.signs("a:; alice@example.org", alice).await, ours);
+    let hidden = "alice@example.org, a:;, b:;, c:;, d:;, boss@example.org";
+    assert_eq!(world.signs(hidden, alice).await, None);
     assert_eq!(world.signs("x@elsewhere.example", None).await, None);
     // A domain without a key.
     assert_eq!(world.signs("al@second.example", Some("al@second.example")).await, None);
