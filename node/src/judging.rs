@@ -42,9 +42,36 @@ pub(crate) fn judge(services: &Services) -> Judge {
     Judge::new(&services.env, services.resolver.clone(), &authserv_id(services))
 }
 
-/// The parts of a header that claim to be our findings (RFC 8601 §5), in order: those in the name that we sign
-/// with, and in the node's own.
-pub(crate) fn forged_in(services: &Services, header: &[u8]) -> Vec<std::ops::Range<usize>> {
+/// Whose findings a message may bring along in `Authentication-Results`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Brought {
+    /// Anybody's: it comes from a server of ours, which may have judged it.
+    All,
+    /// Not what is in our name: it comes from a network that is trusted.
+    Others,
+    /// Nobody's: whoever reads the message cannot tell what another of our nodes said from what
+    /// a stranger made up (RFC 8601 §5 lets a border remove all).
+    None,
+}
+
+/// The parts of a header that claim to be findings and are to go (RFC 8601 §5), in order.
+pub(crate) fn forged_in(
+    services: &Services,
+    brought: Brought,
+    header: &[u8],
+) -> Vec<std::ops::Range<usize>> {
+    match brought {
+        Brought::All => Vec::new(),
+        Brought::Others => in_our_name(services, header),
+        Brought::None => message::Fields::new(header)
+            .filter(|field| field.is("Authentication-Results"))
+            .map(|field| field.offset..field.offset + field.raw.len())
+            .collect(),
+    }
+}
+
+/// What is in the name that we sign with, and in the node's own.
+fn in_our_name(services: &Services, header: &[u8]) -> Vec<std::ops::Range<usize>> {
     let (judge, hostname) = (judge(services), &services.config.hostname);
     let mut ranges = judge.forged_in(header);
     if judge.hostname() != hostname {

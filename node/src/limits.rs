@@ -479,6 +479,14 @@ pub const DMARC_ROWS_PER_DOMAIN_MAX: u64 = 1_000;
 /// reports.
 pub const DMARC_DOMAINS_PER_DAY_MAX: u64 = 20_000;
 
+/// Those of them in one organization's hands, as far as names tell: who has one domain has any number below it, and
+/// may not use up what is there for all.
+pub const DMARC_DOMAINS_PER_ORGANIZATION_MAX: u64 = 100;
+
+/// Domains whose addresses for reports are asked about at once: their servers may be slow on purpose, and
+/// the others are not to wait for them.
+pub const DMARC_DOMAINS_AT_ONCE: usize = 32;
+
 /// Bytes of one text of a row: a name of DNS is shorter.
 pub const DMARC_TEXT_BYTES_MAX: usize = 255;
 
@@ -574,6 +582,10 @@ pub const GUARD_LOOKUPS_MAX: usize = 512;
 
 /// Names of an address that are followed back (RFC 8601 §3 leaves a bound to us).
 pub const PTR_NAMES_MAX: usize = 5;
+
+/// Greylisting's triplets that a neighbourhood begins in an hour, each of two rows: more than the largest senders
+/// have new correspondents in before their network is known, and some megabytes of the store.
+pub const GREYLIST_NEW_PER_HOUR_MAX: u64 = 10_000;
 
 /// How long one connection is held up altogether: a client that waits costs memory.
 pub const TARPIT_TIME_MAX: Duration = Duration::from_secs(120);

@@ -61,6 +61,12 @@ fn is_atom(text: &str) -> bool {
     !text.is_empty() && text.chars().all(fits)
 }
 
+/// The last labels of a domain, so many; all of it where it has fewer.
+pub(crate) fn last_labels(domain: &str, count: usize) -> &str {
+    let dot = count.checked_sub(1).and_then(|nth| domain.rmatch_indices('.').nth(nth));
+    dot.map_or(domain, |(at, _)| &domain[at + 1..])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,7 +13,7 @@
 //!
 //! Policy: the domain of the one address in `From` signs where the account may send as that address. Else the
 //! domain of the envelope's sender does, which the account owns, unless that would vouch for the `From`
-//! of somebody else there: then nobody signs.
+//! of somebody else in the same organization: then nobody signs.
 //!
 //! Architecture invariants:
 //! - Only a key in use signs; a node hears of a change within a heartbeat, and a retired key's
@@ -125,13 +125,15 @@ impl Signing {
             self.inner.counts.signed(Signed::NotTheAuthor);
             return Ok(Vec::new());
         };
-        if Some(author) != sender && self.sealer(author.domain()).await?.is_some() {
+        let has_key = self.sealer(author.domain()).await?.is_some();
+        let vouches = sender.is_some_and(|it| is_related(it.domain(), author.domain()));
+        if Some(author) != sender && (has_key || vouches) {
             let owns = |tx| async move { directory::owns(&tx, account, author).await };
-            if self.inner.db.run(owns).await? {
+            let owns = self.inner.db.run(owns).await?;
+            if owns && has_key {
                 return self.signed(author.domain(), digest).await;
             }
-            let vouches = sender.is_some_and(|it| is_related(it.domain(), author.domain()));
-            if vouches {
+            if vouches && !owns {
                 self.inner.counts.signed(Signed::NotTheAuthor);
                 return Ok(Vec::new());
             }
@@ -221,19 +223,29 @@ fn author(header: &[u8]) -> Option<Address> {
     let mut fields = Fields::new(header).filter(|field| field.is("From"));
     let field = fields.next().filter(|_| fields.next().is_none())?;
     let entries = message::parse_addresses(field.value, limits::AUTHORS_READ);
+    // Behind as many, groups' begins and ends among them, another author may stand.
+    if entries.len() >= limits::AUTHORS_READ {
+        return None;
+    }
     let mut mailboxes = entries.into_iter().filter(message::Address::is_mailbox);
     let one = mailboxes.next().filter(|_| mailboxes.next().is_none())?;
     let domain = names::domain(&one.host?).ok()?;
     Address::parse(&format!("{}@{domain}", one.mailbox?)).ok()
 }
 
-/// Whether one domain is the other or lies below it: a signature of one may count for the other (RFC 9989,
-/// relaxed alignment).
+/// Whether a signature of one domain may count for the other: relaxed alignment asks for one organizational
+/// domain (RFC 9989 §4.10.2).
+///
+/// What that is DNS says, and it changes: whatever shares the last two labels may share it. Where an organization
+/// is told apart by three, as below `co.uk`, others' authors there go unsigned more than they had to. A
+/// top-level domain that is an organization is not known as one.
 fn is_related(one: &str, other: &str) -> bool {
     let below = |domain: &str, parent: &str| {
         domain.strip_suffix(parent).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     };
-    below(one, other) || below(other, one)
+    names::last_labels(one, 2) == names::last_labels(other, 2)
+        || below(one, other)
+        || below(other, one)
 }
 
 #[cfg(test)]

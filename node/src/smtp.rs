@@ -289,6 +289,7 @@ impl Connection {
         // RFC 3207 §4.2: what came in clear, and who it came from, counts no more.
         self.unread.clear();
         self.user = None;
+        self.visitor.is_user(None);
         self.exchange = None;
         if let Err(error) = self.transport.start_tls(&self.services.tls).await {
             self.services.metrics.connection_refused(self.protocol, RefusedReason::Tls);

@@ -257,7 +257,7 @@ fn apply(
                 if lifecycle::is_coming(keys, key.algorithm) {
                     continue;
                 }
-                if keys.len() >= ::cluster::limits::DKIM_KEYS_PER_DOMAIN_MAX {
+                if !lifecycle::has_room(keys) {
                     return Err(AdminError::TooManyKeys(domain.to_owned()));
                 }
                 let number = keys.iter().map(|it| it.number + 1).max().unwrap_or(1);
@@ -289,18 +289,31 @@ pub(super) async fn forget(tx: &Transaction, domain: &str) -> Result<(), StoreEr
     if store::is_tended(tx, domain).await? { store::forget(tx, domain).await } else { Ok(()) }
 }
 
-/// Keys that are in trouble: those of some domains, with what to tell of each.
+/// What is wrong with a domain's keys.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// A record does not stand in DNS as it should.
+    Key(String, Key),
+    /// No key can be made, because the domain has so many.
+    Full(String, usize),
+}
+
+/// What is wrong with the keys of some domains.
 pub(super) async fn troubles(
     admin: &Admin,
     now: env::Timestamp,
-) -> Result<Vec<(String, Key)>, AdminError> {
+) -> Result<Vec<Trouble>, AdminError> {
     let limit = crate::limits::DOCTOR_DOMAINS_MAX;
     let named = |tx: Transaction| async move { store::domains(&tx, None, limit).await };
     let mut found = Vec::new();
     for domain in admin.db.run(named).await? {
         let name = &domain;
         let read = |tx: Transaction| async move { store::keys(&tx, name).await };
-        for key in admin.db.run(read).await? {
+        let keys = admin.db.run(read).await?;
+        if !lifecycle::has_room(&keys) {
+            found.push(Trouble::Full(domain.clone(), keys.len()));
+        }
+        for key in keys {
             let is_late = ::cluster::tickets::age(now, key.made) >= crate::limits::DKIM_LATE;
             let in_trouble = match key.state {
                 State::Wanted => is_late || !key.trouble.is_empty(),
@@ -309,7 +322,7 @@ pub(super) async fn troubles(
                 State::Retired => !key.trouble.is_empty(),
             };
             if in_trouble {
-                found.push((domain.clone(), key));
+                found.push(Trouble::Key(domain.clone(), key));
             }
         }
     }

@@ -10,6 +10,10 @@
 //! A message is judged as a whole, in one transaction, when its recipients are known: it is put off
 //! while any of them is new. Who comes back within the time passes for all recipients that it then
 //! names. Entries are written anew once a day at most, so regular correspondents cost reads alone.
+//!
+//! A neighbourhood begins [`limits::GREYLIST_NEW_PER_HOUR_MAX`] triplets in an hour at most, counted as
+//! limits of rates are ([`super::rate`]): whoever makes up senders must not fill the store. Beyond it
+//! new triplets are put off like any other and nothing is written of them.
 
 use env::Timestamp;
 use futures_util::future::try_join_all;
@@ -20,7 +24,10 @@ use kv::{
 use mail::StoreError;
 use prost::Message;
 
-use super::network::Network;
+use super::{
+    network::Network,
+    rate::{Counter, Period},
+};
 use crate::{limits, settings::guard::Greylist as Rules};
 
 /// What is known of a triplet, or of a network.
@@ -110,6 +117,18 @@ pub(crate) async fn check(
     let held = try_join_all(ids.iter().map(|id| read(tx, TRIPLET, id))).await?;
     let judged: Vec<_> = held.iter().map(|entry| judge(*entry, rules, now)).collect();
     let decision = judged.iter().map(|(decision, _)| *decision).max().unwrap_or(Decision::Known);
+    let is_new = |(decision, entry): &&(Decision, Option<Entry>)| {
+        *decision == Decision::PutOff && entry.is_some()
+    };
+    let new = judged.iter().filter(is_new).count() as u64;
+    if new > 0 {
+        let counter = Counter::new(Period::Hour, NEW, &id, now);
+        let before = counter.read(tx).await?;
+        if before.saturating_add(new) > limits::GREYLIST_NEW_PER_HOUR_MAX {
+            return Ok(Decision::PutOff);
+        }
+        counter.add(tx, new);
+    }
     for ((id, held), (its, entry)) in ids.iter().zip(&held).zip(judged) {
         // A triplet passes with its message: until then it has not come back.
         if let Some(entry) = entry.filter(|_| decision != Decision::PutOff || its == decision) {
@@ -128,6 +147,9 @@ pub(crate) async fn check(
 
 const TRIPLET: &str = "t";
 const NETWORK: &str = "n";
+
+/// What new triplets are counted as.
+const NEW: &str = "gt";
 
 fn hash(network: Network, sender: &str, recipient: &str) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new();
@@ -263,6 +285,47 @@ mod tests {
         assert_eq!(ask(&db, here, &["z@example.org"], 1200).await, Decision::CameBack);
         // It has come back twice.
         assert_eq!(ask(&db, here, &["new@example.org"], 1201).await, Decision::Known);
+    }
+
+    #[tokio::test]
+    async fn a_neighbourhood_begins_so_many_triplets_an_hour() {
+        let db = Database::memory(env::Env::system());
+        let here = "192.0.2.0/24";
+        let most = limits::GREYLIST_NEW_PER_HOUR_MAX;
+        let fill = |count: u64| {
+            let network: Network = here.parse().unwrap();
+            let counter = Counter::new(Period::Hour, NEW, &network.to_bytes(), at(0));
+            let db = db.clone();
+            async move {
+                let counter = &counter;
+                let run = |tx: Transaction| async move {
+                    counter.add(&tx, count);
+                    Ok::<_, StoreError>(())
+                };
+                db.run(run).await.unwrap();
+            }
+        };
+        assert_eq!(ask(&db, here, &["x@example.org"], 0).await, Decision::PutOff);
+        assert_eq!(rows(&db).await, 2);
+        fill(most - 2).await;
+        let two = &["a@example.org", "b@example.org"];
+        assert_eq!(ask(&db, here, two, 0).await, Decision::PutOff);
+        assert_eq!(rows(&db).await, 2, "one of them is too many");
+        assert_eq!(ask(&db, here, &["a@example.org"], 0).await, Decision::PutOff);
+        assert_eq!(rows(&db).await, 4);
+        for sender in 0..20 {
+            let to = format!("new-{sender}@example.org");
+            assert_eq!(ask(&db, here, &[&to], 1).await, Decision::PutOff);
+        }
+        assert_eq!(rows(&db).await, 4);
+        // Who waits may still come back, and others are as free as before.
+        assert_eq!(ask(&db, here, &["x@example.org"], 400).await, Decision::CameBack);
+        let there = "198.51.100.0/24";
+        assert_eq!(ask(&db, there, &["x@example.org"], 400).await, Decision::PutOff);
+        assert_eq!(rows(&db).await, 8);
+        // Two hours later there is room again.
+        assert_eq!(ask(&db, here, &["y@example.org"], 7200).await, Decision::PutOff);
+        assert_eq!(rows(&db).await, 10);
     }
 
     #[tokio::test]

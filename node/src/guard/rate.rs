@@ -5,7 +5,7 @@
 //! | (Rate, period, window, what, subject) | u64 LE | atomic ADD with what is allowed, or with each event; swept two windows later, an event's also with the block that it leads to |
 //!
 //! `period` is 1 for hours and 2 for days, `window` whole ones since 1970, before the rest, so that
-//! a sweep is one range. `what` is a scope and a unit, or an event. `subject` is an account, a
+//! a sweep is one range. `what` is a scope and a unit, an event, or new triplets of greylisting. `subject` is an account, a
 //! network, or a hash of a sender.
 //!
 //! The count is over the last hour or day, estimated from two windows: this one, and the part of

@@ -8,6 +8,7 @@
 //! | (DmarcSeen, day, domain, "n") | rows, the same way | as the first row |
 //! | (DmarcSeen, day, domain, "x") | messages in rows beyond the bound, the same way | as the first such |
 //! | (DmarcSeen, day, "", "n") | domains of the day, the same way | cleared with what is left of the day, [`limits::DMARC_SEEN_DAYS`] days later |
+//! | (DmarcSeen, day, "", "o", organization) | domains of the day below one that somebody has, the same way | as the day's |
 //! | (DmarcSeen, day, "", "f", id) | empty | with one flush, so that one that commits unseen is not counted twice; goes with the day |
 //!
 //! The domain is the one whose record applies. A node gathers for [`limits::DMARC_FLUSH_PERIOD`] and writes then:
@@ -30,9 +31,13 @@ use prost::Message;
 pub(super) use self::record::PublishedRecord;
 use self::record::RowRecord;
 use super::Findings;
-use crate::limits;
+use crate::{limits, names};
 
 type Hash = [u8; 16];
+
+/// Names below which countries give out domains, as `co.uk`: what stands there is nobody's alone.
+const SHARED_LABELS: [&str; 14] =
+    ["ac", "co", "com", "edu", "go", "gob", "gov", "gv", "mil", "ne", "net", "or", "org", "sch"];
 
 /// What one domain is to be told of a day, as it is in the store.
 pub(super) struct OfDomain {
@@ -170,6 +175,7 @@ async fn write(tx: &Transaction, chunk: &Chunk, id: &Hash) -> Result<(), StoreEr
         ahead.key(flushed.clone());
         ahead.key(number_key(day, ""));
         for (name, domain) in &chunk.domains {
+            ahead.key(organization_key(day, name));
             ahead.key(published_key(day, name));
             ahead.key(number_key(day, name));
             domain.rows.keys().for_each(|hash| ahead.key(row_key(day, name, hash)));
@@ -194,10 +200,14 @@ async fn write_domain(
 ) -> Result<(), StoreError> {
     let published = published_key(day, name);
     if tx.get_snapshot(&published).await?.is_none() {
-        if number(tx, &number_key(day, "")).await? >= limits::DMARC_DOMAINS_PER_DAY_MAX {
+        let organization = organization_key(day, name);
+        if number(tx, &number_key(day, "")).await? >= limits::DMARC_DOMAINS_PER_DAY_MAX
+            || number(tx, &organization).await? >= limits::DMARC_DOMAINS_PER_ORGANIZATION_MAX
+        {
             return Ok(());
         }
         add(tx, &number_key(day, ""), 1);
+        add(tx, &organization, 1);
     }
     tx.set(&published, &domain.published.encode_to_vec());
     let mut rows = number(tx, &number_key(day, name)).await?;
@@ -238,6 +248,20 @@ fn number_key(day: i64, domain: &str) -> Vec<u8> {
     pack(&(Subspace::DmarcSeen as u64, day, domain, "n"))
 }
 
+fn organization_key(day: i64, domain: &str) -> Vec<u8> {
+    let organization = organization(domain).as_bytes();
+    pack(&(Subspace::DmarcSeen as u64, day, "", "o", organization))
+}
+
+/// Who has a domain, as far as its name tells. What DNS says of organizations is theirs to say.
+fn organization(domain: &str) -> &str {
+    let two = names::last_labels(domain, 2);
+    let is_shared = two
+        .split_once('.')
+        .is_some_and(|(second, top)| top.len() == 2 && SHARED_LABELS.contains(&second));
+    if is_shared { names::last_labels(domain, 3) } else { two }
+}
+
 fn left_out_key(day: i64, domain: &str) -> Vec<u8> {
     pack(&(Subspace::DmarcSeen as u64, day, domain, "x"))
 }
@@ -254,8 +278,25 @@ fn range(day: i64, domain: &str, what: &str) -> RangeQuery {
     RangeQuery::prefix(&pack(&(Subspace::DmarcSeen as u64, day, domain, what)))
 }
 
-/// The first domain behind `after` that is to be told of a day up to `last_day`.
-pub(super) async fn next_domain(
+/// The first domains behind `after` that are to be told of a day up to `last_day`, so many at most.
+pub(super) async fn next_domains(
+    tx: &Transaction,
+    after: Option<(i64, String)>,
+    last_day: i64,
+    most: usize,
+) -> Result<Vec<(i64, String)>, StoreError> {
+    let mut found = Vec::new();
+    let mut last = after;
+    while found.len() < most
+        && let Some(next) = next_domain(tx, last.as_ref(), last_day).await?
+    {
+        found.push(next.clone());
+        last = Some(next);
+    }
+    Ok(found)
+}
+
+async fn next_domain(
     tx: &Transaction,
     after: Option<&(i64, String)>,
     last_day: i64,
@@ -294,15 +335,28 @@ fn parse(key: &[u8]) -> Result<(i64, String), StoreError> {
     Ok((day, domain))
 }
 
+/// What the domain's record said; `None` where it has been told.
+pub(super) async fn published(
+    tx: &Transaction,
+    day: i64,
+    domain: &str,
+) -> Result<Option<PublishedRecord>, StoreError> {
+    let value = tx.get(&published_key(day, domain)).await?;
+    let decode = |value: &[u8]| PublishedRecord::decode(value);
+    value.map(|value| decode(&value[..]).map_err(damaged)).transpose()
+}
+
+fn damaged(error: prost::DecodeError) -> StoreError {
+    StoreError::damaged("messages seen", error)
+}
+
 /// What a domain is to be told of a day; `None` where it has been told.
 pub(super) async fn read(
     tx: &Transaction,
     day: i64,
     domain: &str,
 ) -> Result<Option<OfDomain>, StoreError> {
-    let Some(value) = tx.get(&published_key(day, domain)).await? else { return Ok(None) };
-    let damaged = |error| StoreError::damaged("messages seen", error);
-    let published = PublishedRecord::decode(&value[..]).map_err(damaged)?;
+    let Some(published) = published(tx, day, domain).await? else { return Ok(None) };
     let rows = tx.range(range(day, domain, "r").snapshot()).collect().await?;
     let counters = counters(tx, day, domain).await?;
     let counts: BTreeMap<Vec<u8>, u64> =

@@ -4,7 +4,10 @@
 //! One zone of [`Kind::DmarcReports`] has one item, which comes once a day and walks over the days that are
 //! over. What is told of a domain is cleared in the transaction that puts the report into the queue, and
 //! only as it was read: so nothing is told twice, by whichever node, and what is not told stays for the next
-//! day, up to [`limits::DMARC_SEEN_DAYS`].
+//! day, up to [`limits::DMARC_SEEN_DAYS`]. Of [`limits::DMARC_DOMAINS_AT_ONCE`] domains at once it is asked who
+//! wants to be told, because strangers' servers answer as slowly as they like; reports are written and sent
+//! one by one, so that memory holds one. What is too old goes at the begin of each turn, however long
+//! the walk takes.
 //!
 //! A report goes to the addresses that the record names, as far as they want reports about that domain
 //! (RFC 9990 §4) and take its size (RFC 7489 §6.2). Its sender wants no word of its failure.
@@ -24,7 +27,7 @@ use prost::Message;
 
 use super::{
     authserv_id, judge, received,
-    seen::{self, Forgotten, OfDomain},
+    seen::{self, Forgotten, OfDomain, PublishedRecord},
 };
 use crate::{
     date,
@@ -72,23 +75,30 @@ impl Teller {
         let env = &self.services.env;
         let end = env.monotonic() + limits::DMARC_REPORTS_TURN;
         let last_day = seen::day_of(before(now, limits::DMARC_REPORT_DELAY)) - 1;
+        self.forget_old(now).await?;
         loop {
             let after = walked.domain.take().map(|domain| (walked.day, domain));
-            let after = after.as_ref();
-            let next = self
-                .db
-                .run(|tx| async move { seen::next_domain(&tx, after, last_day).await })
-                .await?;
-            let Some((day, domain)) = next else {
-                self.conclude(now).await?;
+            let (after, most) = (&after, limits::DMARC_DOMAINS_AT_ONCE);
+            let next =
+                |tx| async move { seen::next_domains(&tx, after.clone(), last_day, most).await };
+            let domains = self.db.run(next).await?;
+            let Some((day, last)) = domains.last().cloned() else {
                 return Ok((self.next_time(now), Walked::default()));
             };
-            // One domain's trouble is not the others'.
-            if let Err(error) = self.tell(day, &domain, now).await {
-                tracing::warn!(%domain, %error, "a domain is not told what came in its name");
-                self.services.metrics.dmarc_report(ReportOutcome::Failed);
+            let asking = domains.iter().map(|(day, domain)| self.ask(*day, domain));
+            let asked = join_all(asking).await;
+            for ((day, domain), asked) in domains.iter().zip(asked) {
+                let told = match asked {
+                    Ok(wants) => self.tell(*day, domain, wants, now).await,
+                    Err(error) => Err(error),
+                };
+                // One domain's trouble is not the others'.
+                if let Err(error) = told {
+                    tracing::warn!(%domain, %error, "a domain is not told what came in its name");
+                    self.services.metrics.dmarc_report(ReportOutcome::Failed);
+                }
             }
-            walked = Walked { domain: Some(domain), day };
+            walked = Walked { domain: Some(last), day };
             if env.monotonic() >= end {
                 return Ok((now, walked));
             }
@@ -96,7 +106,7 @@ impl Teller {
     }
 
     /// What nobody could be told goes, and what others told long ago.
-    async fn conclude(&self, now: Timestamp) -> Result<(), StoreError> {
+    async fn forget_old(&self, now: Timestamp) -> Result<(), StoreError> {
         let day = seen::day_of(now) - limits::DMARC_SEEN_DAYS;
         let forget = |tx| async move {
             seen::forget_before(&tx, day);
@@ -114,14 +124,29 @@ impl Teller {
         Timestamp::from_unix_seconds(midnight + i64::try_from(delay).unwrap_or(DAY_SECONDS))
     }
 
-    async fn tell(&self, day: i64, domain: &str, now: Timestamp) -> Result<(), String> {
-        let read = |tx| async move { seen::read(&tx, day, domain).await };
-        let found = self.db.run(read).await.map_err(|error: StoreError| error.to_string())?;
-        let Some(found) = found else { return Ok(()) };
-        let wants = self.who_wants(domain, &found).await;
+    /// Who is to be told; as [`Teller::who_wants`].
+    async fn ask(&self, day: i64, domain: &str) -> Result<Vec<(ReportAddress, bool)>, String> {
+        let read = |tx| async move { seen::published(&tx, day, domain).await };
+        let published = self.db.run(read).await.map_err(|error: StoreError| error.to_string())?;
+        match published {
+            Some(published) => Ok(self.who_wants(domain, &published).await),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn tell(
+        &self,
+        day: i64,
+        domain: &str,
+        wants: Vec<(ReportAddress, bool)>,
+        now: Timestamp,
+    ) -> Result<(), String> {
         if wants.is_empty() {
             return Ok(());
         }
+        let read = |tx| async move { seen::read(&tx, day, domain).await };
+        let found = self.db.run(read).await.map_err(|error: StoreError| error.to_string())?;
+        let Some(found) = found else { return Ok(()) };
         let to: Vec<ReportAddress> =
             wants.into_iter().filter_map(|(to, wants)| wants.then_some(to)).collect();
         let (mut reports, mut outcome) = (Vec::new(), ReportOutcome::Unwanted);
@@ -146,8 +171,12 @@ impl Teller {
 
     /// Who is named, and whether they want it. Empty where that cannot be found out now, and nothing
     /// is to be done.
-    async fn who_wants(&self, domain: &str, found: &OfDomain) -> Vec<(ReportAddress, bool)> {
-        let named = report_addresses(&found.published.report_to);
+    async fn who_wants(
+        &self,
+        domain: &str,
+        published: &PublishedRecord,
+    ) -> Vec<(ReportAddress, bool)> {
+        let named = report_addresses(&published.report_to);
         if self.services.settings.borrow().judging.send_reports == Switch::Off {
             return named.into_iter().map(|address| (address, false)).collect();
         }

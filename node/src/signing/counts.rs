@@ -37,7 +37,7 @@ pub(crate) enum Rewritten {
     Left,
     /// A bounce goes back.
     Back,
-    /// A bounce is refused: its address is made up or too old, or there are too many.
+    /// Mail back is refused: its address is made up or too old, it is no bounce, or there are too many.
     Refused,
 }
 

@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use env::Monotonic;
-use mail::StoreError;
+use mail::{StoreError, directory::Address};
 use origin::{Srs, SrsError};
 use zeroize::Zeroizing;
 
@@ -36,7 +36,7 @@ pub(crate) enum Back {
     NotRewritten,
     /// To this address.
     To(String),
-    /// Nowhere: it was made up, or is too old.
+    /// Nowhere: it was made up, or is too old, or this is no bounce.
     Refused,
     /// Nowhere for now: too much goes back.
     TooMany,
@@ -77,12 +77,18 @@ impl Signing {
         Ok(sender)
     }
 
-    /// Where a bounce to an address goes.
-    pub(crate) async fn back(&self, address: &str) -> Result<Back, StoreError> {
-        let back = self.original(address).await?;
-        let back = match back {
-            Back::To(_) if !self.may_go_back() => Back::TooMany,
-            back => back,
+    /// Where mail to an address goes that is from `sender`; `None` is the null sender, who alone writes
+    /// to rewritten addresses.
+    pub(crate) async fn back(
+        &self,
+        address: &str,
+        sender: Option<&Address>,
+    ) -> Result<Back, StoreError> {
+        let back = match (self.original(address).await?, sender) {
+            // Anybody who knows the address could send through us.
+            (Back::To(_), Some(_)) => Back::Refused,
+            (Back::To(_), None) if !self.may_go_back() => Back::TooMany,
+            (back, _) => back,
         };
         match back {
             Back::NotRewritten => {}

@@ -6,12 +6,14 @@
 //! Invariants:
 //! - A key signs only after DNS has shown its record, and still does [`Policy::settle`] later; or because
 //!   a person said so. Until then the one before it signs.
+//! - A domain never has more than [`DKIM_KEYS_PER_DOMAIN_MAX`] keys: then none is made until one goes.
 //! - A retired key's private half is gone; its record stays for [`Policy::retire`].
 
 use std::time::Duration;
 
 use cluster::{
     dkim::{Algorithm, Found, Key, State},
+    limits::DKIM_KEYS_PER_DOMAIN_MAX,
     tickets::age,
 };
 use env::Timestamp;
@@ -69,8 +71,14 @@ pub(crate) fn next_step(
     done: &[Step],
 ) -> Option<Step> {
     let steps = keys.iter().flat_map(|key| due(key, policy, now));
-    let making = policy.algorithms.iter().copied().filter(|it| is_missing(keys, policy, now, *it));
+    let making = policy.algorithms.iter().copied();
+    let making = making.filter(|it| has_room(keys) && is_missing(keys, policy, now, *it));
     steps.chain(making.map(Step::Make)).find(|step| !done.contains(step))
+}
+
+/// Whether a domain may have another key: those beyond the bound are not read, so they would be made again.
+pub(crate) fn has_room(keys: &[Key]) -> bool {
+    keys.len() < DKIM_KEYS_PER_DOMAIN_MAX
 }
 
 /// Whether a key is to be made: there is none, or the one that signs is old and none comes.

@@ -92,6 +92,9 @@ async fn the_authors_domain_signs_where_the_account_is_the_author() {
     // An author elsewhere: whoever sends it signs, which aligns with nobody.
     assert_eq!(world.signs("x@elsewhere.example", alice).await, ours);
     assert_eq!(world.signs("a@example.org, b@elsewhere.example", alice).await, None);
+    assert_eq!(world.signs("a:; alice@example.org", alice).await, ours);
+    let hidden = "alice@example.org, a:;, b:;, c:;, d:;, boss@example.org";
+    assert_eq!(world.signs(hidden, alice).await, None);
     assert_eq!(world.signs("x@elsewhere.example", None).await, None);
     // A domain without a key.
     assert_eq!(world.signs("al@second.example", Some("al@second.example")).await, None);
@@ -100,6 +103,48 @@ async fn the_authors_domain_signs_where_the_account_is_the_author() {
     assert_eq!(world.signs("al@second.example", Some("al@second.example")).await, second);
     assert_eq!(world.signs("al@second.example", alice).await, second);
     assert_eq!(world.signs("bob@second.example", alice).await, ours, "it aligns with nobody");
+}
+
+#[tokio::test]
+async fn no_signature_aligns_with_an_author_who_is_somebody_else() {
+    let world = World::new().await;
+    world.give_key("mail.second.example").await;
+    let domains = |tx: Transaction| async move {
+        directory::add_domain(&tx, "mail.second.example", env::Timestamp::from_unix_ms(0)).await?;
+        let kind = directory::ListKind::Alias;
+        let target = [address("alice@example.org")];
+        directory::add_list(&tx, &address("al@mail.second.example"), kind, &target).await
+    };
+    world.db.run(domains).await.unwrap();
+    let sender = Some("al@mail.second.example");
+    let below = Some("mail.second.example".to_owned());
+    // A domain above, without a key here; one beside, here or not; one below.
+    for author in ["boss@second.example", "boss@pay.second.example", "boss@a.mail.second.example"] {
+        assert_eq!(world.signs(author, sender).await, None, "{author}");
+    }
+    world.give_key("pay.second.example").await;
+    assert_eq!(world.signs("boss@pay.second.example", sender).await, None, "its key is no leave");
+    // Whoever may send as the author may do so through a domain beside.
+    assert_eq!(world.signs("al@second.example", sender).await, below);
+    assert_eq!(world.signs("x@third.example", sender).await, below, "it aligns with nobody");
+}
+
+#[test]
+fn domains_are_related_that_may_share_an_organization() {
+    for (one, other, related) in [
+        ("example.org", "example.org", true),
+        ("a.example.org", "example.org", true),
+        ("a.example.org", "b.c.example.org", true),
+        ("a.example.org", "a.example.com", false),
+        ("notexample.org", "example.org", false),
+        ("a.notexample.org", "a.example.org", false),
+        ("one.example", "two.example", false),
+        ("host", "a.host", true),
+        ("host", "guest", false),
+    ] {
+        assert_eq!(is_related(one, other), related, "{one} {other}");
+        assert_eq!(is_related(other, one), related, "{other} {one}");
+    }
 }
 
 #[tokio::test]
@@ -133,14 +178,14 @@ async fn senders_are_rewritten_and_found_again() {
     let forwarded = signing.forwarded("Bob@elsewhere.example", "example.org").await.unwrap();
     assert!(forwarded.starts_with("SRS0=") && forwarded.ends_with("@example.org"), "{forwarded}");
     assert_eq!(
-        signing.back(&forwarded).await.unwrap(),
+        signing.back(&forwarded, None).await.unwrap(),
         Back::To("Bob@elsewhere.example".to_owned())
     );
     assert_eq!(signing.reports_to(&forwarded).await.unwrap(), "Bob@elsewhere.example");
     assert_eq!(signing.reports_to("x@y.example").await.unwrap(), "x@y.example");
     let forged = forwarded.replace("Bob", "Eve");
-    assert_eq!(signing.back(&forged).await.unwrap(), Back::Refused);
-    assert_eq!(signing.back("srs@example.org").await.unwrap(), Back::NotRewritten);
+    assert_eq!(signing.back(&forged, None).await.unwrap(), Back::Refused);
+    assert_eq!(signing.back("srs@example.org", None).await.unwrap(), Back::NotRewritten);
     assert_eq!(
         signing.forwarded("alice@example.org", "x.example").await.unwrap(),
         "alice@example.org"
@@ -163,8 +208,14 @@ async fn senders_are_rewritten_and_found_again() {
 async fn bounces_have_a_bound() {
     let world = World::new().await;
     let forwarded = world.signing.forwarded("bob@elsewhere.example", "example.org").await.unwrap();
-    for _ in 0..limits::SRS_BOUNCES_PER_MINUTE {
-        assert!(matches!(world.signing.back(&forwarded).await.unwrap(), Back::To(_)));
+    // What is refused as no bounce takes nothing of it.
+    let eve = &address("eve@elsewhere.example");
+    for _ in 0..2 * limits::SRS_BOUNCES_PER_MINUTE {
+        let refused = world.signing.back(&forwarded, Some(eve)).await.unwrap();
+        assert_eq!(refused, Back::Refused);
     }
-    assert_eq!(world.signing.back(&forwarded).await.unwrap(), Back::TooMany);
+    for _ in 0..limits::SRS_BOUNCES_PER_MINUTE {
+        assert!(matches!(world.signing.back(&forwarded, None).await.unwrap(), Back::To(_)));
+    }
+    assert_eq!(world.signing.back(&forwarded, None).await.unwrap(), Back::TooMany);
 }

@@ -32,6 +32,7 @@ impl Connection {
                 self.services.metrics.auth(AuthOutcome::Success);
                 tracing::info!(account = %identity.account, "logged in");
                 self.transport.session.logged_in(identity.account);
+                self.visitor.is_user(Some(identity.account));
                 self.user = Some(identity);
                 Reply::Authenticated
             }

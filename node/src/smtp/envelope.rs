@@ -153,16 +153,15 @@ impl Envelope {
     /// A bounce to a sender that was rewritten goes to whoever stands behind it.
     async fn way_back(&self, services: &Services, rcpt: RcptTo) -> Result<(RcptTo, Way), Refusal> {
         let ForwardPath::Mailbox(mailbox) = &rcpt.recipient else { return Ok((rcpt, Way::On)) };
-        let back = services.signing.back(&mailbox.to_string()).await;
+        let back = services.signing.back(&mailbox.to_string(), self.sender.as_ref()).await;
         match back.map_err(|error| errors::store(&error))? {
             Back::NotRewritten => Ok((rcpt, Way::On)),
-            // Only a bounce goes back, or anybody who knows the address could send through us.
-            Back::To(original) if self.sender.is_none() => {
+            Back::To(original) => {
                 let recipient = ForwardPath::parse(&format!("<{original}>"));
                 let recipient = recipient.map_err(|_| Refusal::UnknownRecipient)?;
                 Ok((RcptTo { recipient, ..rcpt }, Way::Back))
             }
-            Back::To(_) | Back::Refused => Err(Refusal::UnknownRecipient),
+            Back::Refused => Err(Refusal::UnknownRecipient),
             Back::TooMany => Err(Refusal::RateLimited),
         }
     }

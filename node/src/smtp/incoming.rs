@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     date,
-    judging::{self, Asking, Findings},
+    judging::{self, Asking, Brought, Findings},
     limits,
     patience::blob_step,
     services::Services,
@@ -59,7 +59,7 @@ impl MessageName {
 pub(super) struct Incoming {
     env: Env,
     services: Services,
-    role: Role,
+    brought: Brought,
     name: MessageName,
     blobs: BlobStore,
     writer: BlobWriter,
@@ -133,7 +133,7 @@ impl Incoming {
         Self {
             env: services.env.clone(),
             services: services.clone(),
-            role: arrival.role,
+            brought: brought(services, arrival),
             name,
             blobs: services.blobs.clone(),
             writer: services.blobs.writer(),
@@ -215,8 +215,8 @@ impl Incoming {
         self.gate = None;
         let Opening { mut fields, mut rest } = opening;
         self.header = first_lines(&self.received, &fields);
-        if self.role != Role::Lmtp {
-            // RFC 8601 §5. What comes by LMTP is from a server of our own, which may have judged it.
+        if self.brought != Brought::All {
+            // What is judged is what is stored.
             fields = with_line_ends(fields);
             if rest.first() == Some(&b'\n') {
                 rest.insert(0, b'\r');
@@ -270,12 +270,9 @@ impl Incoming {
         }
     }
 
-    /// A header without fields that claim to be our findings.
+    /// A header without the findings that it may not bring along.
     fn without_forgeries(&self, fields: Vec<u8>) -> Vec<u8> {
-        if self.role == Role::Lmtp {
-            return fields;
-        }
-        let forged = judging::forged_in(&self.services, &fields);
+        let forged = judging::forged_in(&self.services, self.brought, &fields);
         if forged.is_empty() {
             return fields;
         }
@@ -300,6 +297,17 @@ impl Incoming {
         self.scanner.push(bytes);
         let written = blob_step(&self.env, self.writer.write(bytes)).await;
         written.map_err(|error| errors::blob(&error))
+    }
+}
+
+/// Whose findings a message may bring along.
+fn brought(services: &Services, arrival: &Arrival<'_>) -> Brought {
+    let is_stranger = || services.settings.borrow().judging.judges(arrival.peer);
+    match arrival.role {
+        Role::Lmtp => Brought::All,
+        Role::Exchange if !is_stranger() => Brought::Others,
+        // What users send has not been judged at all.
+        Role::Exchange | Role::Submission => Brought::None,
     }
 }
 

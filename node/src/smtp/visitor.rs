@@ -121,6 +121,11 @@ impl Visitor {
         }
     }
 
+    /// It has logged in, or who it was counts no more.
+    pub(super) fn is_user(&mut self, user: Option<AccountId>) {
+        self.subjects.account = user.map(|account| account.0.to_be_bytes().to_vec());
+    }
+
     /// A transaction has begun.
     pub(super) fn begins(
         &mut self,
@@ -129,7 +134,7 @@ impl Visitor {
         user: Option<AccountId>,
     ) {
         self.judged = None;
-        self.subjects.account = user.map(|account| account.0.to_be_bytes().to_vec());
+        self.is_user(user);
         self.subjects.sender = sender.map(|sender| {
             let mut hasher = blake3::Hasher::new();
             if user.is_none() {
@@ -206,7 +211,7 @@ impl Visitor {
 
     /// Nobody has that name here.
     pub(super) fn asked_for_nobody(&self) {
-        if !self.is_trusted() {
+        if self.is_held_against() {
             self.guard.note(self.peer, Event::UnknownRecipient);
         }
     }
@@ -261,7 +266,13 @@ impl Visitor {
         }
     }
 
-    /// Users and those in trusted networks are not judged by where they come from.
+    /// Whether what it does wrong counts against its address: a user's slips are no attack, and others may be
+    /// behind the same address.
+    fn is_held_against(&self) -> bool {
+        self.standing != Standing::Trusted && self.subjects.account.is_none()
+    }
+
+    /// Those in trusted networks have no limits, unless they have logged in.
     fn is_trusted(&self) -> bool {
         self.standing == Standing::Trusted && self.subjects.account.is_none()
     }
@@ -269,7 +280,7 @@ impl Visitor {
     /// How long the next reply waits, after so many refusals and errors.
     pub(super) fn delay(&mut self, offences: u32) -> Duration {
         let bad = std::mem::replace(&mut self.offences, offences) < offences;
-        if self.standing == Standing::Trusted || self.subjects.account.is_some() {
+        if !self.is_held_against() {
             return Duration::ZERO;
         }
         let settings = self.guard.settings();
@@ -292,7 +303,7 @@ impl Visitor {
 
     /// It is gone, after so many lines that were no commands.
     pub(super) fn ended(&self, errors: u32) {
-        if self.standing != Standing::Trusted {
+        if self.is_held_against() {
             for _ in 0..errors {
                 self.guard.note(self.peer, Event::ProtocolError);
             }

@@ -169,3 +169,6 @@ impl Updater {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

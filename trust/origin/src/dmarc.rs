@@ -50,7 +50,7 @@ impl Policy {
     }
 }
 
-/// Whether the author's domain vouches (RFC 8601 §2.7, RFC 9989 §5.4).
+/// Whether the author's domain vouches (RFC 9989 §5.3.5, in the words of §9.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DmarcResult {
     /// It has no record.

@@ -47,7 +47,7 @@ pub(crate) fn results(
         "" => String::new(),
         author => format!(" header.from={}", value(author)),
     };
-    // RFC 9989 §8: what was asked for, and what was done.
+    // RFC 9989 §5.4 wants the field where a message fails; what was asked for and what was done is for people.
     let policy = match dmarc.result {
         DmarcResult::Fail => {
             format!(" (p={} dis={})", dmarc.policy.as_str(), dmarc.disposition.as_str())

@@ -309,37 +309,49 @@ async fn of_certificates(admin: &Admin, look: &Look) -> Result<Vec<Finding>, Adm
     Ok(findings)
 }
 
-/// Keys whose records do not stand in DNS as they should.
+/// Keys whose records do not stand in DNS as they should, and domains that can have no more.
 async fn of_signing(admin: &Admin, look: &Look) -> Result<Vec<Finding>, AdminError> {
-    let tell = |(domain, key): (String, Key)| {
-        let subject = format!("the record of {domain}'s key {}", key.selector);
-        let advice =
-            format!("see what to publish, and what DNS says: rookery domain dkim {domain}");
-        let (severity, code, sentence) = match (key.state, key.trouble.is_empty()) {
-            (State::InUse, _) => (
-                Severity::Error,
-                "dkim_record_gone",
-                format!("{subject} is not in DNS, though the key signs"),
-            ),
-            (State::Retired, _) => (
-                Severity::Warning,
-                "dkim_record_stays",
-                format!("{subject} cannot be removed: {}", key.trouble),
-            ),
-            (_, false) => (
-                Severity::Warning,
-                "dkim_update_fails",
-                format!("{subject} is not taken by the name server: {}", key.trouble),
-            ),
-            (_, true) => (
-                Severity::Warning,
-                "dkim_record_wanted",
-                format!("{subject} is still not in DNS: the key waits, and those before it sign"),
-            ),
-        };
-        finding(severity, code, sentence, &advice)
+    let tell = |trouble| match trouble {
+        dkim::Trouble::Key(domain, key) => of_key(&domain, &key),
+        dkim::Trouble::Full(domain, keys) => {
+            let sentence =
+                format!("{domain} has {keys} keys to sign with, and gets no other before one goes");
+            let advice = format!(
+                "see whose records are still in DNS, and remove those of retired keys: \
+                 rookery domain dkim {domain}"
+            );
+            finding(Severity::Warning, "dkim_keys_full", sentence, &advice)
+        }
     };
     Ok(dkim::troubles(admin, look.begun).await?.into_iter().map(tell).collect())
+}
+
+fn of_key(domain: &str, key: &Key) -> Finding {
+    let subject = format!("the record of {domain}'s key {}", key.selector);
+    let advice = format!("see what to publish, and what DNS says: rookery domain dkim {domain}");
+    let (severity, code, sentence) = match (key.state, key.trouble.is_empty()) {
+        (State::InUse, _) => (
+            Severity::Error,
+            "dkim_record_gone",
+            format!("{subject} is not in DNS, though the key signs"),
+        ),
+        (State::Retired, _) => (
+            Severity::Warning,
+            "dkim_record_stays",
+            format!("{subject} cannot be removed: {}", key.trouble),
+        ),
+        (_, false) => (
+            Severity::Warning,
+            "dkim_update_fails",
+            format!("{subject} is not taken by the name server: {}", key.trouble),
+        ),
+        (_, true) => (
+            Severity::Warning,
+            "dkim_record_wanted",
+            format!("{subject} is still not in DNS: the key waits, and those before it sign"),
+        ),
+    };
+    finding(severity, code, sentence, &advice)
 }
 
 async fn of_work(admin: &Admin) -> Result<Vec<Finding>, AdminError> {

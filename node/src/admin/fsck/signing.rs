@@ -107,3 +107,6 @@ impl Damage {
         Finding { code: code.to_owned(), account: None, detail, remedy }
     }
 }
+
+#[cfg(test)]
+mod tests;

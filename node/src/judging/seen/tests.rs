@@ -62,16 +62,71 @@ async fn messages_that_went_alike_are_one_row_whichever_node_saw_them() {
     assert_eq!(rows, [(source(1), 3), (source(2), 1)]);
     assert!(told(&seen_here, "quiet.example").await.is_none());
     let day = day_of(seen_here.env.wall());
-    let next = |after: Option<(i64, String)>| {
-        let db = seen_here.db.clone();
-        async move {
-            let after = after.as_ref();
-            db.run(|tx| async move { next_domain(&tx, after, day).await }).await.unwrap()
+    assert_eq!(domains(&seen_here, 9).await, [(day, DOMAIN.to_owned())]);
+}
+
+/// All domains of today, so many at a time.
+async fn domains(seen: &Seen, most: usize) -> Vec<(i64, String)> {
+    let day = day_of(seen.env.wall());
+    let mut all: Vec<(i64, String)> = Vec::new();
+    loop {
+        let after = &all.last().cloned();
+        let next = |tx| async move { next_domains(&tx, after.clone(), day, most).await };
+        let some = seen.db.run(next).await.unwrap();
+        assert!(some.len() <= most);
+        if some.is_empty() {
+            return all;
         }
-    };
-    let first = next(None).await;
-    assert_eq!(first, Some((day, DOMAIN.to_owned())));
-    assert_eq!(next(first).await, None);
+        all.extend(some);
+    }
+}
+
+#[tokio::test]
+async fn domains_come_in_order_and_none_twice() {
+    let seen = seen();
+    let names: Vec<String> = (b'a'..=b'z').map(|it| format!("{}.example", it as char)).collect();
+    names.iter().for_each(|name| seen.note(&wanted(1, name)));
+    seen.flush().await;
+    for most in [1, 7, 26, 99] {
+        let found: Vec<_> = domains(&seen, most).await.into_iter().map(|(_, it)| it).collect();
+        assert_eq!(found, names);
+    }
+}
+
+#[tokio::test]
+async fn one_organization_does_not_use_up_the_day() {
+    let seen = seen();
+    let most = usize::try_from(limits::DMARC_DOMAINS_PER_ORGANIZATION_MAX).unwrap();
+    // More than a transaction writes, by two flushes.
+    for turn in 0..2 {
+        for number in 0..most {
+            seen.note(&wanted(1, &format!("d{turn}.d{number}.x.evil.example")));
+        }
+        seen.flush().await;
+    }
+    let found = domains(&seen, 32).await;
+    assert_eq!(found.len(), most);
+    seen.note(&wanted(1, "other.example"));
+    seen.note(&wanted(1, &found[0].1));
+    seen.flush().await;
+    assert_eq!(domains(&seen, 32).await.len(), most + 1);
+    let known = told(&seen, &found[0].1).await.unwrap();
+    assert_eq!(known.rows[0].count, 2, "who is told is told of all");
+}
+
+#[test]
+fn an_organization_has_two_labels_or_three() {
+    for (domain, expected) in [
+        ("example", "example"),
+        ("evil.example", "evil.example"),
+        ("a.b.evil.example", "evil.example"),
+        ("a.shop.co.uk", "shop.co.uk"),
+        ("co.uk", "co.uk"),
+        ("a.co.example", "co.example"),
+        ("a.b.shop.de", "shop.de"),
+    ] {
+        assert_eq!(organization(domain), expected);
+    }
 }
 
 #[tokio::test]

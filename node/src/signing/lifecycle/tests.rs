@@ -183,6 +183,21 @@ fn a_person_is_shown_what_to_remove_until_it_is_removed() {
 }
 
 #[test]
+fn a_domain_whose_records_stay_gets_no_more_keys_than_are_read() {
+    let most = u64::try_from(DKIM_KEYS_PER_DOMAIN_MAX).unwrap();
+    let mut play = Play::new(policy(Publisher::Person));
+    play.zone = (1..=4 * most).collect();
+    let late = 2 * i64::try_from(most).unwrap() * 91 * DAY;
+    play.until(at(0), at(late));
+    let made = play.done.iter().filter(|step| matches!(step, Step::Make(_))).count();
+    assert_eq!((made, play.keys.len()), (DKIM_KEYS_PER_DOMAIN_MAX, DKIM_KEYS_PER_DOMAIN_MAX));
+    assert_eq!(play.states().last(), Some(&(most, State::InUse)), "the newest signs on");
+    play.zone = vec![most, most + 1];
+    play.until(at(late), at(late + 3 * DAY));
+    assert_eq!(play.states(), [(most, State::Retired), (most + 1, State::InUse)]);
+}
+
+#[test]
 fn a_kind_that_is_not_wanted_any_more_retires() {
     let mut play = Play::new(policy(Publisher::Server));
     play.until(at(0), at(DAY));

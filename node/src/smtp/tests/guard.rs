@@ -175,6 +175,53 @@ async fn who_is_blocked_gets_no_further_on_an_open_connection() {
 }
 
 #[tokio::test]
+async fn a_users_slips_do_not_count_against_the_address() {
+    let world = World::new().await;
+    let _counting = world.services.guard.start();
+    world.guarded_by(&[
+        ("guard.block.unknown_recipients_per_hour", "1000"),
+        ("guard.block.protocol_errors_per_hour", "1000"),
+    ]);
+    let mut user = world.connect(Protocol::Submission).await;
+    user.say("NOSUCH", "500").await;
+    user.log_in("alice@example.org").await;
+    user.say("NOSUCH", "500").await;
+    user.say("MAIL FROM:<alice@example.org>", "250").await;
+    for name in ["a", "b", "c"] {
+        user.say(&format!("RCPT TO:<no-{name}@example.org>"), "550").await;
+    }
+    user.say("NOSUCH", "500").await;
+    user.say("QUIT", "221").await;
+    user.expect_end().await;
+    // One that logs in and sends nothing.
+    let mut user = world.connect(Protocol::Submission).await;
+    user.log_in("alice@example.org").await;
+    for _ in 0..3 {
+        user.say("NOSUCH", "500").await;
+    }
+    user.say("QUIT", "221").await;
+    user.expect_end().await;
+    // Who is nobody: one slip of each kind.
+    let mut nobody = world.connect(Protocol::Submission).await;
+    nobody.say("NOSUCH", "500").await;
+    nobody.say("QUIT", "221").await;
+    nobody.expect_end().await;
+    let mut stranger = world.connect(Protocol::Smtp).await;
+    stranger.say("MAIL FROM:<x@remote.example>", "250").await;
+    stranger.say("RCPT TO:<nobody@example.org>", "550").await;
+    let counted = loop {
+        let rows = world.rows(Subspace::Rate).await;
+        let counts = rows.iter().map(|row| u64::from_le_bytes(row.value[..].try_into().unwrap()));
+        let counted: u64 = counts.sum();
+        if counted >= 2 {
+            break counted;
+        }
+        world.env.sleep(std::time::Duration::from_millis(5)).await;
+    };
+    assert_eq!(counted, 2);
+}
+
+#[tokio::test]
 async fn failed_logins_block() {
     let world = World::new().await;
     let _following = world.services.guard.start();

@@ -44,7 +44,7 @@ impl Signature {
         let number = |name: &str| match tags.get(name) {
             None => Ok(None),
             Some(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
-                // RFC 6376 §3.5: up to 76 digits; what is past all time never comes.
+                // RFC 6376 §3.5: up to 12 digits, of `l=` 76; what is past all time never comes.
                 Ok(Some(text.parse::<u64>().unwrap_or(u64::MAX)))
             }
             Some(_) => Err(Malformed),

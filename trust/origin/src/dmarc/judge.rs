@@ -103,6 +103,10 @@ pub(crate) fn author_domain(fields: &[Field<'_>]) -> Option<String> {
     let mut from = fields.iter().filter(|field| field.is("From"));
     let (Some(field), None) = (from.next(), from.next()) else { return None };
     let authors = message::parse_addresses(field.value, AUTHORS_MAX);
+    // Behind as many, groups' begins and ends among them, another domain may stand.
+    if authors.len() >= AUTHORS_MAX {
+        return None;
+    }
     let mut found: Option<String> = None;
     for author in authors.iter().filter(|author| author.is_mailbox()) {
         let domain = domain::ascii(author.host.as_deref().unwrap_or_default())?;
@@ -263,5 +267,27 @@ impl Trees<'_> {
     async fn might(&mut self, alignment: Alignment, domains: &[String], author: &str) -> bool {
         let (aligned, known) = self.first(alignment, domains, author).await;
         aligned.is_some() || known.is_err()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use message::Fields;
+
+    use super::*;
+
+    #[test]
+    fn an_authors_domain_is_that_of_all_authors() {
+        let of = |header: &str| author_domain(&Fields::new(header.as_bytes()).collect::<Vec<_>>());
+        let one = Some("a.example".to_owned());
+        assert_eq!(of("From: x@a.example\r\n"), one);
+        assert_eq!(of("From: x@a.example, y@A.example\r\n"), one);
+        assert_eq!(of("From: x@a.example, y@b.example\r\n"), None);
+        assert_eq!(of("From: x@a.example\r\nFrom: x@a.example\r\n"), None);
+        assert_eq!(of("To: x@a.example\r\n"), None);
+        let groups = |count: usize| format!("From: x@a.example{}\r\n", ", g:;".repeat(count));
+        assert_eq!(of(&groups(AUTHORS_MAX / 2 - 1)), one);
+        let hidden = groups(AUTHORS_MAX / 2).replace("\r\n", ", y@b.example\r\n");
+        assert_eq!(of(&hidden), None, "nobody has seen who stands at its end");
     }
 }

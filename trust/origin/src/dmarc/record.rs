@@ -2,8 +2,8 @@
 
 use crate::{dmarc::Policy, tags::Tags};
 
-/// Addresses of one kind that a record may name for reports; more are left out (RFC 9990 §3.5.1 asks
-/// for two at least).
+/// Addresses of one kind that a record may name for reports; more are left out (RFC 9990 §3.5
+/// leaves the bound to us, RFC 7489 §6.2 asked for two at least).
 const REPORT_ADDRESSES_MAX: usize = 10;
 
 /// How alike domains have to be.
@@ -38,7 +38,7 @@ pub enum Psd {
     Unknown,
 }
 
-/// When failure reports are wanted (RFC 9991 §3, `fo`).
+/// When failure reports are wanted (RFC 9989 §4.7, `fo`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FailureOptions {
     /// `1`: where anything did not pass. Otherwise where nothing did.

@@ -1,6 +1,6 @@
 //! Each finding, with its cause planted.
 
-use cluster::{membership::registry::End, work::enqueue};
+use cluster::{dkim::Found, membership::registry::End, work::enqueue};
 use futures_util::FutureExt;
 use mail::AccountId;
 
@@ -186,4 +186,52 @@ async fn a_nodes_own_certificate_that_expires_is_told() {
         let codes: Vec<_> = found.iter().map(|finding| &*finding.code).collect();
         assert_eq!(codes, expected.into_iter().collect::<Vec<_>>(), "{days}");
     }
+}
+
+#[tokio::test]
+async fn keys_whose_records_are_not_as_they_should_be_are_told() {
+    let admin = memory();
+    let a = register(&admin, "a", 0).await;
+    let now = admin.env.wall();
+    let key = |number: u64, state, made, found, trouble: &str| {
+        let algorithm = cluster::dkim::Algorithm::Ed25519;
+        let secret = zeroize::Zeroizing::new(vec![1]);
+        let mut key = Key::new(number, format!("s{number}"), algorithm, secret, "p=".into(), made);
+        (key.state, key.found, key.trouble) = (state, found, trouble.to_owned());
+        key
+    };
+    let plant = async |keys: &[Key]| {
+        let plant = |tx: Transaction| async move {
+            cluster::dkim::forget(&tx, "example.org").await?;
+            cluster::dkim::write(&tx, "example.org", &[], keys).await?;
+            cluster::dkim::tend(&tx, "example.org", now).await
+        };
+        write(&admin, plant).await;
+        codes(&admin, &[("a", a, 0)]).await
+    };
+    let late = Timestamp::from_unix_ms(
+        now.unix_ms() - i64::try_from(crate::limits::DKIM_LATE.as_millis()).unwrap(),
+    );
+    let healthy = [
+        key(1, State::Retired, late, Found::There, ""),
+        key(2, State::InUse, late, Found::There, ""),
+        key(3, State::InUse, late, Found::Unasked, ""),
+        key(4, State::Seen, late, Found::There, ""),
+        key(5, State::Wanted, now, Found::Missing, ""),
+    ];
+    assert_eq!(plant(&healthy).await, [] as [&str; 0]);
+    for (ill, code) in [
+        (key(1, State::InUse, late, Found::Missing, ""), "dkim_record_gone"),
+        (key(1, State::InUse, late, Found::Other, ""), "dkim_record_gone"),
+        (key(1, State::Retired, late, Found::There, "REFUSED"), "dkim_record_stays"),
+        (key(1, State::Wanted, now, Found::Missing, "REFUSED"), "dkim_update_fails"),
+        (key(1, State::Wanted, late, Found::Missing, ""), "dkim_record_wanted"),
+    ] {
+        assert_eq!(plant(&[ill]).await, [code]);
+    }
+    let most = cluster::limits::DKIM_KEYS_PER_DOMAIN_MAX as u64;
+    let many: Vec<_> =
+        (1..=most).map(|number| key(number, State::Retired, late, Found::There, "")).collect();
+    assert_eq!(plant(&many[1..]).await, [] as [&str; 0]);
+    assert_eq!(plant(&many).await, ["dkim_keys_full"]);
 }
