@@ -1,0 +1,94 @@
+//! A turn's end: what becomes of what is due and did not leave.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use cluster::work::{PutOff, Turn};
+use mail::keys::encode_over;
+
+use super::{Lane, Reach};
+use crate::{
+    limits,
+    outbound::{
+        attempt::Verdict,
+        conclude::{self, Task, of_trouble},
+        domain::DomainTrouble,
+        orders,
+        schedule::later,
+        term::Term,
+    },
+};
+
+impl Lane<'_> {
+    /// The turn's end: a domain that is down puts off what is due; one that has sent all that
+    /// waited for it is in no trouble any more.
+    pub(super) async fn settle(&self, turn: &Turn) {
+        let (reach, trouble, is_held, has_orders) = {
+            let state = self.state();
+            (state.reach, state.trouble.clone(), state.is_held, state.has_orders)
+        };
+        let settled = match (reach, &trouble) {
+            // What is due stays so, until the orders are obeyed.
+            _ if has_orders => return,
+            _ if is_held => orders::hold_due(self, turn).await,
+            (Reach::Down, Some(trouble)) => self.put_off_due(turn, trouble).await,
+            (Reach::Reached, Some(_)) => self.recover(turn).await,
+            _ => Ok(()),
+        };
+        if let Err(error) = settled {
+            tracing::warn!(domain = self.held.zone, error, "a domain's messages are not put off");
+        }
+    }
+
+    async fn put_off_due(&self, turn: &Turn, trouble: &DomainTrouble) -> Result<(), String> {
+        let env = &self.parts.env;
+        while turn.goes_on() {
+            let due = self.read_due(&BTreeSet::new()).await.map_err(|error| error.to_string())?;
+            if due.is_empty() {
+                // With its last message gone nobody has to know about the domain.
+                if self.first_items().await?.is_empty() {
+                    self.note(None).await;
+                }
+                return Ok(());
+            }
+            let now = env.wall();
+            let mut together = Vec::new();
+            for item in due {
+                let Ok(mut message) = conclude::decode(&item) else { continue };
+                let term = Term::of(&self.parts.schedule, &message);
+                let is_late = term.late <= now && !message.is_late_told;
+                if message.received_ms == 0 || is_late || term.end <= now {
+                    let Some(task) = Task::read(self.parts, self.held, &item).await? else {
+                        continue;
+                    };
+                    let verdict = Verdict::Deferred(of_trouble(trouble));
+                    let verdicts = vec![verdict; task.item.recipients.len()];
+                    let (parts, held, at) = (self.parts, self.held, Some(trouble.retry_at()));
+                    conclude::conclude(parts, held, &item, task, verdicts, at).await?;
+                    continue;
+                }
+                message.waits_for_domain = true;
+                let spread = env.random_below(limits::DOMAIN_SPREAD_MS);
+                let due = later(trouble.retry_at(), Duration::from_millis(spread));
+                let due = term.bound(due, now).max(later(now, limits::PUT_OFF_MIN));
+                let payload = encode_over(&message, &item.payload);
+                together.push(PutOff { item, due, payload });
+            }
+            turn.put_off(&together).await.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Nothing waits for the domain any more; or something does, and comes next.
+    async fn recover(&self, turn: &Turn) -> Result<(), String> {
+        let waiting = self.read_due(&BTreeSet::new()).await.map_err(|error| error.to_string())?;
+        match waiting.into_iter().next() {
+            None => self.note(None).await,
+            Some(item) => {
+                let (due, payload) = (self.parts.env.wall(), item.payload.to_vec());
+                let first = [PutOff { item, due, payload }];
+                turn.put_off(&first).await.map_err(|error| error.to_string())?;
+            }
+        }
+        Ok(())
+    }
+}
