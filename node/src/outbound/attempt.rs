@@ -7,7 +7,7 @@ use smtp::{
     client::{BeginError, Outcome, Recipient, RecipientOutcome, Response, Stage, Transaction},
 };
 
-use super::term;
+use super::{connection::SendError, term};
 use crate::deliver::{
     Trouble,
     outbound::{OutboundRecipient, SubmissionRecord},
@@ -117,6 +117,15 @@ fn deferred(remote: &str, status: &str, words: &str) -> Verdict {
     Verdict::Deferred(Trouble {
         status: status.to_owned(),
         words: format!("{remote}: {words}"),
+        remote: None,
+    })
+}
+
+/// What our own trouble means for recipients whose server does not have the message (RFC 3463 §3.4).
+pub(super) fn unsent(error: &SendError) -> Verdict {
+    Verdict::Deferred(Trouble {
+        status: "4.3.0".to_owned(),
+        words: error.to_string(),
         remote: None,
     })
 }

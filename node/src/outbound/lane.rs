@@ -8,6 +8,8 @@
 
 mod delivery;
 mod settling;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeSet, VecDeque},

@@ -49,7 +49,7 @@ impl Lane<'_> {
         }
     }
 
-    /// One verdict for each recipient.
+    /// One verdict for each recipient. An error tells nothing of any of them.
     async fn deliver(&self, task: &Task) -> Result<Vec<Verdict>, SendError> {
         let recipients = &task.item.recipients;
         let of_all = |verdict: Verdict| vec![verdict; recipients.len()];
@@ -72,8 +72,18 @@ impl Lane<'_> {
                 Err(trouble) => {
                     verdicts.extend(vec![Verdict::Failed(trouble); some.len()]);
                 }
-                Ok(_) => verdicts
-                    .extend(self.deliver_some(task, route, some.len(), verdicts.len()).await?),
+                Ok(_) => {
+                    let of_some = self.deliver_some(task, route, some.len(), verdicts.len()).await;
+                    match of_some {
+                        Ok(of_some) => verdicts.extend(of_some),
+                        Err(error) if verdicts.is_empty() => return Err(error),
+                        // Who has it must not get it again: that is noted as long as it can be,
+                        // also where our claim is in doubt.
+                        Err(error) => {
+                            verdicts.resize(recipients.len(), attempt::unsent(&error));
+                        }
+                    }
+                }
             }
         }
         Ok(verdicts)

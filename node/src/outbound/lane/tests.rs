@@ -1,0 +1,96 @@
+//! Turns at a domain with a server in this process, or with none.
+
+use std::time::Duration;
+
+use blob::{BlobFaults, BlobId, BlobName};
+use dns::Zone;
+use env::Env;
+use kv::Subspace;
+use prost::Message;
+
+use super::*;
+use crate::{
+    config,
+    deliver::outbound::{
+        Deadline, HELD_WITH_DOMAIN, Handling, OutboundItem, SubmissionRecord, submission_key,
+    },
+    outbound::testing::{Letter, Manner, Mx, World},
+};
+
+const DOMAIN: &str = "example.net";
+
+/// Longer than any test.
+const LONG: Duration = Duration::from_secs(60);
+
+/// A node that finds a server for the domain which behaves in this manner.
+async fn world(manner: Manner) -> (World, Mx) {
+    let mx = Mx::start(&Env::system(), manner).await;
+    (world_at(mx.port).await, mx)
+}
+
+async fn world_at(port: u16) -> World {
+    world_with(port, |_| {}).await
+}
+
+async fn world_with(port: u16, change: impl FnOnce(&mut config::Outbound)) -> World {
+    let zone = Zone::new();
+    zone.mx(DOMAIN, 10, "mx.example.net").address("mx.example.net", [127, 0, 0, 1]);
+    let world = World::new(zone, |config, _| {
+        config.outbound.port = port;
+        config.outbound.connections_per_domain_max = 1;
+        change(&mut config.outbound);
+    });
+    let world = world.await;
+    // Reports to the senders stay where they are.
+    hold(&world, "example.org").await;
+    world
+}
+
+async fn hold(world: &World, domain: &str) {
+    let now = world.env.wall();
+    world.parts.db.run(|tx| async move { domain::hold(&tx, domain, now).await }).await.unwrap();
+}
+
+fn recipients(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("r{number}@{DOMAIN}")).collect()
+}
+
+fn counts(letters: &[Letter]) -> Vec<usize> {
+    letters.iter().map(|letter| letter.recipients.len()).collect()
+}
+
+/// Waits until nothing is queued.
+async fn emptied(world: &World) {
+    world.reach(DOMAIN, <[_]>::is_empty).await;
+}
+
+#[tokio::test]
+async fn what_a_server_took_is_not_sent_again_where_the_rest_cannot_be_read() {
+    let mx = Mx::start(&Env::system(), Manner::default()).await;
+    let world = world_at(mx.port).await;
+    let faults = world.sender.parts.blobs.faults();
+    // The server has one share of the recipients when the blobs go away.
+    let letters = std::sync::Arc::clone(&mx.letters);
+    let breaking = world.env.spawn("breaking", {
+        let (env, faults) = (world.env.clone(), faults.clone());
+        async move {
+            while letters.lock().unwrap().is_empty() {
+                env.sleep(Duration::from_millis(1)).await;
+            }
+            faults.set(BlobFaults { refused: BlobFaults::ALWAYS, ..BlobFaults::default() });
+        }
+    });
+    let many = recipients(limits::OUTBOUND_RECIPIENTS_MAX * 30);
+    world.submit(1, &many, Handling::default()).await;
+    let runner = world.work(LONG);
+    let left = world.reach(DOMAIN, |queued| queued.iter().any(|(_, it)| it.tries > 0)).await;
+    breaking.await.unwrap();
+    let [(_, item)] = &left[..] else { panic!("{left:?}") };
+    let last = item.recipients[0].last.as_ref().unwrap();
+    assert!(last.status == "4.3.0" && last.words.contains("cannot be read"), "{last:?}");
+    let taken: Vec<_> = mx.letters().into_iter().flat_map(|letter| letter.recipients).collect();
+    assert!(!taken.is_empty());
+    let waits: Vec<_> = item.recipients.iter().map(|it| it.address.clone()).collect();
+    assert_eq!([taken, waits].concat(), many, "each has it, or waits");
+    runner.stop().await;
+}
