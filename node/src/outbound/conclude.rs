@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use blob::BlobId;
+use blob::{BlobError, BlobId};
 use cluster::{
     ClusterError,
     work::{Completion, Held, zone},
@@ -348,8 +348,14 @@ async fn returned(parts: &Parts, task: &Task, told: &[Status]) -> Result<Returne
     let most = if is_whole { length } else { length.min(limits::RETURNED_HEADER_BYTES_MAX) };
     let range = task.record.skip..task.record.skip + most;
     let most = usize::try_from(most).unwrap_or(usize::MAX);
-    let bytes = parts.blobs.read_to_vec(task.blob, range, most).await;
-    let bytes = bytes.map_err(|error| error.to_string())?;
+    let bytes = match parts.blobs.read_to_vec(task.blob, range, most).await {
+        Ok(bytes) => bytes,
+        // Nothing brings it back, and its sender is to hear that at least.
+        Err(BlobError::Missing(_) | BlobError::Damaged(_)) => {
+            return Ok(Returned::Header(Vec::new()));
+        }
+        Err(error) => return Err(error.to_string()),
+    };
     if is_whole {
         return Ok(Returned::Whole(bytes));
     }

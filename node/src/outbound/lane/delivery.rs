@@ -76,7 +76,9 @@ impl Lane<'_> {
                     let of_some = self.deliver_some(task, route, some.len(), verdicts.len()).await;
                     match of_some {
                         Ok(of_some) => verdicts.extend(of_some),
-                        Err(error) if verdicts.is_empty() => return Err(error),
+                        Err(SendError::Unclaimed) if verdicts.is_empty() => {
+                            return Err(SendError::Unclaimed);
+                        }
                         // Who has it must not get it again: that is noted as long as it can be,
                         // also where our claim is in doubt.
                         Err(error) => {

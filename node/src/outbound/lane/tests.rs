@@ -80,7 +80,7 @@ async fn what_a_server_took_is_not_sent_again_where_the_rest_cannot_be_read() {
             faults.set(BlobFaults { refused: BlobFaults::ALWAYS, ..BlobFaults::default() });
         }
     });
-    let many = recipients(limits::OUTBOUND_RECIPIENTS_MAX * 30);
+    let many = recipients(limits::OUTBOUND_RECIPIENTS_MAX * 8);
     world.submit(1, &many, Handling::default()).await;
     let runner = world.work(LONG);
     let left = world.reach(DOMAIN, |queued| queued.iter().any(|(_, it)| it.tries > 0)).await;
@@ -93,4 +93,24 @@ async fn what_a_server_took_is_not_sent_again_where_the_rest_cannot_be_read() {
     let waits: Vec<_> = item.recipients.iter().map(|it| it.address.clone()).collect();
     assert_eq!([taken, waits].concat(), many, "each has it, or waits");
     runner.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_whose_bytes_are_gone_is_given_up_at_its_end() {
+    let mx = Mx::start(&Env::system(), Manner::default()).await;
+    let world = world_with(mx.port, |outbound| outbound.expire_seconds = 0).await;
+    let id = world.submit(1, &recipients(1), Handling::default()).await;
+    world.parts.blobs.remove(&BlobName::of(&id)).await.unwrap();
+    let runner = world.work(LONG);
+    emptied(&world).await;
+    runner.stop().await;
+    // The report, which goes elsewhere.
+    let rows = world.rows(Subspace::Submission).await;
+    let [row] = &rows[..] else { panic!("{rows:?}") };
+    let record = SubmissionRecord::decode(&row.value[..]).unwrap();
+    let blob = BlobId::from_slice(&record.blob).unwrap();
+    let report = world.parts.blobs.read_to_vec(blob, 0..record.size, 100_000).await.unwrap();
+    let report = String::from_utf8(report).unwrap();
+    assert!(report.contains("Action: failed\r\nStatus: 5.4.7\r\n"), "{report}");
+    assert!(report.contains("does not exist"), "{report}");
 }
