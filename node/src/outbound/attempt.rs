@@ -105,6 +105,22 @@ pub(super) fn verdicts(outcome: Outcome, remote: &str, reports: Reports) -> Vec<
     outcome.recipients.into_iter().map(of).collect()
 }
 
+/// How many of the last recipients a server refused as too many, where it took some before them.
+pub(super) fn crowded_out(outcome: &Outcome) -> usize {
+    let recipients = &outcome.recipients;
+    let takes_some = recipients.iter().any(|it| matches!(it, RecipientOutcome::Accepted(_)));
+    let crowded = recipients.iter().rev().take_while(|it| is_crowded_out(it)).count();
+    if takes_some { crowded } else { 0 }
+}
+
+/// RFC 5321 §4.5.3.1.10: 452, or 552 of servers from before it. Either may be said of something
+/// else, which an extended code tells (RFC 3463 §3.6: too many recipients).
+fn is_crowded_out(outcome: &RecipientOutcome) -> bool {
+    let RecipientOutcome::Refused { at: Stage::Rcpt, response } = outcome else { return false };
+    let says_so = response.enhanced.is_none_or(|code| (code.subject, code.detail) == (5, 3));
+    matches!(response.code, 452 | 552) && says_so
+}
+
 /// Whether the connection broke before the server had the message.
 pub(super) fn is_lost(verdict: &Verdict) -> bool {
     matches!(verdict, Verdict::Deferred(trouble) if trouble.status == BROKEN)

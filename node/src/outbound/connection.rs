@@ -176,6 +176,12 @@ impl Connection {
         self.stream.is_some() && self.client.is_ready()
     }
 
+    /// How many recipients of one message the server takes at once, where it says so (RFC 9422 §4.2).
+    pub(super) fn recipients_max(&self) -> Option<usize> {
+        let most = self.client.capabilities().recipients_max()?;
+        Some(usize::try_from(most).unwrap_or(usize::MAX))
+    }
+
     /// Whether the server reports what becomes of messages (RFC 3461).
     pub(super) fn reports(&self) -> bool {
         self.client.capabilities().offers(smtp::client::Extension::Dsn)

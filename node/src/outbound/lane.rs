@@ -53,6 +53,9 @@ struct State {
     width: Width,
     /// When they may leave.
     pace: Pace,
+    /// Recipients of one message that are sent at once: fewer than
+    /// [`limits::OUTBOUND_RECIPIENTS_MAX`] where a server has shown that it takes no more.
+    recipients_max: usize,
     /// Administrators hold the domain: nothing leaves.
     is_held: bool,
     /// An order has come meanwhile: the turn ends, and the next one begins with obeying.
@@ -142,6 +145,7 @@ impl<'a> Lane<'a> {
             reach,
             width: Width::new(most),
             pace: Pace::new(per_minute, parts.slots.next(zone)),
+            recipients_max: limits::OUTBOUND_RECIPIENTS_MAX,
             is_held,
             has_orders: false,
         };

@@ -67,7 +67,7 @@ impl Lane<'_> {
         let mut verdicts = Vec::with_capacity(recipients.len());
         while verdicts.len() < recipients.len() {
             let rest = &recipients[verdicts.len()..];
-            let some = &rest[..rest.len().min(limits::OUTBOUND_RECIPIENTS_MAX)];
+            let some = &rest[..rest.len().min(self.state().recipients_max)];
             match attempt::envelope(&task.record, some, self.parts.env.wall()) {
                 Err(trouble) => {
                     verdicts.extend(vec![Verdict::Failed(trouble); some.len()]);
@@ -91,8 +91,8 @@ impl Lane<'_> {
         Ok(verdicts)
     }
 
-    /// Sends to `count` recipients from the one at `first` on, over a connection that is open or a
-    /// new one.
+    /// Sends to `count` recipients from the one at `first` on, or to some of them, over a connection
+    /// that is open or a new one. What became of the first of them, at least of one.
     async fn deliver_some(
         &self,
         task: &Task,
@@ -118,6 +118,8 @@ impl Lane<'_> {
                     return Ok(vec![unreached.verdict(); some.len()]);
                 }
             };
+            let most = connection.recipients_max().unwrap_or(usize::MAX);
+            let some = &some[..some.len().min(most)];
             let verdicts = self.over(&mut connection, task, some).await;
             let is_broken = !connection.is_ready();
             if !is_broken {
@@ -161,7 +163,15 @@ impl Lane<'_> {
         };
         let may_end = || self.held.fence.is_live();
         match connection.send(&self.parts.security, transaction, content, may_end).await {
-            Ok(outcome) => Ok(attempt::verdicts(outcome, &host, reports)),
+            Ok(mut outcome) => {
+                let left = outcome.recipients.len() - attempt::crowded_out(&outcome);
+                if left < outcome.recipients.len() {
+                    // RFC 5321 §4.5.3.1.10: they come in a transaction of their own.
+                    outcome.recipients.truncate(left);
+                    self.state().recipients_max = left;
+                }
+                Ok(attempt::verdicts(outcome, &host, reports))
+            }
             Err(SendError::Begin(error)) => Ok(vec![attempt::unfit(error, &host); some.len()]),
             Err(error) => Err(error),
         }

@@ -114,3 +114,46 @@ async fn a_message_whose_bytes_are_gone_is_given_up_at_its_end() {
     assert!(report.contains("Action: failed\r\nStatus: 5.4.7\r\n"), "{report}");
     assert!(report.contains("does not exist"), "{report}");
 }
+
+#[tokio::test]
+async fn a_server_gets_no_more_recipients_at_once_than_it_says() {
+    let offers = vec!["LIMITS RCPTMAX=2"];
+    let (world, mx) = world(Manner { offers, ..Manner::default() }).await;
+    world.submit(1, &recipients(5), Handling::default()).await;
+    let runner = world.work(LONG);
+    emptied(&world).await;
+    runner.stop().await;
+    assert_eq!(counts(&mx.letters()), [2, 2, 1]);
+}
+
+#[tokio::test]
+async fn recipients_that_were_too_many_come_in_the_next_transaction() {
+    for crowded in ["452 4.5.3 too many", "452 too many", "552 too many"] {
+        // Function pointers hold nothing: one for each answer.
+        let rcpt: fn(usize, &str) -> &'static str = match crowded {
+            "452 4.5.3 too many" => {
+                |held, _| if held < 3 { "250 ok" } else { "452 4.5.3 too many" }
+            }
+            "452 too many" => |held, _| if held < 3 { "250 ok" } else { "452 too many" },
+            _ => |held, _| if held < 3 { "250 ok" } else { "552 too many" },
+        };
+        let (world, mx) = world(Manner { rcpt, ..Manner::default() }).await;
+        world.submit(1, &recipients(8), Handling::default()).await;
+        let runner = world.work(LONG);
+        emptied(&world).await;
+        runner.stop().await;
+        assert_eq!(counts(&mx.letters()), [3, 3, 2], "{crowded}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_has_no_room_for_anybody_is_asked_once() {
+    let rcpt = |_: usize, _: &str| "452 4.5.3 too many";
+    let (world, mx) = world(Manner { rcpt, ..Manner::default() }).await;
+    world.submit(1, &recipients(3), Handling::default()).await;
+    let runner = world.work(LONG);
+    let left = world.reach(DOMAIN, |queued| queued.iter().any(|(_, it)| it.tries > 0)).await;
+    runner.stop().await;
+    let [(_, item)] = &left[..] else { panic!("{left:?}") };
+    assert_eq!((item.tries, item.recipients.len(), mx.letters()), (1, 3, Vec::new()));
+}
