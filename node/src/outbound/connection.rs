@@ -176,6 +176,11 @@ impl Connection {
         self.stream.is_some() && self.client.is_ready()
     }
 
+    /// Whether the server has had all messages that it takes over one connection (RFC 9422 §4.1).
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.client.is_exhausted()
+    }
+
     /// How many recipients of one message the server takes at once, where it says so (RFC 9422 §4.2).
     pub(super) fn recipients_max(&self) -> Option<usize> {
         let most = self.client.capabilities().recipients_max()?;

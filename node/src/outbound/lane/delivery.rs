@@ -103,6 +103,7 @@ impl Lane<'_> {
         let some = &task.item.recipients[first..first + count];
         let need = Need::of(&task.record);
         loop {
+            self.close_exhausted().await;
             let reused = self.idle(need);
             let is_reused = reused.is_some();
             let connected = match reused {
@@ -133,6 +134,15 @@ impl Lane<'_> {
                 continue;
             }
             return Ok(verdicts);
+        }
+    }
+
+    /// Closes connections whose servers take no more messages over them. Here, because whoever has
+    /// delivered a message must not wait for a farewell before noting it.
+    async fn close_exhausted(&self) {
+        let exhausted: Vec<_> = self.state().idle.extract_if(.., |it| it.is_exhausted()).collect();
+        for connection in exhausted {
+            connection.close(&self.parts.security).await;
         }
     }
 

@@ -157,3 +157,18 @@ async fn a_server_that_has_no_room_for_anybody_is_asked_once() {
     let [(_, item)] = &left[..] else { panic!("{left:?}") };
     assert_eq!((item.tries, item.recipients.len(), mx.letters()), (1, 3, Vec::new()));
 }
+
+#[tokio::test]
+async fn a_connection_that_has_had_its_messages_is_closed_and_another_goes_on() {
+    let offers = vec!["LIMITS MAILMAX=2"];
+    let (world, mx) = world(Manner { offers, ..Manner::default() }).await;
+    for number in 1..=5 {
+        world.submit(number, &recipients(1), Handling::default()).await;
+    }
+    let runner = world.work(LONG);
+    let left = world.reach(DOMAIN, |queued| queued.iter().all(|(_, it)| it.tries > 0)).await;
+    runner.stop().await;
+    assert_eq!(left, [], "nothing waits for a second try");
+    let connections: Vec<_> = mx.letters().iter().map(|letter| letter.connection).collect();
+    assert_eq!(connections, [1, 1, 2, 2, 3]);
+}
