@@ -91,9 +91,11 @@ pub(super) fn envelope(
 
 /// What a server's answers mean for each recipient.
 pub(super) fn verdicts(outcome: Outcome, remote: &str, reports: Reports) -> Vec<Verdict> {
-    let of = |recipient| match recipient {
+    let of = |recipient: RecipientOutcome| match &recipient {
         RecipientOutcome::Accepted(_) => Verdict::Taken { remote: remote.to_owned(), reports },
-        RecipientOutcome::Refused { response, .. } => refused(&response, remote),
+        RecipientOutcome::Refused { response, .. } => {
+            refused(response, recipient.permanence(), remote)
+        }
         RecipientOutcome::Unknown => {
             env::sometimes!("the reply to a message's end was not seen");
             deferred(remote, "4.4.0", "no reply to the end of the message")
@@ -147,9 +149,9 @@ pub(super) fn unsent(error: &SendError) -> Verdict {
 }
 
 /// A refusal is for good only where the server says so.
-fn refused(response: &Response, remote: &str) -> Verdict {
-    let trouble = of_response(response, remote);
-    match response.permanence() {
+fn refused(response: &Response, permanence: Option<Permanence>, remote: &str) -> Verdict {
+    let trouble = trouble_of(response, permanence, remote);
+    match permanence {
         Some(Permanence::Permanent) => Verdict::Failed(trouble),
         Some(Permanence::Temporary) | None => Verdict::Deferred(trouble),
     }
@@ -157,10 +159,15 @@ fn refused(response: &Response, remote: &str) -> Verdict {
 
 /// A server's words.
 pub(super) fn of_response(response: &Response, remote: &str) -> Trouble {
-    let status = match (&response.enhanced, response.permanence()) {
-        (Some(code), _) => code.to_string(),
-        (None, Some(Permanence::Permanent)) => "5.0.0".to_owned(),
-        (None, _) => "4.0.0".to_owned(),
+    trouble_of(response, response.permanence(), remote)
+}
+
+fn trouble_of(response: &Response, permanence: Option<Permanence>, remote: &str) -> Trouble {
+    let class = if permanence == Some(Permanence::Permanent) { '5' } else { '4' };
+    let status = match response.enhanced {
+        // RFC 3463 §2: its first number says whether another try may help, as we have found.
+        Some(code) => format!("{class}.{}.{}", code.subject, code.detail),
+        None => format!("{class}.0.0"),
     };
     Trouble { status, words: response.to_string(), remote: Some(remote.to_owned()) }
 }

@@ -148,14 +148,21 @@ async fn recipients_that_were_too_many_come_in_the_next_transaction() {
 
 #[tokio::test]
 async fn a_server_that_has_no_room_for_anybody_is_asked_once() {
-    let rcpt = |_: usize, _: &str| "452 4.5.3 too many";
-    let (world, mx) = world(Manner { rcpt, ..Manner::default() }).await;
-    world.submit(1, &recipients(3), Handling::default()).await;
-    let runner = world.work(LONG);
-    let left = world.reach(DOMAIN, |queued| queued.iter().any(|(_, it)| it.tries > 0)).await;
-    runner.stop().await;
-    let [(_, item)] = &left[..] else { panic!("{left:?}") };
-    assert_eq!((item.tries, item.recipients.len(), mx.letters()), (1, 3, Vec::new()));
+    let answers: [(fn(usize, &str) -> &'static str, &str); 3] = [
+        (|_, _| "452 4.5.3 too many", "4.5.3"),
+        (|_, _| "552 too many", "4.0.0"),
+        (|_, _| "552 5.5.3 too many", "4.5.3"),
+    ];
+    for (rcpt, status) in answers {
+        let (world, mx) = world(Manner { rcpt, ..Manner::default() }).await;
+        world.submit(1, &recipients(3), Handling::default()).await;
+        let runner = world.work(LONG);
+        let left = world.reach(DOMAIN, |queued| queued.iter().all(|(_, it)| it.tries > 0)).await;
+        runner.stop().await;
+        let [(_, item)] = &left[..] else { panic!("{left:?}") };
+        assert_eq!((item.tries, item.recipients.len(), mx.letters()), (1, 3, Vec::new()));
+        assert_eq!(item.recipients[0].last.as_ref().unwrap().status, status);
+    }
 }
 
 #[tokio::test]
