@@ -28,15 +28,27 @@ impl Lane<'_> {
         };
         let settled = match (reach, &trouble) {
             // What is due stays so, until the orders are obeyed.
-            _ if has_orders => return,
+            _ if has_orders => Ok(()),
             _ if is_held => orders::hold_due(self, turn).await,
             (Reach::Down, Some(trouble)) => self.put_off_due(turn, trouble).await,
             (Reach::Reached, Some(_)) => self.recover(turn).await,
             _ => Ok(()),
         };
+        let settled = match settled {
+            Ok(()) if trouble.is_some() => self.forget_trouble().await,
+            settled => settled,
+        };
         if let Err(error) = settled {
             tracing::warn!(domain = self.held.zone, error, "a domain's messages are not put off");
         }
+    }
+
+    /// With its last message gone nobody has to know about a domain: there may never be another.
+    async fn forget_trouble(&self) -> Result<(), String> {
+        if self.first_items().await?.is_empty() {
+            self.note(None).await;
+        }
+        Ok(())
     }
 
     async fn put_off_due(&self, turn: &Turn, trouble: &DomainTrouble) -> Result<(), String> {
@@ -44,10 +56,6 @@ impl Lane<'_> {
         while turn.goes_on() {
             let due = self.read_due(&BTreeSet::new()).await.map_err(|error| error.to_string())?;
             if due.is_empty() {
-                // With its last message gone nobody has to know about the domain.
-                if self.first_items().await?.is_empty() {
-                    self.note(None).await;
-                }
                 return Ok(());
             }
             let now = env.wall();

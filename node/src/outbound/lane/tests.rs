@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use blob::{BlobFaults, BlobId, BlobName};
 use dns::Zone;
-use env::Env;
+use env::{Env, Timestamp};
 use kv::Subspace;
 use prost::Message;
 
@@ -178,4 +178,35 @@ async fn a_connection_that_has_had_its_messages_is_closed_and_another_goes_on() 
     assert_eq!(left, [], "nothing waits for a second try");
     let connections: Vec<_> = mx.letters().iter().map(|letter| letter.connection).collect();
     assert_eq!(connections, [1, 1, 2, 2, 3]);
+}
+
+async fn known(world: &World) -> Option<DomainTrouble> {
+    world.parts.db.run(|tx| async move { domain::trouble(&tx, DOMAIN).await }).await.unwrap()
+}
+
+/// Notes that the domain could not be reached, and when it is tried again.
+async fn in_trouble(world: &World, retry_ms: i64) {
+    let since_ms = world.env.wall().unix_ms();
+    let retry_ms = since_ms + retry_ms;
+    let trouble = &DomainTrouble { failures: 3, since_ms, retry_ms, ..DomainTrouble::default() };
+    let fence = &world.peers.membership.fence();
+    let note = |tx| async move { domain::note(&tx, fence, DOMAIN, Some(trouble)).await };
+    world.parts.db.run(note).await.unwrap();
+}
+
+#[tokio::test]
+async fn with_its_last_message_gone_nothing_is_known_of_a_domain() {
+    let (world, _mx) = world(Manner::default()).await;
+    in_trouble(&world, -1).await;
+    assert!(known(&world).await.is_some());
+    // It is returned without anybody being asked.
+    let at = Timestamp::from_unix_ms(world.env.wall().unix_ms() - 1);
+    let late = Deadline { at, late: smtp::Late::Return, trace: smtp::Trace::No };
+    let handling = Handling { deliver_by: Some(late), ..Handling::default() };
+    world.submit(1, &recipients(1), handling).await;
+    let runner = world.work(LONG);
+    emptied(&world).await;
+    // With the zone let go the turn is over.
+    runner.stop().await;
+    assert_eq!(known(&world).await, None);
 }
