@@ -335,6 +335,10 @@ pub const REPORT_RETRY: Duration = Duration::from_mins(1);
 /// What is put off is put off by so long at least, so that nothing goes round at once.
 pub const PUT_OFF_MIN: Duration = Duration::from_millis(500);
 
+/// By how long an item of the queue is put off that cannot be read: nothing but people, or another
+/// release, can help it, and until then it costs a look a day.
+pub const DAMAGED_PUT_OFF: Duration = Duration::from_hours(24);
+
 /// Bytes of a message that go back with a report: more would cost the sender's quota more than it
 /// tells.
 pub const RETURNED_BYTES_MAX: u64 = 1024 * 1024;

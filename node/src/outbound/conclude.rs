@@ -42,6 +42,26 @@ pub(super) struct Task {
     pub(super) is_domain_held: bool,
 }
 
+/// Why it is not known what an item is about.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    /// Another look finds the same.
+    #[error("damaged: {0}")]
+    Damaged(String),
+    /// Another look may find it.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+impl From<StoreError> for ReadError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Damaged { .. } => Self::Damaged(error.to_string()),
+            error => Self::Store(error),
+        }
+    }
+}
+
 /// An item as it lies in the queue.
 pub(super) fn decode(item: &zone::Item) -> Result<OutboundItem, String> {
     OutboundItem::decode(item.payload.clone()).map_err(|error| format!("damaged item: {error}"))
@@ -65,20 +85,20 @@ impl Task {
         parts: &Parts,
         held: &Held,
         item: &zone::Item,
-    ) -> Result<Option<Self>, String> {
-        let mut decoded = decode(item)?;
+    ) -> Result<Option<Self>, ReadError> {
+        let damaged = |what: &str| ReadError::Damaged(what.to_owned());
+        let mut decoded = decode(item).map_err(ReadError::Damaged)?;
         let id = <[u8; 16]>::try_from(&decoded.submission[..]);
-        let id = id.map_err(|_| "damaged item: no submission".to_owned())?;
+        let id = id.map_err(|_| damaged("an item without a submission"))?;
         let id_here = &id;
         let read = |tx| async move {
             let record = outbound::submission(&tx, id_here).await?;
             Ok::<_, StoreError>((record, domain::is_held(&tx, &held.zone).await?))
         };
-        let read = parts.db.run(read).await.map_err(|error| error.to_string())?;
-        let (record, is_domain_held) = read;
+        let (record, is_domain_held) = parts.db.run(read).await?;
         let Some(record) = record else { return Ok(None) };
         let blob = BlobId::from_slice(&record.blob);
-        let blob = blob.ok_or_else(|| "damaged submission: no blob".to_owned())?;
+        let blob = blob.ok_or_else(|| damaged("a submission without a blob"))?;
         if decoded.received_ms == 0 {
             decoded.received_ms = record.received_ms;
         }

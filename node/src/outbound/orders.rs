@@ -236,14 +236,19 @@ pub(super) async fn hold_due(lane: &Lane<'_>, turn: &Turn) -> Result<(), String>
         if due.is_empty() {
             return Ok(());
         }
-        let mut messages = Vec::new();
+        let (mut messages, mut set_aside) = (Vec::new(), Vec::new());
         for item in due {
-            let Ok(decoded) = conclude::decode(&item) else { continue };
-            let message =
-                OutboundItem { held: HELD_WITH_DOMAIN, waits_for_domain: false, ..decoded };
-            messages.push((item, message));
+            match conclude::decode(&item) {
+                Ok(decoded) => {
+                    let held = HELD_WITH_DOMAIN;
+                    let message = OutboundItem { held, waits_for_domain: false, ..decoded };
+                    messages.push((item, message));
+                }
+                Err(reason) => set_aside.push(lane.set_aside(item, &reason)),
+            }
         }
-        if messages.is_empty() || hold(lane, &messages).await? == Completion::Gone {
+        turn.put_off(&set_aside).await.map_err(|error| error.to_string())?;
+        if !messages.is_empty() && hold(lane, &messages).await? == Completion::Gone {
             return Ok(());
         }
     }
@@ -428,7 +433,8 @@ async fn apply(
 /// A message leaves the queue, and its sender gets it back (RFC 3463 §3.8: 5.7.1).
 async fn cancel_telling(lane: &Lane<'_>, item: &Item) -> Result<(), String> {
     let (parts, held) = (lane.parts(), lane.held());
-    let Some(task) = Task::read(parts, held, item).await? else {
+    let task = Task::read(parts, held, item).await.map_err(|error| error.to_string())?;
+    let Some(task) = task else {
         let complete = |tx| async move { held.complete(&tx, item).await.map(drop) };
         return parts.db.run(complete).await.map_err(|error| error.to_string());
     };

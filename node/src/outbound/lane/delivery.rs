@@ -1,16 +1,15 @@
 //! How one message is sent: to some of its recipients after the others, over connections that are kept.
 
-use cluster::work::{Done, zone};
+use cluster::work::{Done, PutOff, zone};
 use env::Timestamp;
 
 use super::{Lane, Reach};
 use crate::{
     deliver::outbound::{LATE_NOTIFIES, OutboundRecipient},
-    limits,
     outbound::{
         Parts,
         attempt::{self, Reports, Verdict},
-        conclude::{self, Task},
+        conclude::{self, ReadError, Task},
         connection::{Connection, SendError},
         content::Content,
         reach::Unreached,
@@ -23,8 +22,14 @@ use crate::{
 impl Lane<'_> {
     /// Sends one message to its recipients in the domain.
     pub(in crate::outbound) async fn send(&self, item: &zone::Item) -> Result<Done, String> {
-        let Some(task) = Task::read(self.parts, self.held, item).await? else {
-            return Ok(Done::Finished);
+        let task = match Task::read(self.parts, self.held, item).await {
+            Ok(Some(task)) => task,
+            Ok(None) => return Ok(Done::Finished),
+            Err(ReadError::Damaged(reason)) => {
+                let PutOff { due, payload, .. } = self.set_aside(item.clone(), &reason);
+                return Ok(Done::Again { due, payload });
+            }
+            Err(error) => return Err(error.to_string()),
         };
         if task.is_domain_held {
             // It stays as it is; the turn's end sees to it.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use cluster::work::{PutOff, Turn};
+use cluster::work::{Done, PutOff, Turn, zone};
 use mail::keys::encode_over;
 
 use super::{Lane, Reach};
@@ -10,7 +10,7 @@ use crate::{
     limits,
     outbound::{
         attempt::Verdict,
-        conclude::{self, Task, of_trouble},
+        conclude::{self, ReadError, Task, of_trouble},
         domain::DomainTrouble,
         orders,
         schedule::later,
@@ -61,12 +61,27 @@ impl Lane<'_> {
             let now = env.wall();
             let mut together = Vec::new();
             for item in due {
-                let Ok(mut message) = conclude::decode(&item) else { continue };
+                let mut message = match conclude::decode(&item) {
+                    Ok(message) => message,
+                    Err(reason) => {
+                        together.push(self.set_aside(item, &reason));
+                        continue;
+                    }
+                };
                 let term = Term::of(&self.parts.schedule, &message);
                 let is_late = term.late <= now && !message.is_late_told;
                 if message.received_ms == 0 || is_late || term.end <= now {
-                    let Some(task) = Task::read(self.parts, self.held, &item).await? else {
-                        continue;
+                    let task = match Task::read(self.parts, self.held, &item).await {
+                        Ok(Some(task)) => task,
+                        Ok(None) => {
+                            turn.note(&item, async { Ok(Done::Finished) }).await;
+                            continue;
+                        }
+                        Err(ReadError::Damaged(reason)) => {
+                            together.push(self.set_aside(item, &reason));
+                            continue;
+                        }
+                        Err(error) => return Err(error.to_string()),
                     };
                     let verdict = Verdict::Deferred(of_trouble(trouble));
                     let verdicts = vec![verdict; task.item.recipients.len()];
@@ -84,6 +99,16 @@ impl Lane<'_> {
             turn.put_off(&together).await.map_err(|error| error.to_string())?;
         }
         Ok(())
+    }
+
+    /// When an item comes again that cannot be read: in a long time, so that it does not keep its
+    /// zone busy.
+    pub(in crate::outbound) fn set_aside(&self, item: zone::Item, reason: &str) -> PutOff {
+        let id: String = item.id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let domain = &self.held.zone;
+        tracing::error!(id, domain, reason, "an item of the queue is put off: it cannot be read");
+        let due = later(self.parts.env.wall(), limits::DAMAGED_PUT_OFF);
+        PutOff { due, payload: item.payload.to_vec(), item }
     }
 
     /// Nothing waits for the domain any more; or something does, and comes next.

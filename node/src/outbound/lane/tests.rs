@@ -14,7 +14,10 @@ use crate::{
     deliver::outbound::{
         Deadline, HELD_WITH_DOMAIN, Handling, OutboundItem, SubmissionRecord, submission_key,
     },
-    outbound::testing::{Letter, Manner, Mx, World},
+    outbound::{
+        schedule::later,
+        testing::{Letter, Manner, Mx, World},
+    },
 };
 
 const DOMAIN: &str = "example.net";
@@ -209,4 +212,70 @@ async fn with_its_last_message_gone_nothing_is_known_of_a_domain() {
     // With the zone let go the turn is over.
     runner.stop().await;
     assert_eq!(known(&world).await, None);
+}
+
+/// Waits for the turn at a domain that sends nothing to end, among whose items are some that say
+/// nothing, and one whose submission is gone. What is queued then, but for those that say nothing.
+async fn after_turn(world: &World) -> Vec<(zone::Item, OutboundItem)> {
+    let due = Timestamp::from_unix_ms(world.env.wall().unix_ms() - 1_000);
+    let damaged = cluster::limits::ITEMS_PER_READ;
+    for number in 0..damaged {
+        world.damage(DOMAIN, &(number as u64).to_be_bytes(), due).await;
+    }
+    world.submit(1, &recipients(1), Handling::default()).await;
+    world.submit(2, &recipients(1), Handling::default()).await;
+    let key = &submission_key(&[2; 16]);
+    let clear = |tx: kv::Transaction| async move {
+        tx.clear(key);
+        Ok::<_, StoreError>(())
+    };
+    world.parts.db.run(clear).await.unwrap();
+    let runner = world.work(LONG);
+    let now = world.env.wall();
+    world.reach(DOMAIN, |queued| queued.iter().all(|(item, _)| item.due > now)).await;
+    let end = world.env.monotonic() + Duration::from_secs(20);
+    let state = || async {
+        let kind = cluster::work::Kind::Outbound;
+        let read = |tx| async move { zone::state(&tx, kind, DOMAIN).await };
+        world.parts.db.run(read).await.unwrap()
+    };
+    while !matches!(state().await, Some(zone::ZoneState::Waiting { .. })) {
+        assert!(world.env.monotonic() < end, "the turn goes on and on");
+        world.env.sleep(Duration::from_millis(5)).await;
+    }
+    runner.stop().await;
+    let (silent, left): (Vec<_>, Vec<_>) =
+        world.queued(DOMAIN).await.into_iter().partition(|(item, _)| item.id.len() == 8);
+    let long = later(now, limits::DAMAGED_PUT_OFF);
+    assert!(silent.len() == damaged && silent.iter().all(|(item, _)| item.due >= long));
+    left
+}
+
+#[tokio::test]
+async fn a_domain_that_is_down_does_not_go_round_what_cannot_be_read() {
+    // Nobody listens there, and who waits for anything is told at once.
+    let world = world_with(1, |outbound| outbound.delay_notice_seconds = 0).await;
+    in_trouble(&world, 60_000).await;
+    let left = after_turn(&world).await;
+    let [(ours, item)] = &left[..] else { panic!("{left:?}") };
+    assert!(ours.id == [1; 16] && item.waits_for_domain && item.is_late_told, "{left:?}");
+}
+
+#[tokio::test]
+async fn a_domain_that_is_held_does_not_go_round_what_cannot_be_read() {
+    let world = world_at(1).await;
+    hold(&world, DOMAIN).await;
+    let left = after_turn(&world).await;
+    assert!(left.len() == 2 && left.iter().all(|(_, item)| item.held == HELD_WITH_DOMAIN));
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_comes_again_in_a_long_time() {
+    let (world, _mx) = world(Manner::default()).await;
+    let now = world.env.wall();
+    world.damage(DOMAIN, b"silent", now).await;
+    let runner = world.work(LONG);
+    let left = world.reach(DOMAIN, |queued| queued.iter().all(|(item, _)| item.due > now)).await;
+    runner.stop().await;
+    assert!(left.len() == 1 && left[0].0.due >= later(now, limits::DAMAGED_PUT_OFF), "{left:?}");
 }
