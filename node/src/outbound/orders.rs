@@ -198,12 +198,13 @@ fn change_of_domain(order: &Order, item: &OutboundItem, now: Timestamp) -> Chang
     }
 }
 
-/// Does what was ordered about a domain that this node has claimed.
+/// Does what was ordered about a domain that this node has claimed. Orders that were begun with are
+/// obeyed also where that takes longer than a turn: another turn would look for their messages anew.
 ///
 /// # Errors
 /// Why it could not be done, for people; the orders stand.
 pub(super) async fn obey(lane: &Lane<'_>, turn: &Turn) -> Result<(), String> {
-    while turn.goes_on() {
+    loop {
         let held = lane.held();
         let (kind, domain) = (held.kind, &held.zone);
         let limit = limits::ORDERS_PER_READ;
@@ -220,8 +221,10 @@ pub(super) async fn obey(lane: &Lane<'_>, turn: &Turn) -> Result<(), String> {
         } else {
             of_items(lane, turn, found).await?;
         }
+        if !turn.goes_on() {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
 /// Holds what is due of a domain that is held.
@@ -284,7 +287,7 @@ fn decode(order: &orders::Order) -> Order {
 async fn of_domain(lane: &Lane<'_>, turn: &Turn, mut given: orders::Order) -> Result<(), String> {
     let mut order = decode(&given);
     let now = lane.parts().env.wall();
-    while turn.goes_on() {
+    loop {
         let from = (!order.done.is_empty()).then(|| [&order.done[..], &[0]].concat());
         let (items, is_last) = lane.page(from.as_deref()).await?;
         let some = items.len().min(limits::ORDERED_PER_TRANSACTION);
@@ -308,8 +311,10 @@ async fn of_domain(lane: &Lane<'_>, turn: &Turn, mut given: orders::Order) -> Re
             Some(rest) => given.value = rest.into(),
             None => return lane.wake_waiting(&order).await,
         }
+        if !turn.goes_on() {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
 /// Orders about items, which are looked for together.
@@ -324,7 +329,7 @@ async fn of_items(lane: &Lane<'_>, turn: &Turn, orders: Vec<orders::Order>) -> R
     }
     let mut from: Option<Vec<u8>> = None;
     while !missing.is_empty() {
-        if !turn.goes_on() {
+        if !turn.is_ours() {
             return Ok(());
         }
         let (items, is_last) = lane.page(from.as_deref()).await?;
@@ -339,7 +344,7 @@ async fn of_items(lane: &Lane<'_>, turn: &Turn, orders: Vec<orders::Order>) -> R
         }
     }
     for some in orders.chunks(limits::ORDERED_PER_TRANSACTION) {
-        if !turn.goes_on() {
+        if !turn.is_ours() {
             return Ok(());
         }
         let mut changes = Vec::new();
@@ -505,6 +510,9 @@ impl Lane<'_> {
         Ok(record.is_some_and(has))
     }
 }
+
+#[cfg(test)]
+mod turns;
 
 #[cfg(test)]
 mod tests {
