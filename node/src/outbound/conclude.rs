@@ -126,6 +126,15 @@ enum Telling {
     Later,
 }
 
+/// What becomes of a conclusion whose report cannot be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unreported {
+    /// Who is to be told of stays in the queue, and is tried again.
+    Waits,
+    /// Nothing is written, and the caller is told.
+    Fails,
+}
+
 /// Why a conclusion is not written.
 #[derive(Debug, thiserror::Error)]
 enum Unwritten {
@@ -135,7 +144,8 @@ enum Unwritten {
     Commit(#[from] ClusterError),
 }
 
-/// Writes what came of a try. `retry_at` is when the domain is tried again, where it is down.
+/// Writes what came of a try. `retry_at` is when the domain is tried again, where it is down;
+/// `unreported`, what becomes of it where a report is due and cannot be written.
 ///
 /// Goes on for as long as the claim is ours: where it gave up, servers would get again what they have.
 pub(super) async fn conclude(
@@ -145,13 +155,14 @@ pub(super) async fn conclude(
     task: Task,
     verdicts: Vec<Verdict>,
     retry_at: Option<Timestamp>,
+    unreported: Unreported,
 ) -> Result<(), String> {
     for (recipient, verdict) in task.item.recipients.iter().zip(&verdicts) {
         log(&task, recipient, verdict);
     }
     let decided = |telling| decide(parts, &task, &verdicts, retry_at, telling);
     let written = match write_all(parts, held, item, &task, decided(Telling::Now)).await {
-        Err(Unwritten::Report(reason)) => {
+        Err(Unwritten::Report(reason)) if unreported == Unreported::Waits => {
             tracing::warn!(id = hex(&task.id), reason, "a report waits: it cannot be written");
             write_all(parts, held, item, &task, decided(Telling::Later)).await
         }

@@ -28,7 +28,7 @@ use prost::Message;
 
 use super::{
     attempt::Verdict,
-    conclude::{self, Task},
+    conclude::{self, Task, Unreported},
     domain,
     lane::Lane,
 };
@@ -449,7 +449,7 @@ async fn cancel_telling(lane: &Lane<'_>, item: &Item) -> Result<(), String> {
         remote: None,
     };
     let verdicts = vec![Verdict::Failed(trouble); task.item.recipients.len()];
-    conclude::conclude(parts, held, item, task, verdicts, None).await
+    conclude::conclude(parts, held, item, task, verdicts, None, Unreported::Waits).await
 }
 
 impl Lane<'_> {

@@ -9,7 +9,7 @@ use crate::{
     outbound::{
         Parts,
         attempt::{self, Reports, Verdict},
-        conclude::{self, ReadError, Task},
+        conclude::{self, ReadError, Task, Unreported},
         connection::{Connection, SendError},
         content::Content,
         reach::Unreached,
@@ -42,7 +42,8 @@ impl Lane<'_> {
             Err(error) => return Err(error.to_string()),
         };
         let retry_at = self.down_until();
-        conclude::conclude(self.parts, self.held, item, task, verdicts, retry_at).await?;
+        let (parts, held, unreported) = (self.parts, self.held, Unreported::Waits);
+        conclude::conclude(parts, held, item, task, verdicts, retry_at, unreported).await?;
         Ok(Done::Completed)
     }
 

@@ -10,7 +10,7 @@ use crate::{
     limits,
     outbound::{
         attempt::Verdict,
-        conclude::{self, ReadError, Task, of_trouble},
+        conclude::{self, ReadError, Task, Unreported, of_trouble},
         domain::DomainTrouble,
         orders,
         schedule::later,
@@ -86,7 +86,8 @@ impl Lane<'_> {
                     let verdict = Verdict::Deferred(of_trouble(trouble));
                     let verdicts = vec![verdict; task.item.recipients.len()];
                     let (parts, held, at) = (self.parts, self.held, Some(trouble.retry_at()));
-                    conclude::conclude(parts, held, &item, task, verdicts, at).await?;
+                    let unreported = Unreported::Waits;
+                    conclude::conclude(parts, held, &item, task, verdicts, at, unreported).await?;
                     continue;
                 }
                 message.waits_for_domain = true;
