@@ -303,7 +303,7 @@ async fn of_domain(lane: &Lane<'_>, turn: &Turn, mut given: orders::Order) -> Re
         }
         let rest = (!is_last).then(|| order.encode_to_vec());
         let step = [(given.clone(), rest.clone())];
-        if write(lane, &changes, &step).await? == Completion::Gone {
+        if write(lane, changes, &step).await? == Completion::Gone {
             // It has been changed meanwhile, and begins again.
             return Ok(());
         }
@@ -358,7 +358,7 @@ async fn of_items(lane: &Lane<'_>, turn: &Turn, orders: Vec<orders::Order>) -> R
                 change => changes.push((item, change)),
             }
         }
-        write(lane, &changes, &done).await?;
+        write(lane, changes, &done).await?;
     }
     Ok(())
 }
@@ -367,19 +367,20 @@ async fn of_items(lane: &Lane<'_>, turn: &Turn, orders: Vec<orders::Order>) -> R
 /// changed meanwhile.
 async fn write(
     lane: &Lane<'_>,
-    changes: &[(Item, Change)],
+    mut changes: Vec<(Item, Change)>,
     obeyed: &[(orders::Order, Option<Vec<u8>>)],
 ) -> Result<Completion, String> {
     let (parts, held) = (lane.parts(), lane.held());
-    for (item, change) in changes {
-        if *change != Change::GoesTelling {
-            continue;
-        }
-        // One that cannot be returned stays where it is: it must not keep the others from leaving.
-        if let Err(reason) = cancel_telling(lane, item).await {
-            tracing::warn!(domain = held.zone, reason, "a message is not cancelled");
+    for (item, change) in &mut changes {
+        if *change == Change::GoesTelling
+            && let Err(reason) = cancel_telling(lane, item).await
+        {
+            // It must not leave, and its sender is to hear of it: so it is kept for people.
+            tracing::warn!(domain = held.zone, reason, "a message is held, not cancelled");
+            *change = unreported(item, &reason);
         }
     }
+    let changes = &changes[..];
     let now = parts.env.wall();
     let commit = |tx: Transaction| async move {
         for (item, change) in changes {
@@ -449,7 +450,22 @@ async fn cancel_telling(lane: &Lane<'_>, item: &Item) -> Result<(), String> {
         remote: None,
     };
     let verdicts = vec![Verdict::Failed(trouble); task.item.recipients.len()];
-    conclude::conclude(parts, held, item, task, verdicts, None, Unreported::Waits).await
+    conclude::conclude(parts, held, item, task, verdicts, None, Unreported::Fails).await
+}
+
+/// What becomes of a message whose cancellation cannot be reported: it is held, and says why.
+fn unreported(item: &Item, reason: &str) -> Change {
+    let Ok(message) = conclude::decode(item) else { return Change::Stays };
+    let last = outbound::Trouble {
+        status: "4.3.0".to_owned(),
+        words: format!("held: it was cancelled, and no report can be written: {reason}"),
+        remote: String::new(),
+    };
+    let mut held = OutboundItem { held: HELD_ALONE, waits_for_domain: false, ..message };
+    if let Some(first) = held.recipients.first_mut() {
+        first.last = Some(last);
+    }
+    Change::Moves(held, Timestamp::from_unix_ms(HELD_DUE_MS))
 }
 
 impl Lane<'_> {
@@ -462,7 +478,7 @@ impl Lane<'_> {
         }
         let Some(item) = first.into_iter().find(conclude::waits_for_domain) else { return Ok(()) };
         let message = conclude::decode(&item)?;
-        write(self, &[(item, Change::Moves(message, now))], &[]).await.map(drop)
+        write(self, vec![(item, Change::Moves(message, now))], &[]).await.map(drop)
     }
 
     /// Some of the domain's items, and whether they are the last.

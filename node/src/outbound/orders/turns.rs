@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
+use blob::BlobFaults;
 use dns::Zone;
+use env::Env;
 
 use super::*;
-use crate::{deliver::outbound::Handling, outbound::testing::World};
+use crate::{
+    deliver::outbound::Handling,
+    outbound::testing::{Manner, Mx, World},
+};
 
 const DOMAIN: &str = "example.net";
 
@@ -46,4 +51,24 @@ async fn an_order_finds_its_message_among_many_however_short_a_turn_is() {
         world.env.sleep(Duration::from_millis(5)).await;
     }
     runner.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_to_be_cancelled_with_a_report_that_cannot_be_written_is_held() {
+    let mx = Mx::start(&Env::system(), Manner::default()).await;
+    let zone = Zone::new();
+    zone.mx(DOMAIN, 10, "mx.example.net").address("mx.example.net", [127, 0, 0, 1]);
+    let world = World::new(zone, |config, _| config.outbound.port = mx.port).await;
+    world.submit(1, &[format!("x@{DOMAIN}")], Handling::default()).await;
+    order(&world, [1; 16], Action::CancelTelling).await;
+    let faults = world.sender.parts.blobs.faults();
+    faults.set(BlobFaults { refused: BlobFaults::ALWAYS, ..BlobFaults::default() });
+    let runner = world.work(Duration::from_secs(60));
+    let left = world.reach(DOMAIN, |queued| queued.iter().all(|(_, it)| it.held != 0)).await;
+    runner.stop().await;
+    let [(item, message)] = &left[..] else { panic!("{left:?}") };
+    assert_eq!((message.held, item.due.unix_ms()), (HELD_ALONE, HELD_DUE_MS));
+    let why = message.recipients[0].last.as_ref().unwrap();
+    assert!(why.words.contains("report"), "{why:?}");
+    assert_eq!(mx.letters(), []);
 }
