@@ -4,6 +4,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use dns::Tlsa;
@@ -88,6 +89,18 @@ impl<'a> Way<'a> {
 
     /// A new connection to the first server that may have the message.
     pub(super) async fn connect(&self, route: &Route, need: Need) -> Result<Connection, Unreached> {
+        self.connect_within(route, need, limits::REACH_TIME_MAX).await
+    }
+
+    /// The same, in so much time. Half of what is left of it goes to a server behind which there may
+    /// be others, so that one which says nothing does not hide them.
+    async fn connect_within(
+        &self,
+        route: &Route,
+        need: Need,
+        time: Duration,
+    ) -> Result<Connection, Unreached> {
+        let end = self.parts.env.monotonic() + time;
         let sts = match (&route.hop, self.domain.starts_with('[')) {
             (Hop::Exchangers, false) => {
                 self.sts().await.map_err(|trouble| self.of(need, trouble))?
@@ -100,7 +113,7 @@ impl<'a> Way<'a> {
             remote: None,
         };
         let (mut tries, mut all_lack_tls) = (0, true);
-        for host in &route.hosts {
+        for (place, host) in route.hosts.iter().enumerate() {
             let Parts { env, resolver, config, .. } = self.parts;
             let asking = Asking { env, resolver, port: config.port };
             let terms = match terms::of(asking, route, sts, host, need).await {
@@ -112,12 +125,17 @@ impl<'a> Way<'a> {
                     continue;
                 }
             };
-            for address in &terms.addresses {
+            for (at, address) in terms.addresses.iter().enumerate() {
                 tries += 1;
-                if tries > limits::CONNECT_TRIES_MAX {
+                let left = end.saturating_since(env.monotonic());
+                if tries > limits::CONNECT_TRIES_MAX || left.is_zero() {
                     return Err(self.of(need, last));
                 }
-                match self.connect_to(*address, host, route, sts, &terms).await {
+                let is_last = place + 1 == route.hosts.len() && at + 1 == terms.addresses.len();
+                let share = if is_last { left } else { left / 2 };
+                let connecting = self.connect_to(*address, host, route, sts, &terms);
+                let connected = env.timeout(share, connecting).await;
+                match connected.unwrap_or_else(|env::Elapsed| Err((None, slow(host, *address)))) {
                     Ok(connection) if connection.serves(need) => return Ok(connection),
                     Ok(connection) => {
                         connection.close(&self.parts.security).await;
@@ -354,6 +372,12 @@ fn of_passed(passed: &Passed, host: &str) -> Trouble {
         Passed::Tlsa(_) | Passed::Policy | Passed::Unproven => UNSAFE,
     };
     Trouble { status: status.to_owned(), words: format!("{host}: {passed}"), remote: None }
+}
+
+/// RFC 3463 §3.5: no answer from the host.
+fn slow(host: &str, address: IpAddr) -> Trouble {
+    let words = format!("{host} [{address}]: no session in time");
+    Trouble { status: "4.4.1".to_owned(), words, remote: None }
 }
 
 fn trouble_of(error: &ConnectError, host: &str, address: SocketAddr) -> Trouble {
