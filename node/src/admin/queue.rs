@@ -159,8 +159,11 @@ pub struct QueuedMessage {
     pub deliver_by_ms: Option<i64>,
     /// RFC 2852: `return` or `notify`.
     pub deliver_by: Option<String>,
-    /// RFC 8689.
+    /// RFC 8689: REQUIRETLS.
     pub require_tls: bool,
+    /// RFC 8689 §3: `TLS-Required: No`.
+    #[serde(default)]
+    pub tls_optional: bool,
     /// Its domains' shares that are left.
     pub shares: Vec<QueuedShare>,
     /// Domains whose share was not found: it moved while it was looked for, or too much waits
@@ -295,6 +298,7 @@ pub async fn show(admin: &Admin, id: &str) -> Result<QueuedMessage, AdminError> 
             _ => None,
         },
         require_tls: record.require_tls,
+        tls_optional: record.tls_optional,
         sender: record.sender,
         envelope_id: record.envelope_id,
         shares: shown,

@@ -75,6 +75,11 @@ pub(super) fn priority(item: &zone::Item) -> i32 {
     decode(item).map_or(0, |item| item.priority)
 }
 
+/// Whether it leaves whatever TLS comes to.
+pub(super) fn is_tls_optional(item: &zone::Item) -> bool {
+    decode(item).is_ok_and(|item| item.tls_optional)
+}
+
 pub(super) fn of_trouble(trouble: &DomainTrouble) -> Trouble {
     Trouble { status: trouble.status.clone(), words: trouble.reason.clone(), remote: None }
 }

@@ -31,7 +31,7 @@ use super::{
     domain::{self, DomainTrouble},
     orders,
     pace::{Pace, Width},
-    reach::Way,
+    reach::{Scope, Unreached, Way},
     route::{NoRoute, Route},
 };
 use crate::{deliver::Trouble, limits};
@@ -60,6 +60,14 @@ struct State {
     is_held: bool,
     /// An order has come meanwhile: the turn ends, and the next one begins with obeying.
     has_orders: bool,
+}
+
+impl State {
+    /// Whether only what goes without TLS leaves.
+    fn is_down_by_tls(&self) -> bool {
+        let is_of_tls = self.trouble.as_ref().is_some_and(|trouble| trouble.is_of_tls);
+        self.reach == Reach::Down && is_of_tls
+    }
 }
 
 /// Whether the domain's servers can be reached.
@@ -94,6 +102,9 @@ pub(super) async fn run(parts: &Parts, turn: &Turn) {
                     Ok(found) => ready.extend(found),
                     Err(error) => tracing::warn!(%error, "a domain's messages cannot be read"),
                 }
+            }
+            if lane.state().is_down_by_tls() {
+                ready.retain(conclude::is_tls_optional);
             }
             slot = lane.next_slot().filter(|_| !ready.is_empty());
             if slot.is_none()
@@ -168,8 +179,8 @@ impl<'a> Lane<'a> {
     /// Whether one more message may leave beside so many.
     fn takes(&self, flying: usize) -> bool {
         let state = self.state();
-        let may_go = state.reach != Reach::Down && !state.is_held && !state.has_orders;
-        may_go && flying < state.width.get()
+        let may_go = state.reach != Reach::Down || state.is_down_by_tls();
+        may_go && !state.is_held && !state.has_orders && flying < state.width.get()
     }
 
     /// How long it is until the next message may leave, where it may not yet.
@@ -284,36 +295,39 @@ impl<'a> Lane<'a> {
     }
 
     /// A connection did not come about: fewer at once where others did, none where none did.
-    async fn turned_away(&self, trouble: &Trouble) {
+    async fn turned_away(&self, unreached: &Unreached) {
         let is_reached = {
             let mut state = self.state();
             state.width.turned_away();
             state.reach == Reach::Reached
         };
         if !is_reached {
-            self.is_down(trouble).await;
+            self.is_down(&unreached.trouble, unreached.scope()).await;
         }
     }
 
-    /// No server can be reached: the domain waits.
-    async fn is_down(&self, trouble: &Trouble) {
+    /// No server can be reached: the domain waits, all of it or what wants TLS.
+    async fn is_down(&self, trouble: &Trouble, scope: Scope) {
         let (env, schedule) = (&self.parts.env, &self.parts.schedule);
         let now = env.wall();
         let noted = {
             let mut state = self.state();
-            if state.reach == Reach::Down {
+            let gets_worse = state.is_down_by_tls() && scope == Scope::All;
+            if state.reach == Reach::Down && !gets_worse {
                 return;
             }
             state.reach = Reach::Down;
             let held = state.trouble.clone().unwrap_or_default();
-            let failures = held.failures.saturating_add(1);
+            let failures = held.failures.saturating_add(u32::from(!gets_worse));
+            let next = || schedule.next(env, failures, now).unix_ms();
             let noted = DomainTrouble {
                 failures,
                 since_ms: if held.failures == 0 { now.unix_ms() } else { held.since_ms },
-                retry_ms: schedule.next(env, failures, now).unix_ms(),
+                retry_ms: if gets_worse { held.retry_ms } else { next() },
                 status: trouble.status.clone(),
                 reason: trouble.words.clone(),
                 held_ms: 0,
+                is_of_tls: scope == Scope::OverTls,
             };
             state.trouble = Some(noted.clone());
             noted

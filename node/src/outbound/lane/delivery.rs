@@ -12,7 +12,7 @@ use crate::{
         conclude::{self, ReadError, Task, Unreported},
         connection::{Connection, SendError},
         content::Content,
-        reach::Unreached,
+        reach::{Scope, Unreached},
         route::{self, NoRoute, Route},
         term,
         terms::Need,
@@ -41,14 +41,18 @@ impl Lane<'_> {
             Err(SendError::Unclaimed) => return Err("the claim is lost".to_owned()),
             Err(error) => return Err(error.to_string()),
         };
-        let retry_at = self.down_until();
+        let retry_at = self.down_until(&task);
         let (parts, held, unreported) = (self.parts, self.held, Unreported::Waits);
         conclude::conclude(parts, held, item, task, verdicts, retry_at, unreported).await?;
         Ok(Done::Completed)
     }
 
-    fn down_until(&self) -> Option<Timestamp> {
+    /// When what waits for the domain is tried again, where this waits for it.
+    fn down_until(&self, task: &Task) -> Option<Timestamp> {
         let state = self.state();
+        if state.is_down_by_tls() && Need::of(&task.record) == Need::Nothing {
+            return None;
+        }
         match (&state.trouble, state.reach) {
             (Some(trouble), Reach::Down) => Some(trouble.retry_at()),
             _ => None,
@@ -66,7 +70,7 @@ impl Lane<'_> {
             Ok(route) => route,
             Err(NoRoute::Never(trouble)) => return Ok(of_all(Verdict::Failed(trouble.clone()))),
             Err(NoRoute::Now(trouble)) => {
-                self.is_down(trouble).await;
+                self.is_down(trouble, Scope::All).await;
                 return Ok(of_all(Verdict::Deferred(trouble.clone())));
             }
         };
@@ -120,7 +124,7 @@ impl Lane<'_> {
                 Ok(connection) => connection,
                 Err(unreached) => {
                     if unreached.is_domains() {
-                        self.turned_away(&unreached.trouble).await;
+                        self.turned_away(&unreached).await;
                     }
                     return Ok(vec![unreached.verdict(); some.len()]);
                 }
@@ -203,7 +207,11 @@ impl Lane<'_> {
     /// A new connection to the first server that answers.
     async fn connect(&self, route: &Route, need: Need) -> Result<Connection, Unreached> {
         let connection = self.way.connect(route, need).await?;
-        self.is_reached().await;
+        match need {
+            // It says nothing of what others may be sent over.
+            Need::Nothing => self.state().width.connected(),
+            Need::Ordinary | Need::RequireTls => self.is_reached().await,
+        }
         Ok(connection)
     }
 

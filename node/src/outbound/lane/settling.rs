@@ -54,7 +54,12 @@ impl Lane<'_> {
     async fn put_off_due(&self, turn: &Turn, trouble: &DomainTrouble) -> Result<(), String> {
         let env = &self.parts.env;
         while turn.goes_on() {
-            let due = self.read_due(&BTreeSet::new()).await.map_err(|error| error.to_string())?;
+            let mut due =
+                self.read_due(&BTreeSet::new()).await.map_err(|error| error.to_string())?;
+            if trouble.is_of_tls {
+                // They have come meanwhile, and leave with the next turn.
+                due.retain(|item| !conclude::is_tls_optional(item));
+            }
             if due.is_empty() {
                 return Ok(());
             }

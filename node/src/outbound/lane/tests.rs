@@ -12,7 +12,8 @@ use super::*;
 use crate::{
     config,
     deliver::outbound::{
-        Deadline, HELD_WITH_DOMAIN, Handling, OutboundItem, SubmissionRecord, submission_key,
+        Deadline, HELD_WITH_DOMAIN, Handling, OutboundItem, SubmissionRecord, TlsWish,
+        submission_key,
     },
     outbound::{
         schedule::later,
@@ -36,7 +37,10 @@ async fn world_at(port: u16) -> World {
 }
 
 async fn world_with(port: u16, change: impl FnOnce(&mut config::Outbound)) -> World {
-    let zone = Zone::new();
+    world_of(Zone::new(), port, change).await
+}
+
+async fn world_of(zone: Zone, port: u16, change: impl FnOnce(&mut config::Outbound)) -> World {
     zone.mx(DOMAIN, 10, "mx.example.net").address("mx.example.net", [127, 0, 0, 1]);
     let world = World::new(zone, |config, _| {
         config.outbound.port = port;
@@ -278,4 +282,36 @@ async fn what_cannot_be_read_comes_again_in_a_long_time() {
     let left = world.reach(DOMAIN, |queued| queued.iter().all(|(item, _)| item.due > now)).await;
     runner.stop().await;
     assert!(left.len() == 1 && left[0].0.due >= later(now, limits::DAMAGED_PUT_OFF), "{left:?}");
+}
+
+#[tokio::test]
+async fn what_needs_no_tls_leaves_where_tls_keeps_the_rest_from_leaving() {
+    let mx = Mx::start(&Env::system(), Manner::default()).await;
+    let zone = Zone::new();
+    zone.secure(DOMAIN);
+    // The server does not offer what the domain promises.
+    let tlsa = dns::Tlsa { usage: 3, selector: 1, matching: 1, data: vec![7; 32] };
+    zone.tlsa(&format!("_{}._tcp.mx.example.net", mx.port), tlsa);
+    let world = world_of(zone, mx.port, |_| {}).await;
+    let without = Handling { tls: TlsWish::Optional, ..Handling::default() };
+    let runner = world.work(LONG);
+    for (first, second) in [(1, 2), (3, 4)] {
+        world.submit(first, &recipients(2), Handling::default()).await;
+        world.submit(second, &recipients(1), without).await;
+        let is_put_off = |(item, it): &(zone::Item, OutboundItem)| {
+            item.due > Timestamp::from_unix_ms(it.received_ms) && it.waits_for_domain
+        };
+        let left = world.reach(DOMAIN, |queued| {
+            queued.len() == usize::from(second / 2) && queued.iter().all(is_put_off)
+        });
+        left.await;
+        // The domain stays as it is: others must not follow over the connection in clear.
+        let known = known(&world).await.unwrap();
+        assert!(known.is_of_tls && known.failures == 1, "{known:?}");
+        assert!(
+            mx.letters().len() == usize::from(second / 2)
+                && counts(&mx.letters()).iter().all(|it| *it == 1)
+        );
+    }
+    runner.stop().await;
 }

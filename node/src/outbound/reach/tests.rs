@@ -238,6 +238,8 @@ async fn a_wrong_certificate_is_counted_under_its_policy_and_nothing_goes_there(
     let tlsa = Tlsa { usage: 3, selector: 1, matching: 1, data: vec![7; 32] };
     zone.tlsa(&format!("_{port}._tcp.{HOST}"), tlsa);
     let way = Way::new(&world.parts, DOMAIN);
+    // What wants no TLS goes there, with what TLS there is, and is not counted.
+    assert_eq!(connect(&world, &way, Need::Nothing).await, Ok(Assurance::Encrypted));
     let (verdict, is_domains) = connect(&world, &way, Need::Ordinary).await.unwrap_err();
     let Verdict::Deferred(trouble) = verdict else { panic!("{verdict:?}") };
     assert_eq!((trouble.status.as_str(), is_domains), ("4.7.5", true));
