@@ -151,7 +151,8 @@ impl<'a> Way<'a> {
                 }
                 let is_last = place + 1 == route.hosts.len() && at + 1 == terms.addresses.len();
                 let share = if is_last { left } else { left / 2 };
-                let connecting = self.connect_to(*address, host, route, (sts, need), &terms);
+                let connecting =
+                    Box::pin(self.connect_to(*address, host, route, (sts, need), &terms));
                 let connected = env.timeout(share, connecting).await;
                 match connected.unwrap_or_else(|env::Elapsed| Err((None, slow(host, *address)))) {
                     Ok(connection) if connection.serves(need) => return Ok(connection),

@@ -155,13 +155,16 @@ impl World {
     }
 }
 
+/// A mail server's answer to a recipient: how many it has of the message, and the address.
+pub(super) type Rcpt = fn(usize, &str) -> &'static str;
+
 /// How a mail server answers.
 #[derive(Clone)]
 pub(super) struct Manner {
     /// Lines of its answer to EHLO behind its name.
     pub(super) offers: Vec<&'static str>,
-    /// Its answer to a recipient: how many it has of the message, and the address.
-    pub(super) rcpt: fn(usize, &str) -> &'static str,
+    /// Its answer to a recipient.
+    pub(super) rcpt: Rcpt,
     /// Its answer to the content.
     pub(super) end: &'static str,
 }
