@@ -86,7 +86,7 @@ pub struct Deadline {
     pub at: Timestamp,
     /// What becomes of it then.
     pub late: smtp::Late,
-    /// Whether a hop that does not know deadlines is told of.
+    /// Whether the sender is told of each hop that passes it on.
     pub trace: smtp::Trace,
 }
 
@@ -179,7 +179,7 @@ pub struct SubmissionRecord {
     /// told.
     #[prost(uint32, tag = "16")]
     pub deliver_by_mode: u32,
-    /// RFC 2852: hops that do not know deadlines are told of.
+    /// RFC 2852 §4.1.4: its sender is told of each hop that passes it on.
     #[prost(bool, tag = "17")]
     pub deliver_by_trace: bool,
     /// RFC 8689: it must not leave but over TLS, to a server whose certificate was verified.

@@ -34,7 +34,8 @@ pub(super) enum Verdict {
 pub(super) enum Reports {
     Yes,
     No,
-    /// It does not watch the time that the sender gave (RFC 2852), so the sender is told.
+    /// The sender is told whatever it knows: it does not watch the time that the sender gave, or the
+    /// sender wants to hear of every hop (RFC 2852 §4.1.4).
     Untimed,
 }
 

@@ -176,8 +176,11 @@ impl Lane<'_> {
         };
         let content = self.parts.blobs.read(task.blob, task.record.skip..u64::MAX).await;
         let content = Content::new(&task.record.prepend, content.map_err(SendError::Blob)?);
+        let record = &task.record;
+        let is_traced = record.deliver_by_mode != 0 && record.deliver_by_trace;
         let reports = match (connection.keeps_time(), connection.reports()) {
-            (false, _) if task.record.deliver_by_mode == LATE_NOTIFIES => Reports::Untimed,
+            _ if is_traced => Reports::Untimed,
+            (false, _) if record.deliver_by_mode == LATE_NOTIFIES => Reports::Untimed,
             (_, true) => Reports::Yes,
             (_, false) => Reports::No,
         };

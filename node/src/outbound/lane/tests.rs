@@ -312,3 +312,21 @@ async fn what_needs_no_tls_leaves_where_tls_keeps_the_rest_from_leaving() {
     }
     runner.stop().await;
 }
+
+#[tokio::test]
+async fn a_sender_hears_of_every_hop_that_watches_its_time_where_it_wants_to() {
+    let at = Timestamp::from_unix_ms(Env::system().wall().unix_ms() + 3_600_000);
+    for (trace, reports) in [(smtp::Trace::Yes, 1), (smtp::Trace::No, 0)] {
+        let offers = vec!["DELIVERBY", "DSN"];
+        let (world, mx) = world(Manner { offers, ..Manner::default() }).await;
+        let by = Deadline { at, late: smtp::Late::Return, trace };
+        let handling = Handling { deliver_by: Some(by), ..Handling::default() };
+        world.submit(1, &recipients(1), handling).await;
+        let runner = world.work(LONG);
+        emptied(&world).await;
+        runner.stop().await;
+        assert_eq!(mx.letters().len(), 1);
+        // The report is on its way to the sender.
+        assert_eq!(world.queued("example.org").await.len(), reports, "{trace:?}");
+    }
+}
