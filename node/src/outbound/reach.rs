@@ -90,7 +90,7 @@ impl Unreached {
 /// RFC 3463 §3.8: a cryptographic failure, which may pass.
 const UNSAFE: &str = "4.7.5";
 
-/// RFC 8689 §8.4: REQUIRETLS is required.
+/// RFC 8689 §4.2.1 and §7: REQUIRETLS is required.
 const NEEDS_TLS: &str = "5.7.30";
 
 impl<'a> Way<'a> {

@@ -55,7 +55,7 @@ pub(super) fn asked(mail: &MailFrom, now: Timestamp) -> Handling {
         Hold::Until(time) => Timestamp::from_unix_seconds(time.unix_seconds()),
     });
     Handling {
-        // RFC 4865 §5: a time that has passed asks for nothing.
+        // RFC 4865 §4.2: nothing leaves before that time; one that has passed asks for nothing.
         hold_until: hold_until.filter(|until| *until > now),
         priority: mail.priority.unwrap_or_default(),
         deliver_by: mail.deliver_by.map(|by| Deadline {
