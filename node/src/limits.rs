@@ -323,6 +323,10 @@ pub const CONNECT_TRIES_MAX: usize = 10;
 /// How long a server may take to accept a connection: a lost packet is sent again several times.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long the search for a server goes on, over all of a domain's: the greeting of one may take as
+/// long (RFC 5321 §4.5.3.2.1), and a message must not wait for ten that say nothing.
+pub const REACH_TIME_MAX: Duration = Duration::from_mins(5);
+
 /// How long a server may take for its side of a TLS handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -338,6 +342,10 @@ pub const REPORT_RETRY: Duration = Duration::from_mins(1);
 
 /// What is put off is put off by so long at least, so that nothing goes round at once.
 pub const PUT_OFF_MIN: Duration = Duration::from_millis(500);
+
+/// By how long an item of the queue is put off that cannot be read: nothing but people, or another
+/// release, can help it, and until then it costs a look a day.
+pub const DAMAGED_PUT_OFF: Duration = Duration::from_hours(24);
 
 /// Bytes of a message that go back with a report: more would cost the sender's quota more than it
 /// tells.
@@ -381,7 +389,7 @@ pub const WIDTH_REGAINED_AFTER: u32 = 10;
 /// next request goes on.
 pub const QUEUE_ROWS_PER_REQUEST: usize = 20_000;
 
-/// Items of one domain that are read in search of one.
+/// Items that are read in search of one message's shares, in all domains together.
 pub const QUEUE_SEARCH_ROWS_MAX: usize = 200_000;
 
 /// Orders that one request gives; the next goes on.

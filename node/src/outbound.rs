@@ -6,6 +6,8 @@
 //! | file | what it does |
 //! |---|---|
 //! | `lane.rs` | one turn at one domain: which messages, how many at once |
+//! | `lane/delivery.rs` | one message of it, over connections that are kept |
+//! | `lane/settling.rs` | the turn's end: what becomes of what did not leave |
 //! | `domain.rs` | what the store knows of a domain that is in trouble |
 //! | `route.rs` | from a domain to servers: as a setting says, or RFC 5321 §5.1 |
 //! | `reach.rs` | from servers to a connection |

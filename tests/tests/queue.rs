@@ -278,6 +278,47 @@ fn a_message_that_is_late_comes_back_when_its_sender_wants_it_to() {
 }
 
 #[test]
+fn a_message_that_is_late_goes_on_and_its_sender_hears_of_it_when_that_is_asked_for() {
+    let two = Two::start();
+    let mut smtp = Smtp::submission(&two.here, ALICE, PASSWORD);
+    smtp.expect(&format!("MAIL FROM:<{ALICE}> BY=3;N"), 250);
+    smtp.expect(&format!("RCPT TO:<{DAVE}>"), 250);
+    let reply = smtp.data(message(ALICE, DAVE, "late", "hello\r\n").as_bytes());
+    assert_eq!(reply.code, 250, "{reply}");
+    let mut imap = two.here.imap(ALICE);
+    let report = wait_for(&mut imap, 1);
+    for part in ["Action: delayed\r\nStatus: 4.4.1\r\n", "\r\nWill-Retry-Until: "] {
+        assert!(report.contains(part), "{part} is not in {report}");
+    }
+    two.reach(&[], &["deferred"]);
+    two.names.address("mx.late.example", Ipv4Addr::LOCALHOST);
+    two.here.cli(&["queue", "retry", "--domain", "late.example"]);
+    wait_for(&mut two.there.imap(ALICE), 1);
+    two.reach(&[], &[]);
+    // The next server knows of the time, so nobody is told that it does not.
+    assert_eq!(imap.ok("UID SEARCH ALL").search().len(), 1);
+}
+
+#[test]
+fn a_message_that_requires_tls_comes_back_without_its_text_where_no_server_is_proven() {
+    let two = Two::start();
+    let mut smtp = Smtp::submission(&two.here, ALICE, PASSWORD);
+    smtp.expect(&format!("MAIL FROM:<{ALICE}> REQUIRETLS RET=FULL"), 250);
+    smtp.expect(&format!("RCPT TO:<{CAROL}>"), 250);
+    let reply = smtp.data(message(ALICE, CAROL, "secret", "the text\r\n").as_bytes());
+    assert_eq!(reply.code, 250, "{reply}");
+    let report = wait_for(&mut two.here.imap(ALICE), 1);
+    for part in ["Action: failed\r\nStatus: 5.7.30\r\n", "Subject: black box secret\r\n"] {
+        assert!(report.contains(part), "{part} is not in {report}");
+    }
+    assert!(!report.contains("the text"), "{report}");
+    // Others go there all the same.
+    two.submit(ALICE, CAROL, "open");
+    let found = wait_for(&mut two.there.imap(ALICE), 1);
+    assert!(found.contains("Subject: black box open\r\n"), "{found}");
+}
+
+#[test]
 fn a_domain_gets_no_more_in_a_minute_than_is_set() {
     let two = Two::start_with("messages_per_minute_per_domain = 40");
     two.here.cli(&["queue", "hold", "--domain", "example.net"]);

@@ -4,6 +4,7 @@
 
 use std::net::Ipv4Addr;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use blackbox::{
     Deadline,
     bind::{Bind, free_port},
@@ -226,6 +227,63 @@ fn what_waited_for_postfix_and_for_a_better_certificate_leaves_in_the_end() {
         assert!(mail.contains("(using TLSv1.3 with cipher "), "{mail}");
     }
     assert_eq!(postfix.mails().len(), 2, "each once");
+}
+
+/// The first certificate of a PEM file, as it is on the wire.
+fn der(pem: &str) -> Vec<u8> {
+    let lines = pem.lines().skip_while(|line| !line.starts_with("-----BEGIN CERT")).skip(1);
+    let text: String = lines.take_while(|line| !line.starts_with("-----END")).collect();
+    BASE64_STANDARD.decode(text).expect("a certificate in PEM")
+}
+
+#[test]
+fn a_message_has_a_say_of_its_own_about_tls() {
+    let there = Server::start_configured();
+    for domain in ["good.signed.test", "wrong.signed.test"] {
+        there.cli(&["domain", "add", domain]);
+        there.cli(&["alias", "add", &format!("carol@{domain}"), ALICE]);
+    }
+    let pem = std::fs::read_to_string(there.certificate()).expect("it shows a certificate");
+    let (port, other) = (there.ports.smtp, KeyPair::generate().expect("keys are made"));
+    let signed = format!(
+        "good MX 10 mx\nwrong MX 10 mxwrong\nmx A 127.0.0.1\nmxwrong A 127.0.0.1\n\
+         _{port}._tcp.mx TLSA 3 0 0 {}\n_{port}._tcp.mxwrong TLSA 3 1 0 {}\n",
+        hex(&der(&pem)),
+        hex(&other.subject_public_key_info()),
+    );
+    let zones = (("signed.test", signed.as_str()), ("plain.test", ""));
+    let Some(bind) = Bind::start(zones.0, zones.1) else { return };
+    let here = Server::start_shared(&format!(
+        "{}[outbound]\nport = {port}\nretry_seconds_min = 3600\nretry_seconds_max = 3600\n",
+        bind.section(),
+    ));
+    let submit = |parameter: &str, domain: &str, field: &str| {
+        let to = format!("carol@{domain}");
+        let mut smtp = Smtp::submission(&here, ALICE, PASSWORD);
+        smtp.expect(&format!("MAIL FROM:<{ALICE}>{parameter}"), 250);
+        smtp.expect(&format!("RCPT TO:<{to}>"), 250);
+        let mail = format!("{field}{}", message(ALICE, &to, "say", "hello\r\n"));
+        let reply = smtp.data(mail.as_bytes());
+        assert_eq!(reply.code, 250, "{reply}");
+    };
+    let mut imap = there.imap(ALICE);
+    submit(" REQUIRETLS", "good.signed.test", "");
+    let required = reports(&mut imap, 1).remove(0);
+    assert!(required.contains("with ESMTPS id"), "{required}");
+    // The certificate is another than the domain says: what is as usual waits, what waives TLS goes.
+    submit("", "wrong.signed.test", "");
+    submit("", "wrong.signed.test", "TLS-Required: No\r\n");
+    let waived = reports(&mut imap, 2).remove(1);
+    assert!(waived.contains("\r\nTLS-Required: No\r\n"), "{waived}");
+    let deadline = Deadline::usual();
+    loop {
+        let left = here.cli(&["queue", "list", "--json"]);
+        if left.lines().count() == 1 && left.contains("does not match the domain's TLSA records") {
+            break;
+        }
+        assert!(!deadline.is_over(), "{left}");
+    }
+    assert_eq!(reports(&mut imap, 2).len(), 2);
 }
 
 /// Debian 12's OpenSMTPD, unpacked, offers STARTTLS and has failed in every handshake that we tried. Either way mail

@@ -159,8 +159,11 @@ pub struct QueuedMessage {
     pub deliver_by_ms: Option<i64>,
     /// RFC 2852: `return` or `notify`.
     pub deliver_by: Option<String>,
-    /// RFC 8689.
+    /// RFC 8689: REQUIRETLS.
     pub require_tls: bool,
+    /// RFC 8689 §3: `TLS-Required: No`.
+    #[serde(default)]
+    pub tls_optional: bool,
     /// Its domains' shares that are left.
     pub shares: Vec<QueuedShare>,
     /// Domains whose share was not found: it moved while it was looked for, or too much waits
@@ -295,6 +298,7 @@ pub async fn show(admin: &Admin, id: &str) -> Result<QueuedMessage, AdminError> 
             _ => None,
         },
         require_tls: record.require_tls,
+        tls_optional: record.tls_optional,
         sender: record.sender,
         envelope_id: record.envelope_id,
         shares: shown,
@@ -512,13 +516,18 @@ struct Found {
 }
 
 async fn find(admin: &Admin, id: [u8; 16]) -> Result<Found, AdminError> {
+    find_within(admin, id, QUEUE_SEARCH_ROWS_MAX).await
+}
+
+/// The same, with so many rows read in search of shares that are not where they were put.
+async fn find_within(admin: &Admin, id: [u8; 16], mut rows: usize) -> Result<Found, AdminError> {
     let id_here = &id;
     let read = |tx| async move { outbound::submission(&tx, id_here).await };
     let record = admin.db.run(read).await?;
     let mut found = Found { record, shares: Vec::new(), not_found: Vec::new() };
     let Some(record) = &found.record else { return Ok(found) };
     for domain in &record.domains {
-        match search(admin, record, &id, domain).await? {
+        match search(admin, record, &id, domain, &mut rows).await? {
             Some((item, message)) => found.shares.push((domain.clone(), item, message)),
             None => found.not_found.push(domain.clone()),
         }
@@ -536,12 +545,13 @@ async fn find(admin: &Admin, id: [u8; 16]) -> Result<Found, AdminError> {
 }
 
 /// Looks for a domain's share of a message: where it was put first, where it is when held, and then
-/// among all.
+/// among all, as long as there are rows left to be read.
 async fn search(
     admin: &Admin,
     record: &SubmissionRecord,
     id: &[u8; 16],
     domain: &str,
+    rows: &mut usize,
 ) -> Result<Option<(Item, OutboundItem)>, AdminError> {
     let likely = [first_due(record), Timestamp::from_unix_ms(HELD_DUE_MS)];
     let read = |tx: Transaction| async move {
@@ -553,13 +563,13 @@ async fn search(
         Ok(None)
     };
     let mut found = admin.db.run(read).await?;
-    let (mut from, mut rows) = (None::<Vec<u8>>, 0);
-    while found.is_none() && rows < QUEUE_SEARCH_ROWS_MAX {
+    let mut from = None::<Vec<u8>>;
+    while found.is_none() && *rows > 0 {
         let begin = from.as_deref();
         let read =
             |tx| async move { zone::items_from(&tx, Kind::Outbound, Some(domain), begin).await };
         let Slice { rows: some, next } = admin.db.run(read).await?;
-        rows += some.len();
+        *rows = rows.saturating_sub(some.len().max(1));
         found = some.into_iter().map(|(_, item)| item).find(|item| item.id == id);
         match next {
             Some(next) => from = Some(next),

@@ -43,6 +43,7 @@ pub(crate) struct Report {
     skip: u64,
     /// Its signatures.
     prepend: Vec<u8>,
+    tls: outbound::TlsWish,
 }
 
 /// Why the transaction has to be given up and run again with something added.
@@ -446,10 +447,16 @@ async fn put(
         written_at: now,
         skip: skip as u64,
         prepend,
+        tls: outbound::TlsWish::Usual,
     })
 }
 
 impl Report {
+    /// The same, which leaves whatever TLS comes to.
+    pub(crate) fn despite_tls(self) -> Self {
+        Self { tls: outbound::TlsWish::Optional, ..self }
+    }
+
     /// What goes to other servers.
     fn submission_to(&self, remote: &BTreeSet<String>) -> Option<Submission> {
         let recipients: Vec<RemoteRecipient> = remote
@@ -475,7 +482,7 @@ impl Report {
             return_content: ReturnContent::Headers,
             body: Body::EightBitMime,
             utf8: false,
-            handling: outbound::Handling::default(),
+            handling: outbound::Handling { tls: self.tls, ..outbound::Handling::default() },
             prepend: self.prepend.clone(),
             recipients,
         })

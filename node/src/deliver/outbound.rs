@@ -64,7 +64,19 @@ pub struct Handling {
     /// RFC 2852.
     pub deliver_by: Option<Deadline>,
     /// RFC 8689.
-    pub require_tls: smtp::RequireTls,
+    pub tls: TlsWish,
+}
+
+/// What a message wants of TLS on its way (RFC 8689).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TlsWish {
+    /// What its recipients' domains want.
+    #[default]
+    Usual,
+    /// REQUIRETLS: it must not leave but over TLS, to a server whose certificate was verified.
+    Required,
+    /// `TLS-Required: No`: it leaves whatever TLS comes to.
+    Optional,
 }
 
 /// When a message must have been delivered (RFC 2852).
@@ -74,7 +86,7 @@ pub struct Deadline {
     pub at: Timestamp,
     /// What becomes of it then.
     pub late: smtp::Late,
-    /// Whether a hop that does not know deadlines is told of.
+    /// Whether the sender is told of each hop that passes it on.
     pub trace: smtp::Trace,
 }
 
@@ -167,12 +179,15 @@ pub struct SubmissionRecord {
     /// told.
     #[prost(uint32, tag = "16")]
     pub deliver_by_mode: u32,
-    /// RFC 2852: hops that do not know deadlines are told of.
+    /// RFC 2852 §4.1.4: its sender is told of each hop that passes it on.
     #[prost(bool, tag = "17")]
     pub deliver_by_trace: bool,
     /// RFC 8689: it must not leave but over TLS, to a server whose certificate was verified.
     #[prost(bool, tag = "18")]
     pub require_tls: bool,
+    /// RFC 8689 §3: it leaves whatever TLS comes to.
+    #[prost(bool, tag = "21")]
+    pub tls_optional: bool,
     /// Fields that are sent in front of the message; at most
     /// [`crate::limits::PREPENDED_BYTES_MAX`].
     #[prost(bytes = "vec", tag = "20")]
@@ -216,6 +231,9 @@ pub struct OutboundItem {
     /// As [`SubmissionRecord::deliver_by_mode`].
     #[prost(uint32, tag = "11")]
     pub deliver_by_mode: u32,
+    /// As [`SubmissionRecord::tls_optional`].
+    #[prost(bool, tag = "12")]
+    pub tls_optional: bool,
 }
 
 /// When what is held comes due: at the end of the year 9999. Only a release brings it back.
@@ -406,7 +424,8 @@ pub(crate) async fn enqueue(tx: &Transaction, submission: &Submission) -> Result
             smtp::Late::Notify => LATE_NOTIFIES,
         }),
         deliver_by_trace: deadline.is_some_and(|deadline| deadline.trace == smtp::Trace::Yes),
-        require_tls: submission.handling.require_tls == smtp::RequireTls::Yes,
+        require_tls: submission.handling.tls == TlsWish::Required,
+        tls_optional: submission.handling.tls == TlsWish::Optional,
         prepend: submission.prepend.clone(),
     };
     tx.set(&submission_key(&submission.id), &record.encode_to_vec());
@@ -425,6 +444,7 @@ pub(crate) async fn enqueue(tx: &Transaction, submission: &Submission) -> Result
             priority: record.priority,
             deliver_by_ms: record.deliver_by_ms,
             deliver_by_mode: record.deliver_by_mode,
+            tls_optional: record.tls_optional,
         };
         let due = first_due(&item);
         let item = item.encode_to_vec();

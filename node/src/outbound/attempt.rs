@@ -7,7 +7,7 @@ use smtp::{
     client::{BeginError, Outcome, Recipient, RecipientOutcome, Response, Stage, Transaction},
 };
 
-use super::term;
+use super::{connection::SendError, term};
 use crate::deliver::{
     Trouble,
     outbound::{OutboundRecipient, SubmissionRecord},
@@ -34,7 +34,8 @@ pub(super) enum Verdict {
 pub(super) enum Reports {
     Yes,
     No,
-    /// It does not watch the time that the sender gave (RFC 2852), so the sender is told.
+    /// The sender is told whatever it knows: it does not watch the time that the sender gave, or the
+    /// sender wants to hear of every hop (RFC 2852 §4.1.4).
     Untimed,
 }
 
@@ -91,9 +92,11 @@ pub(super) fn envelope(
 
 /// What a server's answers mean for each recipient.
 pub(super) fn verdicts(outcome: Outcome, remote: &str, reports: Reports) -> Vec<Verdict> {
-    let of = |recipient| match recipient {
+    let of = |recipient: RecipientOutcome| match &recipient {
         RecipientOutcome::Accepted(_) => Verdict::Taken { remote: remote.to_owned(), reports },
-        RecipientOutcome::Refused { response, .. } => refused(&response, remote),
+        RecipientOutcome::Refused { response, .. } => {
+            refused(response, recipient.permanence(), remote)
+        }
         RecipientOutcome::Unknown => {
             env::sometimes!("the reply to a message's end was not seen");
             deferred(remote, "4.4.0", "no reply to the end of the message")
@@ -103,6 +106,22 @@ pub(super) fn verdicts(outcome: Outcome, remote: &str, reports: Reports) -> Vec<
         }
     };
     outcome.recipients.into_iter().map(of).collect()
+}
+
+/// How many of the last recipients a server refused as too many, where it took some before them.
+pub(super) fn crowded_out(outcome: &Outcome) -> usize {
+    let recipients = &outcome.recipients;
+    let takes_some = recipients.iter().any(|it| matches!(it, RecipientOutcome::Accepted(_)));
+    let crowded = recipients.iter().rev().take_while(|it| is_crowded_out(it)).count();
+    if takes_some { crowded } else { 0 }
+}
+
+/// RFC 5321 §4.5.3.1.10: 452, or 552 of servers from before it. Either may be said of something
+/// else, which an extended code tells (RFC 3463 §3.6: too many recipients).
+fn is_crowded_out(outcome: &RecipientOutcome) -> bool {
+    let RecipientOutcome::Refused { at: Stage::Rcpt, response } = outcome else { return false };
+    let says_so = response.enhanced.is_none_or(|code| (code.subject, code.detail) == (5, 3));
+    matches!(response.code, 452 | 552) && says_so
 }
 
 /// Whether the connection broke before the server had the message.
@@ -121,10 +140,19 @@ fn deferred(remote: &str, status: &str, words: &str) -> Verdict {
     })
 }
 
+/// What our own trouble means for recipients whose server does not have the message (RFC 3463 §3.4).
+pub(super) fn unsent(error: &SendError) -> Verdict {
+    Verdict::Deferred(Trouble {
+        status: "4.3.0".to_owned(),
+        words: error.to_string(),
+        remote: None,
+    })
+}
+
 /// A refusal is for good only where the server says so.
-fn refused(response: &Response, remote: &str) -> Verdict {
-    let trouble = of_response(response, remote);
-    match response.permanence() {
+fn refused(response: &Response, permanence: Option<Permanence>, remote: &str) -> Verdict {
+    let trouble = trouble_of(response, permanence, remote);
+    match permanence {
         Some(Permanence::Permanent) => Verdict::Failed(trouble),
         Some(Permanence::Temporary) | None => Verdict::Deferred(trouble),
     }
@@ -132,10 +160,15 @@ fn refused(response: &Response, remote: &str) -> Verdict {
 
 /// A server's words.
 pub(super) fn of_response(response: &Response, remote: &str) -> Trouble {
-    let status = match (&response.enhanced, response.permanence()) {
-        (Some(code), _) => code.to_string(),
-        (None, Some(Permanence::Permanent)) => "5.0.0".to_owned(),
-        (None, _) => "4.0.0".to_owned(),
+    trouble_of(response, response.permanence(), remote)
+}
+
+fn trouble_of(response: &Response, permanence: Option<Permanence>, remote: &str) -> Trouble {
+    let class = if permanence == Some(Permanence::Permanent) { '5' } else { '4' };
+    let status = match response.enhanced {
+        // RFC 3463 §2: its first number says whether another try may help, as we have found.
+        Some(code) => format!("{class}.{}.{}", code.subject, code.detail),
+        None => format!("{class}.0.0"),
     };
     Trouble { status, words: response.to_string(), remote: Some(remote.to_owned()) }
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use blob::BlobId;
+use blob::{BlobError, BlobId};
 use cluster::{
     ClusterError,
     work::{Completion, Held, zone},
@@ -43,6 +43,26 @@ pub(super) struct Task {
     pub(super) is_domain_held: bool,
 }
 
+/// Why it is not known what an item is about.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    /// Another look finds the same.
+    #[error("damaged: {0}")]
+    Damaged(String),
+    /// Another look may find it.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+impl From<StoreError> for ReadError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Damaged { .. } => Self::Damaged(error.to_string()),
+            error => Self::Store(error),
+        }
+    }
+}
+
 /// An item as it lies in the queue.
 pub(super) fn decode(item: &zone::Item) -> Result<OutboundItem, String> {
     OutboundItem::decode(item.payload.clone()).map_err(|error| format!("damaged item: {error}"))
@@ -56,6 +76,11 @@ pub(super) fn priority(item: &zone::Item) -> i32 {
     decode(item).map_or(0, |item| item.priority)
 }
 
+/// Whether it leaves whatever TLS comes to.
+pub(super) fn is_tls_optional(item: &zone::Item) -> bool {
+    decode(item).is_ok_and(|item| item.tls_optional)
+}
+
 pub(super) fn of_trouble(trouble: &DomainTrouble) -> Trouble {
     Trouble { status: trouble.status.clone(), words: trouble.reason.clone(), remote: None }
 }
@@ -66,20 +91,20 @@ impl Task {
         parts: &Parts,
         held: &Held,
         item: &zone::Item,
-    ) -> Result<Option<Self>, String> {
-        let mut decoded = decode(item)?;
+    ) -> Result<Option<Self>, ReadError> {
+        let damaged = |what: &str| ReadError::Damaged(what.to_owned());
+        let mut decoded = decode(item).map_err(ReadError::Damaged)?;
         let id = <[u8; 16]>::try_from(&decoded.submission[..]);
-        let id = id.map_err(|_| "damaged item: no submission".to_owned())?;
+        let id = id.map_err(|_| damaged("an item without a submission"))?;
         let id_here = &id;
         let read = |tx| async move {
             let record = outbound::submission(&tx, id_here).await?;
             Ok::<_, StoreError>((record, domain::is_held(&tx, &held.zone).await?))
         };
-        let read = parts.db.run(read).await.map_err(|error| error.to_string())?;
-        let (record, is_domain_held) = read;
+        let (record, is_domain_held) = parts.db.run(read).await?;
         let Some(record) = record else { return Ok(None) };
         let blob = BlobId::from_slice(&record.blob);
-        let blob = blob.ok_or_else(|| "damaged submission: no blob".to_owned())?;
+        let blob = blob.ok_or_else(|| damaged("a submission without a blob"))?;
         if decoded.received_ms == 0 {
             decoded.received_ms = record.received_ms;
         }
@@ -107,6 +132,15 @@ enum Telling {
     Later,
 }
 
+/// What becomes of a conclusion whose report cannot be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unreported {
+    /// Who is to be told of stays in the queue, and is tried again.
+    Waits,
+    /// Nothing is written, and the caller is told.
+    Fails,
+}
+
 /// Why a conclusion is not written.
 #[derive(Debug, thiserror::Error)]
 enum Unwritten {
@@ -116,7 +150,8 @@ enum Unwritten {
     Commit(#[from] ClusterError),
 }
 
-/// Writes what came of a try. `retry_at` is when the domain is tried again, where it is down.
+/// Writes what came of a try. `retry_at` is when the domain is tried again, where it is down;
+/// `unreported`, what becomes of it where a report is due and cannot be written.
 ///
 /// Goes on until it is written, or the epoch has ended: where it gave up before, servers would get again what
 /// they have. That a heartbeat is late ends nothing: where the store is away for all, nobody takes over.
@@ -127,6 +162,7 @@ pub(super) async fn conclude(
     task: Task,
     verdicts: Vec<Verdict>,
     retry_at: Option<Timestamp>,
+    unreported: Unreported,
 ) -> Result<(), String> {
     for (recipient, verdict) in task.item.recipients.iter().zip(&verdicts) {
         log(&task, recipient, verdict);
@@ -134,7 +170,7 @@ pub(super) async fn conclude(
     }
     let decided = |telling| decide(parts, &task, &verdicts, retry_at, telling);
     let written = match write_all(parts, held, item, &task, decided(Telling::Now)).await {
-        Err(Unwritten::Report(reason)) => {
+        Err(Unwritten::Report(reason)) if unreported == Unreported::Waits => {
             tracing::warn!(id = hex(&task.id), reason, "a report waits: it cannot be written");
             write_all(parts, held, item, &task, decided(Telling::Later)).await
         }
@@ -394,8 +430,14 @@ async fn returned(parts: &Parts, task: &Task, told: &[Status]) -> Result<Returne
     let most = if is_whole { length } else { length.min(limits::RETURNED_HEADER_BYTES_MAX) };
     let range = task.record.skip..task.record.skip + most;
     let most = usize::try_from(most).unwrap_or(usize::MAX);
-    let bytes = parts.blobs.read_to_vec(task.blob, range, most).await;
-    let bytes = bytes.map_err(|error| error.to_string())?;
+    let bytes = match parts.blobs.read_to_vec(task.blob, range, most).await {
+        Ok(bytes) => bytes,
+        // Nothing brings it back, and its sender is to hear that at least.
+        Err(BlobError::Missing(_) | BlobError::Damaged(_)) => {
+            return Ok(Returned::Header(Vec::new()));
+        }
+        Err(error) => return Err(error.to_string()),
+    };
     if is_whole {
         return Ok(Returned::Whole(bytes));
     }

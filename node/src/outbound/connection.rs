@@ -40,6 +40,8 @@ pub(super) struct Connection {
     /// The server's name, as it was looked up.
     pub(super) host: String,
     demand: Demand,
+    /// What it was opened for.
+    need: Need,
     shown: Shown,
     /// The session has said why it is over.
     failure: Option<Failure>,
@@ -59,6 +61,8 @@ pub(super) struct Call {
     pub(super) encryption: Encryption,
     pub(super) login: Option<Login>,
     pub(super) demand: Demand,
+    /// What the message needs that it is opened for.
+    pub(super) need: Need,
 }
 
 /// What a session comes to next.
@@ -109,7 +113,7 @@ impl Connection {
         security: &Security,
         call: Call,
     ) -> Result<Self, ConnectError> {
-        let Call { address, source, host, helo, dialect, encryption, login, demand } = call;
+        let Call { address, source, host, helo, dialect, encryption, login, demand, need } = call;
         let connecting = async {
             match source {
                 Some(source) => env.connect_from(source, address).await,
@@ -135,6 +139,7 @@ impl Connection {
             wake: None,
             host,
             demand,
+            need,
             shown,
             failure: None,
             handshake: None,
@@ -153,7 +158,9 @@ impl Connection {
     pub(super) fn serves(&self, need: Need) -> bool {
         let requires = smtp::client::Extension::RequireTls;
         match need {
-            Need::Ordinary => true,
+            // One that was opened whatever its TLS came to may lack what the domain wants.
+            Need::Ordinary => self.need != Need::Nothing,
+            Need::Nothing => true,
             Need::RequireTls => {
                 self.assurance() == Assurance::Verified
                     && self.client.capabilities().offers(requires)
@@ -174,6 +181,17 @@ impl Connection {
     /// Whether another message can go over it.
     pub(super) fn is_ready(&self) -> bool {
         self.stream.is_some() && self.client.is_ready()
+    }
+
+    /// Whether the server has had all messages that it takes over one connection (RFC 9422 §4.1).
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.client.is_exhausted()
+    }
+
+    /// How many recipients of one message the server takes at once, where it says so (RFC 9422 §4.2).
+    pub(super) fn recipients_max(&self) -> Option<usize> {
+        let most = self.client.capabilities().recipients_max()?;
+        Some(usize::try_from(most).unwrap_or(usize::MAX))
     }
 
     /// Whether the server reports what becomes of messages (RFC 3461).

@@ -34,6 +34,9 @@ pub(crate) struct DomainTrouble {
     /// When administrators held it, milliseconds since 1970; 0 where they do not.
     #[prost(int64, tag = "6")]
     pub(crate) held_ms: i64,
+    /// It is TLS that stands in the way: what goes without is sent all the same.
+    #[prost(bool, tag = "7")]
+    pub(crate) is_of_tls: bool,
 }
 
 /// (Destination, domain)

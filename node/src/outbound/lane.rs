@@ -1,8 +1,15 @@
-//! One turn at one domain.
+//! One turn at one domain: how it goes, and what is known of the domain meanwhile. How a message of it
+//! is sent is in `lane/delivery.rs`, what becomes at its end of what did not leave in `lane/settling.rs`.
 //!
 //! The first connection is a probe: only once a server has answered do more messages leave at the
-//! same time ([`Width`]), no more in a minute than the configuration says ([`Pace`]). While no server can be reached the domain's messages are put off together, without a try of their
-//! own, and whoever is late or expired is reported.
+//! same time ([`Width`]), no more in a minute than the configuration says
+//! ([`Pace`]). While no server can be reached the domain's messages are put off together, without a try
+//! of their own, and whoever is late or expired is reported.
+
+mod delivery;
+mod settling;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -12,32 +19,22 @@ use std::{
 
 use cluster::{
     ClusterError,
-    work::{self, Done, Held, PutOff, Turn, zone},
+    work::{self, Held, Turn, zone},
 };
-use env::Timestamp;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use mail::{StoreError, keys::encode_over};
+use mail::StoreError;
 use tokio::sync::OnceCell;
 
 use super::{
-    Parts,
-    attempt::{self, Reports, Verdict},
-    conclude::{self, Task, of_trouble},
-    connection::{Connection, SendError},
-    content::Content,
+    Parts, conclude,
+    connection::Connection,
     domain::{self, DomainTrouble},
     orders,
     pace::{Pace, Width},
-    reach::{Unreached, Way},
-    route::{self, NoRoute, Route},
-    schedule::later,
-    term::{self, Term},
-    terms::Need,
+    reach::{Scope, Unreached, Way},
+    route::{NoRoute, Route},
 };
-use crate::{
-    deliver::{Trouble, outbound::LATE_NOTIFIES},
-    limits,
-};
+use crate::{deliver::Trouble, limits};
 
 /// A domain while this node has claimed it.
 pub(super) struct Lane<'a> {
@@ -56,10 +53,21 @@ struct State {
     width: Width,
     /// When they may leave.
     pace: Pace,
+    /// Recipients of one message that are sent at once: fewer than
+    /// [`limits::OUTBOUND_RECIPIENTS_MAX`] where a server has shown that it takes no more.
+    recipients_max: usize,
     /// Administrators hold the domain: nothing leaves.
     is_held: bool,
     /// An order has come meanwhile: the turn ends, and the next one begins with obeying.
     has_orders: bool,
+}
+
+impl State {
+    /// Whether only what goes without TLS leaves.
+    fn is_down_by_tls(&self) -> bool {
+        let is_of_tls = self.trouble.as_ref().is_some_and(|trouble| trouble.is_of_tls);
+        self.reach == Reach::Down && is_of_tls
+    }
 }
 
 /// Whether the domain's servers can be reached.
@@ -94,6 +102,9 @@ pub(super) async fn run(parts: &Parts, turn: &Turn) {
                     Ok(found) => ready.extend(found),
                     Err(error) => tracing::warn!(%error, "a domain's messages cannot be read"),
                 }
+            }
+            if lane.state().is_down_by_tls() {
+                ready.retain(conclude::is_tls_optional);
             }
             slot = lane.next_slot().filter(|_| !ready.is_empty());
             if slot.is_none()
@@ -145,6 +156,7 @@ impl<'a> Lane<'a> {
             reach,
             width: Width::new(most),
             pace: Pace::new(per_minute, parts.slots.next(zone)),
+            recipients_max: limits::OUTBOUND_RECIPIENTS_MAX,
             is_held,
             has_orders: false,
         };
@@ -167,8 +179,8 @@ impl<'a> Lane<'a> {
     /// Whether one more message may leave beside so many.
     fn takes(&self, flying: usize) -> bool {
         let state = self.state();
-        let may_go = state.reach != Reach::Down && !state.is_held && !state.has_orders;
-        may_go && flying < state.width.get()
+        let may_go = state.reach != Reach::Down || state.is_down_by_tls();
+        may_go && !state.is_held && !state.has_orders && flying < state.width.get()
     }
 
     /// How long it is until the next message may leave, where it may not yet.
@@ -258,154 +270,6 @@ impl<'a> Lane<'a> {
         state.reach == Reach::Reached && state.trouble.is_some()
     }
 
-    /// Sends one message to its recipients in the domain.
-    pub(super) async fn send(&self, item: &zone::Item) -> Result<Done, String> {
-        let Some(task) = Task::read(self.parts, self.held, item).await? else {
-            return Ok(Done::Finished);
-        };
-        if task.is_domain_held {
-            // It stays as it is; the turn's end sees to it.
-            self.state().is_held = true;
-            return Ok(Done::Completed);
-        }
-        let verdicts = match self.deliver(&task).await {
-            Ok(verdicts) => verdicts,
-            Err(SendError::Unclaimed) => return Err("the claim is lost".to_owned()),
-            Err(error) => return Err(error.to_string()),
-        };
-        let retry_at = self.down_until();
-        conclude::conclude(self.parts, self.held, item, task, verdicts, retry_at).await?;
-        Ok(Done::Completed)
-    }
-
-    fn down_until(&self) -> Option<Timestamp> {
-        let state = self.state();
-        match (&state.trouble, state.reach) {
-            (Some(trouble), Reach::Down) => Some(trouble.retry_at()),
-            _ => None,
-        }
-    }
-
-    /// One verdict for each recipient.
-    async fn deliver(&self, task: &Task) -> Result<Vec<Verdict>, SendError> {
-        let recipients = &task.item.recipients;
-        let of_all = |verdict: Verdict| vec![verdict; recipients.len()];
-        if let Some(trouble) = term::overdue(&task.record, self.parts.env.wall()) {
-            return Ok(of_all(Verdict::Failed(trouble)));
-        }
-        let route = match self.route().await {
-            Ok(route) => route,
-            Err(NoRoute::Never(trouble)) => return Ok(of_all(Verdict::Failed(trouble.clone()))),
-            Err(NoRoute::Now(trouble)) => {
-                self.is_down(trouble).await;
-                return Ok(of_all(Verdict::Deferred(trouble.clone())));
-            }
-        };
-        let mut verdicts = Vec::with_capacity(recipients.len());
-        while verdicts.len() < recipients.len() {
-            let rest = &recipients[verdicts.len()..];
-            let some = &rest[..rest.len().min(limits::OUTBOUND_RECIPIENTS_MAX)];
-            match attempt::envelope(&task.record, some, self.parts.env.wall()) {
-                Err(trouble) => {
-                    verdicts.extend(vec![Verdict::Failed(trouble); some.len()]);
-                }
-                Ok(_) => verdicts
-                    .extend(self.deliver_some(task, route, some.len(), verdicts.len()).await?),
-            }
-        }
-        Ok(verdicts)
-    }
-
-    /// Sends to `count` recipients from the one at `first` on, over a connection that is open or a
-    /// new one.
-    async fn deliver_some(
-        &self,
-        task: &Task,
-        route: &Route,
-        count: usize,
-        first: usize,
-    ) -> Result<Vec<Verdict>, SendError> {
-        let some = &task.item.recipients[first..first + count];
-        let need = Need::of(&task.record);
-        loop {
-            let reused = self.idle(need);
-            let is_reused = reused.is_some();
-            let connected = match reused {
-                Some(connection) => Ok(connection),
-                None => self.connect(route, need).await,
-            };
-            let mut connection = match connected {
-                Ok(connection) => connection,
-                Err(unreached) => {
-                    if unreached.is_domains() {
-                        self.turned_away(&unreached.trouble).await;
-                    }
-                    return Ok(vec![unreached.verdict(); some.len()]);
-                }
-            };
-            let verdicts = self.over(&mut connection, task, some).await;
-            let is_broken = !connection.is_ready();
-            if !is_broken {
-                self.state().idle.push(connection);
-            }
-            let verdicts = verdicts?;
-            self.adapt(&verdicts);
-            // The server may have closed a connection that it had waited on for long.
-            let nothing_sent = verdicts.iter().all(attempt::is_lost);
-            if is_reused && is_broken && nothing_sent {
-                continue;
-            }
-            return Ok(verdicts);
-        }
-    }
-
-    /// A connection that is open and may carry what needs this.
-    fn idle(&self, need: Need) -> Option<Connection> {
-        let idle = &mut self.state().idle;
-        let place = idle.iter().rposition(|connection| connection.serves(need))?;
-        Some(idle.remove(place))
-    }
-
-    async fn over(
-        &self,
-        connection: &mut Connection,
-        task: &Task,
-        some: &[crate::deliver::outbound::OutboundRecipient],
-    ) -> Result<Vec<Verdict>, SendError> {
-        let host = connection.host.clone();
-        let transaction = match attempt::envelope(&task.record, some, self.parts.env.wall()) {
-            Ok(transaction) => transaction,
-            Err(trouble) => return Ok(vec![Verdict::Failed(trouble); some.len()]),
-        };
-        let content = self.parts.blobs.read(task.blob, task.record.skip..u64::MAX).await;
-        let content = Content::new(&task.record.prepend, content.map_err(SendError::Blob)?);
-        let reports = match (connection.keeps_time(), connection.reports()) {
-            (false, _) if task.record.deliver_by_mode == LATE_NOTIFIES => Reports::Untimed,
-            (_, true) => Reports::Yes,
-            (_, false) => Reports::No,
-        };
-        let may_end = || self.held.fence.is_live();
-        match connection.send(&self.parts.security, transaction, content, may_end).await {
-            Ok(outcome) => Ok(attempt::verdicts(outcome, &host, reports)),
-            Err(SendError::Begin(error)) => Ok(vec![attempt::unfit(error, &host); some.len()]),
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn route(&self) -> &Result<Route, NoRoute> {
-        let Parts { env, resolver, hostname, settings, .. } = self.parts;
-        let zone = &self.held.zone;
-        let path = settings.borrow().routes.path(zone);
-        self.route.get_or_init(|| route::by(path, env, resolver, zone, hostname)).await
-    }
-
-    /// A new connection to the first server that answers.
-    async fn connect(&self, route: &Route, need: Need) -> Result<Connection, Unreached> {
-        let connection = self.way.connect(route, need).await?;
-        self.is_reached().await;
-        Ok(connection)
-    }
-
     /// A server has answered.
     async fn is_reached(&self) {
         let recovered = {
@@ -430,48 +294,40 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// A message that a server refused for now, with all its recipients, makes fewer go at once.
-    fn adapt(&self, verdicts: &[Verdict]) {
-        let is_refused = |verdict: &Verdict| matches!(verdict, Verdict::Deferred(trouble) if trouble.remote.is_some());
-        let mut state = self.state();
-        if verdicts.iter().all(is_refused) {
-            state.width.slowed();
-        } else if !verdicts.iter().all(attempt::is_lost) {
-            state.width.went();
-        }
-    }
-
     /// A connection did not come about: fewer at once where others did, none where none did.
-    async fn turned_away(&self, trouble: &Trouble) {
+    async fn turned_away(&self, unreached: &Unreached) {
         let is_reached = {
             let mut state = self.state();
             state.width.turned_away();
             state.reach == Reach::Reached
         };
         if !is_reached {
-            self.is_down(trouble).await;
+            self.is_down(&unreached.trouble, unreached.scope()).await;
         }
     }
 
-    /// No server can be reached: the domain waits.
-    async fn is_down(&self, trouble: &Trouble) {
+    /// No server can be reached: the domain waits, all of it or what wants TLS.
+    async fn is_down(&self, trouble: &Trouble, scope: Scope) {
         let (env, schedule) = (&self.parts.env, &self.parts.schedule);
         let now = env.wall();
         let noted = {
             let mut state = self.state();
-            if state.reach == Reach::Down {
+            let gets_worse = state.is_down_by_tls() && scope == Scope::All;
+            if state.reach == Reach::Down && !gets_worse {
                 return;
             }
             state.reach = Reach::Down;
             let held = state.trouble.clone().unwrap_or_default();
-            let failures = held.failures.saturating_add(1);
+            let failures = held.failures.saturating_add(u32::from(!gets_worse));
+            let next = || schedule.next(env, failures, now).unix_ms();
             let noted = DomainTrouble {
                 failures,
                 since_ms: if held.failures == 0 { now.unix_ms() } else { held.since_ms },
-                retry_ms: schedule.next(env, failures, now).unix_ms(),
+                retry_ms: if gets_worse { held.retry_ms } else { next() },
                 status: trouble.status.clone(),
                 reason: trouble.words.clone(),
                 held_ms: 0,
+                is_of_tls: scope == Scope::OverTls,
             };
             state.trouble = Some(noted.clone());
             noted
@@ -488,79 +344,6 @@ impl<'a> Lane<'a> {
         if let Err(error) = self.parts.db.run(note).await {
             tracing::warn!(domain = zone, %error, "what is known of a domain is not noted");
         }
-    }
-
-    /// The turn's end: a domain that is down puts off what is due; one that has sent all that
-    /// waited for it is in no trouble any more.
-    async fn settle(&self, turn: &Turn) {
-        let (reach, trouble, is_held, has_orders) = {
-            let state = self.state();
-            (state.reach, state.trouble.clone(), state.is_held, state.has_orders)
-        };
-        let settled = match (reach, &trouble) {
-            // What is due stays so, until the orders are obeyed.
-            _ if has_orders => return,
-            _ if is_held => orders::hold_due(self, turn).await,
-            (Reach::Down, Some(trouble)) => self.put_off_due(turn, trouble).await,
-            (Reach::Reached, Some(_)) => self.recover(turn).await,
-            _ => Ok(()),
-        };
-        if let Err(error) = settled {
-            tracing::warn!(domain = self.held.zone, error, "a domain's messages are not put off");
-        }
-    }
-
-    async fn put_off_due(&self, turn: &Turn, trouble: &DomainTrouble) -> Result<(), String> {
-        let env = &self.parts.env;
-        while turn.goes_on() {
-            let due = self.read_due(&BTreeSet::new()).await.map_err(|error| error.to_string())?;
-            if due.is_empty() {
-                // With its last message gone nobody has to know about the domain.
-                if self.first_items().await?.is_empty() {
-                    self.note(None).await;
-                }
-                return Ok(());
-            }
-            let now = env.wall();
-            let mut together = Vec::new();
-            for item in due {
-                let Ok(mut message) = conclude::decode(&item) else { continue };
-                let term = Term::of(&self.parts.schedule, &message);
-                let is_late = term.late <= now && !message.is_late_told;
-                if message.received_ms == 0 || is_late || term.end <= now {
-                    let Some(task) = Task::read(self.parts, self.held, &item).await? else {
-                        continue;
-                    };
-                    let verdict = Verdict::Deferred(of_trouble(trouble));
-                    let verdicts = vec![verdict; task.item.recipients.len()];
-                    let (parts, held, at) = (self.parts, self.held, Some(trouble.retry_at()));
-                    conclude::conclude(parts, held, &item, task, verdicts, at).await?;
-                    continue;
-                }
-                message.waits_for_domain = true;
-                let spread = env.random_below(limits::DOMAIN_SPREAD_MS);
-                let due = later(trouble.retry_at(), Duration::from_millis(spread));
-                let due = term.bound(due, now).max(later(now, limits::PUT_OFF_MIN));
-                let payload = encode_over(&message, &item.payload);
-                together.push(PutOff { item, due, payload });
-            }
-            turn.put_off(&together).await.map_err(|error| error.to_string())?;
-        }
-        Ok(())
-    }
-
-    /// Nothing waits for the domain any more; or something does, and comes next.
-    async fn recover(&self, turn: &Turn) -> Result<(), String> {
-        let waiting = self.read_due(&BTreeSet::new()).await.map_err(|error| error.to_string())?;
-        match waiting.into_iter().next() {
-            None => self.note(None).await,
-            Some(item) => {
-                let (due, payload) = (self.parts.env.wall(), item.payload.to_vec());
-                let first = [PutOff { item, due, payload }];
-                turn.put_off(&first).await.map_err(|error| error.to_string())?;
-            }
-        }
-        Ok(())
     }
 
     async fn close(&self) {

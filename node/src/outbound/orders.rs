@@ -28,7 +28,7 @@ use prost::Message;
 
 use super::{
     attempt::Verdict,
-    conclude::{self, Task},
+    conclude::{self, Task, Unreported},
     domain,
     lane::Lane,
 };
@@ -198,12 +198,13 @@ fn change_of_domain(order: &Order, item: &OutboundItem, now: Timestamp) -> Chang
     }
 }
 
-/// Does what was ordered about a domain that this node has claimed.
+/// Does what was ordered about a domain that this node has claimed. Orders that were begun with are
+/// obeyed also where that takes longer than a turn: another turn would look for their messages anew.
 ///
 /// # Errors
 /// Why it could not be done, for people; the orders stand.
 pub(super) async fn obey(lane: &Lane<'_>, turn: &Turn) -> Result<(), String> {
-    while turn.goes_on() {
+    loop {
         let held = lane.held();
         let (kind, domain) = (held.kind, &held.zone);
         let limit = limits::ORDERS_PER_READ;
@@ -220,8 +221,10 @@ pub(super) async fn obey(lane: &Lane<'_>, turn: &Turn) -> Result<(), String> {
         } else {
             of_items(lane, turn, found).await?;
         }
+        if !turn.goes_on() {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
 /// Holds what is due of a domain that is held.
@@ -236,14 +239,19 @@ pub(super) async fn hold_due(lane: &Lane<'_>, turn: &Turn) -> Result<(), String>
         if due.is_empty() {
             return Ok(());
         }
-        let mut messages = Vec::new();
+        let (mut messages, mut set_aside) = (Vec::new(), Vec::new());
         for item in due {
-            let Ok(decoded) = conclude::decode(&item) else { continue };
-            let message =
-                OutboundItem { held: HELD_WITH_DOMAIN, waits_for_domain: false, ..decoded };
-            messages.push((item, message));
+            match conclude::decode(&item) {
+                Ok(decoded) => {
+                    let held = HELD_WITH_DOMAIN;
+                    let message = OutboundItem { held, waits_for_domain: false, ..decoded };
+                    messages.push((item, message));
+                }
+                Err(reason) => set_aside.push(lane.set_aside(item, &reason)),
+            }
         }
-        if messages.is_empty() || hold(lane, &messages).await? == Completion::Gone {
+        turn.put_off(&set_aside).await.map_err(|error| error.to_string())?;
+        if !messages.is_empty() && hold(lane, &messages).await? == Completion::Gone {
             return Ok(());
         }
     }
@@ -279,7 +287,7 @@ fn decode(order: &orders::Order) -> Order {
 async fn of_domain(lane: &Lane<'_>, turn: &Turn, mut given: orders::Order) -> Result<(), String> {
     let mut order = decode(&given);
     let now = lane.parts().env.wall();
-    while turn.goes_on() {
+    loop {
         let from = (!order.done.is_empty()).then(|| [&order.done[..], &[0]].concat());
         let (items, is_last) = lane.page(from.as_deref()).await?;
         let some = items.len().min(limits::ORDERED_PER_TRANSACTION);
@@ -295,7 +303,7 @@ async fn of_domain(lane: &Lane<'_>, turn: &Turn, mut given: orders::Order) -> Re
         }
         let rest = (!is_last).then(|| order.encode_to_vec());
         let step = [(given.clone(), rest.clone())];
-        if write(lane, &changes, &step).await? == Completion::Gone {
+        if write(lane, changes, &step).await? == Completion::Gone {
             // It has been changed meanwhile, and begins again.
             return Ok(());
         }
@@ -303,8 +311,10 @@ async fn of_domain(lane: &Lane<'_>, turn: &Turn, mut given: orders::Order) -> Re
             Some(rest) => given.value = rest.into(),
             None => return lane.wake_waiting(&order).await,
         }
+        if !turn.goes_on() {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
 /// Orders about items, which are looked for together.
@@ -319,7 +329,7 @@ async fn of_items(lane: &Lane<'_>, turn: &Turn, orders: Vec<orders::Order>) -> R
     }
     let mut from: Option<Vec<u8>> = None;
     while !missing.is_empty() {
-        if !turn.goes_on() {
+        if !turn.is_ours() {
             return Ok(());
         }
         let (items, is_last) = lane.page(from.as_deref()).await?;
@@ -334,7 +344,7 @@ async fn of_items(lane: &Lane<'_>, turn: &Turn, orders: Vec<orders::Order>) -> R
         }
     }
     for some in orders.chunks(limits::ORDERED_PER_TRANSACTION) {
-        if !turn.goes_on() {
+        if !turn.is_ours() {
             return Ok(());
         }
         let mut changes = Vec::new();
@@ -348,7 +358,7 @@ async fn of_items(lane: &Lane<'_>, turn: &Turn, orders: Vec<orders::Order>) -> R
                 change => changes.push((item, change)),
             }
         }
-        write(lane, &changes, &done).await?;
+        write(lane, changes, &done).await?;
     }
     Ok(())
 }
@@ -357,19 +367,20 @@ async fn of_items(lane: &Lane<'_>, turn: &Turn, orders: Vec<orders::Order>) -> R
 /// changed meanwhile.
 async fn write(
     lane: &Lane<'_>,
-    changes: &[(Item, Change)],
+    mut changes: Vec<(Item, Change)>,
     obeyed: &[(orders::Order, Option<Vec<u8>>)],
 ) -> Result<Completion, String> {
     let (parts, held) = (lane.parts(), lane.held());
-    for (item, change) in changes {
-        if *change != Change::GoesTelling {
-            continue;
-        }
-        // One that cannot be returned stays where it is: it must not keep the others from leaving.
-        if let Err(reason) = cancel_telling(lane, item).await {
-            tracing::warn!(domain = held.zone, reason, "a message is not cancelled");
+    for (item, change) in &mut changes {
+        if *change == Change::GoesTelling
+            && let Err(reason) = cancel_telling(lane, item).await
+        {
+            // It must not leave, and its sender is to hear of it: so it is kept for people.
+            tracing::warn!(domain = held.zone, reason, "a message is held, not cancelled");
+            *change = unreported(item, &reason);
         }
     }
+    let changes = &changes[..];
     let now = parts.env.wall();
     let commit = |tx: Transaction| async move {
         for (item, change) in changes {
@@ -428,7 +439,8 @@ async fn apply(
 /// A message leaves the queue, and its sender gets it back (RFC 3463 §3.8: 5.7.1).
 async fn cancel_telling(lane: &Lane<'_>, item: &Item) -> Result<(), String> {
     let (parts, held) = (lane.parts(), lane.held());
-    let Some(task) = Task::read(parts, held, item).await? else {
+    let task = Task::read(parts, held, item).await.map_err(|error| error.to_string())?;
+    let Some(task) = task else {
         let complete = |tx| async move { held.complete(&tx, item).await.map(drop) };
         return parts.db.run(complete).await.map_err(|error| error.to_string());
     };
@@ -438,7 +450,22 @@ async fn cancel_telling(lane: &Lane<'_>, item: &Item) -> Result<(), String> {
         remote: None,
     };
     let verdicts = vec![Verdict::Failed(trouble); task.item.recipients.len()];
-    conclude::conclude(parts, held, item, task, verdicts, None).await
+    conclude::conclude(parts, held, item, task, verdicts, None, Unreported::Fails).await
+}
+
+/// What becomes of a message whose cancellation cannot be reported: it is held, and says why.
+fn unreported(item: &Item, reason: &str) -> Change {
+    let Ok(message) = conclude::decode(item) else { return Change::Stays };
+    let last = outbound::Trouble {
+        status: "4.3.0".to_owned(),
+        words: format!("held: it was cancelled, and no report can be written: {reason}"),
+        remote: String::new(),
+    };
+    let mut held = OutboundItem { held: HELD_ALONE, waits_for_domain: false, ..message };
+    if let Some(first) = held.recipients.first_mut() {
+        first.last = Some(last);
+    }
+    Change::Moves(held, Timestamp::from_unix_ms(HELD_DUE_MS))
 }
 
 impl Lane<'_> {
@@ -451,7 +478,7 @@ impl Lane<'_> {
         }
         let Some(item) = first.into_iter().find(conclude::waits_for_domain) else { return Ok(()) };
         let message = conclude::decode(&item)?;
-        write(self, &[(item, Change::Moves(message, now))], &[]).await.map(drop)
+        write(self, vec![(item, Change::Moves(message, now))], &[]).await.map(drop)
     }
 
     /// Some of the domain's items, and whether they are the last.
@@ -499,6 +526,9 @@ impl Lane<'_> {
         Ok(record.is_some_and(has))
     }
 }
+
+#[cfg(test)]
+mod turns;
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use dns::Tlsa;
@@ -45,11 +46,21 @@ pub(super) struct Unreached {
     whose: Whose,
 }
 
+/// What of a domain's a trouble keeps from leaving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    All,
+    /// All but messages for which TLS is optional.
+    OverTls,
+}
+
 /// What a trouble is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Whose {
     /// Whatever goes to the domain.
     Domain,
+    /// The same, but for messages for which TLS is optional.
+    DomainsTls,
     /// A message that wants more than others do.
     Message,
     /// The same, and it will never be served.
@@ -59,13 +70,18 @@ enum Whose {
 impl Unreached {
     /// Whether the domain's other messages are in the same trouble.
     pub(super) fn is_domains(&self) -> bool {
-        self.whose == Whose::Domain
+        matches!(self.whose, Whose::Domain | Whose::DomainsTls)
+    }
+
+    /// What of the domain's is kept from leaving.
+    pub(super) fn scope(&self) -> Scope {
+        if self.whose == Whose::DomainsTls { Scope::OverTls } else { Scope::All }
     }
 
     /// What it means for a recipient.
     pub(super) fn verdict(self) -> Verdict {
         match self.whose {
-            Whose::Domain | Whose::Message => Verdict::Deferred(self.trouble),
+            Whose::Domain | Whose::DomainsTls | Whose::Message => Verdict::Deferred(self.trouble),
             Whose::MessageForGood => Verdict::Failed(self.trouble),
         }
     }
@@ -74,7 +90,7 @@ impl Unreached {
 /// RFC 3463 §3.8: a cryptographic failure, which may pass.
 const UNSAFE: &str = "4.7.5";
 
-/// RFC 8689 §8.4: REQUIRETLS is required.
+/// RFC 8689 §4.2.1 and §7: REQUIRETLS is required.
 const NEEDS_TLS: &str = "5.7.30";
 
 impl<'a> Way<'a> {
@@ -88,9 +104,21 @@ impl<'a> Way<'a> {
 
     /// A new connection to the first server that may have the message.
     pub(super) async fn connect(&self, route: &Route, need: Need) -> Result<Connection, Unreached> {
+        self.connect_within(route, need, limits::REACH_TIME_MAX).await
+    }
+
+    /// The same, in so much time. Half of what is left of it goes to a server behind which there may
+    /// be others, so that one which says nothing does not hide them.
+    async fn connect_within(
+        &self,
+        route: &Route,
+        need: Need,
+        time: Duration,
+    ) -> Result<Connection, Unreached> {
+        let end = self.parts.env.monotonic() + time;
         let sts = match (&route.hop, self.domain.starts_with('[')) {
-            (Hop::Exchangers, false) => {
-                self.sts().await.map_err(|trouble| self.of(need, trouble))?
+            (Hop::Exchangers, false) if need != Need::Nothing => {
+                self.sts().await.map_err(|trouble| of(need, TlsFailed::Yes, trouble))?
             }
             _ => &Sts::default(),
         };
@@ -99,25 +127,34 @@ impl<'a> Way<'a> {
             words: format!("no mail server of {} has an address", self.domain),
             remote: None,
         };
-        let (mut tries, mut all_lack_tls) = (0, true);
-        for host in &route.hosts {
+        let (mut tries, mut all_lack_tls, mut tls_failed) = (0, true, TlsFailed::No);
+        for (place, host) in route.hosts.iter().enumerate() {
             let Parts { env, resolver, config, .. } = self.parts;
             let asking = Asking { env, resolver, port: config.port };
             let terms = match terms::of(asking, route, sts, host, need).await {
                 Ok(terms) => terms,
                 Err(passed) => {
                     all_lack_tls &= passed.is_permanent();
+                    if passed.is_tls() {
+                        tls_failed = TlsFailed::Yes;
+                    }
                     self.count_passed(&passed, host, sts);
                     last = of_passed(&passed, host);
                     continue;
                 }
             };
-            for address in &terms.addresses {
+            for (at, address) in terms.addresses.iter().enumerate() {
                 tries += 1;
-                if tries > limits::CONNECT_TRIES_MAX {
-                    return Err(self.of(need, last));
+                let left = end.saturating_since(env.monotonic());
+                if tries > limits::CONNECT_TRIES_MAX || left.is_zero() {
+                    return Err(of(need, tls_failed, last));
                 }
-                match self.connect_to(*address, host, route, sts, &terms).await {
+                let is_last = place + 1 == route.hosts.len() && at + 1 == terms.addresses.len();
+                let share = if is_last { left } else { left / 2 };
+                let connecting =
+                    Box::pin(self.connect_to(*address, host, route, (sts, need), &terms));
+                let connected = env.timeout(share, connecting).await;
+                match connected.unwrap_or_else(|env::Elapsed| Err((None, slow(host, *address)))) {
                     Ok(connection) if connection.serves(need) => return Ok(connection),
                     Ok(connection) => {
                         connection.close(&self.parts.security).await;
@@ -125,7 +162,10 @@ impl<'a> Way<'a> {
                         last = Trouble { status: NEEDS_TLS.to_owned(), words, remote: None };
                     }
                     Err((error, trouble)) => {
-                        all_lack_tls &= error.is_some_and(|error| lacks_tls(&error));
+                        all_lack_tls &= error.as_ref().is_some_and(lacks_tls);
+                        if error.as_ref().is_some_and(is_tls) {
+                            tls_failed = TlsFailed::Yes;
+                        }
                         last = trouble;
                     }
                 }
@@ -136,16 +176,7 @@ impl<'a> Way<'a> {
             let trouble = Trouble { status: NEEDS_TLS.to_owned(), words, remote: None };
             return Err(Unreached { trouble, whose: Whose::MessageForGood });
         }
-        Err(self.of(need, last))
-    }
-
-    fn of(&self, need: Need, trouble: Trouble) -> Unreached {
-        let whose = match need {
-            Need::Ordinary => Whose::Domain,
-            // Others may go where this one may not.
-            Need::RequireTls => Whose::Message,
-        };
-        Unreached { trouble, whose }
+        Err(of(need, tls_failed, last))
     }
 
     async fn sts(&self) -> Result<&Sts, Trouble> {
@@ -168,7 +199,7 @@ impl<'a> Way<'a> {
         address: IpAddr,
         host: &str,
         route: &Route,
-        sts: &Sts,
+        (sts, need): (&Sts, Need),
         terms: &Terms,
     ) -> Result<Connection, (Option<ConnectError>, Trouble)> {
         let Parts { env, security, config, .. } = self.parts;
@@ -188,11 +219,15 @@ impl<'a> Way<'a> {
                 encryption,
                 login: self.login(route).await.map_err(|trouble| (None, trouble))?,
                 demand,
+                need,
             })
         };
         let first = call(encryption, terms.demand.clone()).await?;
         let opened = Connection::open(env, security, first).await;
-        self.count_session(&opened, host, sts, terms);
+        // RFC 8460 §3: a report's own session is in no report. What TLS comes to is nothing to it.
+        if need != Need::Nothing {
+            self.count_session(&opened, host, sts, terms);
+        }
         let opened = match opened {
             // Nothing says that it must not.
             Err(ConnectError::Handshake(reason)) if !terms.demand.is_strict() => {
@@ -339,6 +374,28 @@ fn encryption(route: &Route, demand: &Demand) -> Encryption {
     }
 }
 
+/// Whether TLS kept us from any of a domain's servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TlsFailed {
+    Yes,
+    No,
+}
+
+fn of(need: Need, tls_failed: TlsFailed, trouble: Trouble) -> Unreached {
+    let whose = match (need, tls_failed) {
+        (Need::Ordinary, TlsFailed::Yes) => Whose::DomainsTls,
+        (Need::Ordinary, TlsFailed::No) | (Need::Nothing, _) => Whose::Domain,
+        // Others may go where this one may not.
+        (Need::RequireTls, _) => Whose::Message,
+    };
+    Unreached { trouble, whose }
+}
+
+/// Whether the server might be reached if TLS were nothing to us.
+fn is_tls(error: &ConnectError) -> bool {
+    matches!(error, ConnectError::Handshake(_) | ConnectError::Session(Failure::TlsNotOffered))
+}
+
 /// Whether it is TLS alone that a server lacks.
 fn lacks_tls(error: &ConnectError) -> bool {
     matches!(
@@ -354,6 +411,12 @@ fn of_passed(passed: &Passed, host: &str) -> Trouble {
         Passed::Tlsa(_) | Passed::Policy | Passed::Unproven => UNSAFE,
     };
     Trouble { status: status.to_owned(), words: format!("{host}: {passed}"), remote: None }
+}
+
+/// RFC 3463 §3.5: no answer from the host.
+fn slow(host: &str, address: IpAddr) -> Trouble {
+    let words = format!("{host} [{address}]: no session in time");
+    Trouble { status: "4.4.1".to_owned(), words, remote: None }
 }
 
 fn trouble_of(error: &ConnectError, host: &str, address: SocketAddr) -> Trouble {

@@ -145,9 +145,13 @@ pub(super) async fn addresses(
     host: &str,
 ) -> Result<Answer<Vec<IpAddr>>, LookupError> {
     if let Some(literal) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        let literal = literal.strip_prefix("IPv6:").unwrap_or(literal);
+        // RFC 5321 §4.1.3: the tag is in any case, and zones are in lower case.
+        let address = match literal.split_at_checked("IPv6:".len()) {
+            Some((tag, address)) if tag.eq_ignore_ascii_case("IPv6:") => address,
+            _ => literal,
+        };
         return Ok(Answer {
-            records: vec![literal.parse().map_err(|_| LookupError::BadName)?],
+            records: vec![address.parse().map_err(|_| LookupError::BadName)?],
             security: Security::Insecure,
             canonical: host.to_owned(),
             alias_security: Security::Insecure,
@@ -271,7 +275,9 @@ mod tests {
         let found = addresses(&env, &resolver, "a.example.net").await.unwrap();
         let families: Vec<bool> = found.records.iter().map(IpAddr::is_ipv6).collect();
         assert_eq!(families, [true, false, false]);
-        let literal = addresses(&env, &resolver, "[IPv6:2001:db8::7]").await.unwrap();
-        assert_eq!(literal.records, ["2001:db8::7".parse::<IpAddr>().unwrap()]);
+        for literal in ["[IPv6:2001:db8::7]", "[ipv6:2001:DB8::7]"] {
+            let found = addresses(&env, &resolver, literal).await.unwrap();
+            assert_eq!(found.records, ["2001:db8::7".parse::<IpAddr>().unwrap()], "{literal}");
+        }
     }
 }

@@ -50,7 +50,7 @@ impl Term {
     }
 }
 
-/// Why a message must not leave any more: its sender's time is over (RFC 2852 §4.1).
+/// Why a message must not leave any more: its sender's time is over (RFC 2852 §4.1.3).
 pub(super) fn overdue(record: &SubmissionRecord, now: Timestamp) -> Option<Trouble> {
     let is_over = record.deliver_by_mode == LATE_RETURNS && record.deliver_by_ms <= now.unix_ms();
     is_over.then(|| Trouble {
@@ -60,7 +60,7 @@ pub(super) fn overdue(record: &SubmissionRecord, now: Timestamp) -> Option<Troub
     })
 }
 
-/// What is left of the sender's time, for the next server (RFC 2852 §4).
+/// What is left of the sender's time, for the next server (RFC 2852 §4.1.4).
 pub(super) fn remaining(record: &SubmissionRecord, now: Timestamp) -> Option<DeliverBy> {
     let seconds = record.deliver_by_ms.saturating_sub(now.unix_ms()).div_euclid(1_000);
     let (late, seconds) = match record.deliver_by_mode {

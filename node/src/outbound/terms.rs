@@ -10,6 +10,7 @@
 //! | a policy that is tested | nothing; what would have failed is told |
 //! | a smarthost | a certificate, unless its route says that TLS is opportunistic |
 //! | nothing | nothing |
+//! | a message for which TLS is optional (RFC 8689 §4.2.2), but to a smarthost | nothing |
 //!
 //! DANE stands before MTA-STS (RFC 8461 §2). A message that requires TLS (RFC 8689) demands a certificate that
 //! is verified, of a server whose name is proven to be its domain's, whatever else is known.
@@ -34,11 +35,17 @@ pub(super) enum Need {
     Ordinary,
     /// TLS with a verified certificate, from here on (RFC 8689).
     RequireTls,
+    /// That it arrives, whatever TLS comes to (RFC 8689 §4.2.2): TLS is taken where it works.
+    Nothing,
 }
 
 impl Need {
     pub(super) fn of(record: &SubmissionRecord) -> Self {
-        if record.require_tls { Self::RequireTls } else { Self::Ordinary }
+        match (record.require_tls, record.tls_optional) {
+            (true, _) => Self::RequireTls,
+            (false, true) => Self::Nothing,
+            (false, false) => Self::Ordinary,
+        }
     }
 }
 
@@ -84,6 +91,11 @@ impl Passed {
         }
     }
 
+    /// Whether it is only what is known of its TLS.
+    pub(super) fn is_tls(&self) -> bool {
+        !matches!(self, Self::Lookup(_))
+    }
+
     /// Whether another try may help.
     pub(super) fn is_permanent(&self) -> bool {
         matches!(self, Self::Unproven)
@@ -118,6 +130,9 @@ pub(super) async fn of(
     };
     let has_name = !host.starts_with('[');
     let is_smarthost = matches!(&route.hop, Hop::Smarthost(smarthost) if smarthost.tls != SmarthostTls::Opportunistic);
+    if need == Need::Nothing && route.hop == Hop::Exchangers {
+        return Ok(terms);
+    }
     let by_records = match &route.hop {
         // Whose server of ours it is, the route says.
         Hop::Lmtp { .. } => None,

@@ -1,11 +1,16 @@
 //! A node's parts over a store in memory, for the tests of sending: names are given, and servers are in
 //! this process.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use blob::BlobStore;
+use blob::{BlobId, BlobStore};
+use cluster::work::{Runner, RunnerSettings, zone::Item};
 use dns::Zone;
-use env::{Env, Task};
+use env::{Env, Stream, Task, Timestamp};
 use kv::{Database, RangeQuery, Subspace};
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -13,9 +18,12 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 
-use super::{Parts, TlsReporter};
+use super::{Parts, Sender, TlsReporter};
 use crate::{
     config::{Config, Names, PortBase},
+    deliver::outbound::{
+        self, Body, Handling, OutboundItem, RemoteRecipient, ReturnContent, Submission,
+    },
     hub::Hub,
     peers::Peers,
     services::Services,
@@ -29,6 +37,7 @@ pub(super) struct World {
     pub(super) env: Env,
     pub(super) parts: Parts,
     pub(super) reporter: TlsReporter,
+    pub(super) sender: Arc<Sender>,
     pub(super) peers: Peers,
     _stop: Stop,
     _folder: TempDir,
@@ -54,7 +63,86 @@ impl World {
         let services =
             Services::new(stores, config, env.clone(), tls, stop.listen(), heard).unwrap();
         let (parts, reporter) = (Parts::new(&services), TlsReporter::new(&services));
-        Self { env, parts, reporter, peers, _stop: stop, _folder: folder }
+        let sender = Arc::new(Sender::new(&services));
+        Self { env, parts, reporter, sender, peers, _stop: stop, _folder: folder }
+    }
+
+    /// Puts a message into the queue: its id is made of this number.
+    pub(super) async fn submit(&self, number: u8, to: &[String], handling: Handling) -> BlobId {
+        let bytes = format!("Subject: {number}\r\n\r\nhello\r\n");
+        let recipients = to.iter().map(|written| RemoteRecipient {
+            address: mail::directory::Address::parse(written).unwrap(),
+            written: written.clone(),
+            notify: None,
+            original: None,
+        });
+        let submission = &Submission {
+            id: [number; 16],
+            blob: self.parts.blobs.put(bytes.as_bytes()).await.unwrap(),
+            size: bytes.len() as u64,
+            skip: 0,
+            sender: "a@example.org".to_owned(),
+            account: None,
+            received_at: self.env.wall(),
+            envelope_id: None,
+            return_content: ReturnContent::Unspecified,
+            body: Body::SevenBit,
+            utf8: false,
+            handling,
+            prepend: Vec::new(),
+            recipients: recipients.collect(),
+        };
+        let put = |tx| async move { outbound::enqueue(&tx, submission).await };
+        self.parts.db.run(put).await.unwrap();
+        submission.blob
+    }
+
+    /// Sends what is due. A zone's turn ends after so long.
+    pub(super) fn work(&self, zone_turn: Duration) -> Runner {
+        let settings = RunnerSettings { scan_period: Duration::from_millis(20), zone_turn };
+        let worker: Arc<dyn cluster::work::Worker> = self.sender.clone();
+        Runner::start(&self.parts.db, &self.env, &self.peers.membership, settings, vec![worker])
+    }
+
+    /// What is queued for a domain.
+    pub(super) async fn queued(&self, domain: &str) -> Vec<(Item, OutboundItem)> {
+        let kind = cluster::work::Kind::Outbound;
+        let read = |tx| async move {
+            cluster::work::zone::items_from(&tx, kind, Some(domain), None).await
+        };
+        let slice = self.parts.db.run(read).await.unwrap();
+        let decoded = |(_, item): (String, Item)| {
+            let message = super::conclude::decode(&item).unwrap_or_default();
+            (item, message)
+        };
+        slice.rows.into_iter().map(decoded).collect()
+    }
+
+    /// Looks at a domain's queue until it is as it should be.
+    pub(super) async fn reach(
+        &self,
+        domain: &str,
+        is_so: impl Fn(&[(Item, OutboundItem)]) -> bool,
+    ) -> Vec<(Item, OutboundItem)> {
+        let end = self.env.monotonic() + Duration::from_secs(20);
+        loop {
+            let queued = self.queued(domain).await;
+            if is_so(&queued) {
+                return queued;
+            }
+            let (count, first) = (queued.len(), queued.first());
+            assert!(self.env.monotonic() < end, "{count} items, the first {first:?}");
+            self.env.sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Gives something to the queue that nobody can read.
+    pub(super) async fn damage(&self, domain: &str, id: &[u8], due: Timestamp) {
+        let kind = cluster::work::Kind::Outbound;
+        let put = |tx| async move {
+            cluster::work::enqueue(&tx, kind, domain, due, id, b"\xff\xff").await
+        };
+        self.parts.db.run(put).await.unwrap();
     }
 
     /// All rows of a family.
@@ -65,6 +153,124 @@ impl World {
         };
         self.parts.db.run(read).await.unwrap()
     }
+}
+
+/// A mail server's answer to a recipient: how many it has of the message, and the address.
+pub(super) type Rcpt = fn(usize, &str) -> &'static str;
+
+/// How a mail server answers.
+#[derive(Clone)]
+pub(super) struct Manner {
+    /// Lines of its answer to EHLO behind its name.
+    pub(super) offers: Vec<&'static str>,
+    /// Its answer to a recipient.
+    pub(super) rcpt: Rcpt,
+    /// Its answer to the content.
+    pub(super) end: &'static str,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self { offers: Vec::new(), rcpt: |_, _| "250 ok", end: "250 ok" }
+    }
+}
+
+/// A message as a server got it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Letter {
+    /// Which of its connections it came over, counted from 1.
+    pub(super) connection: usize,
+    /// Whom it took.
+    pub(super) recipients: Vec<String>,
+}
+
+/// A mail server in clear, and what it got.
+pub(super) struct Mx {
+    pub(super) port: u16,
+    pub(super) letters: Arc<Mutex<Vec<Letter>>>,
+    _task: Task<()>,
+}
+
+impl Mx {
+    pub(super) async fn start(env: &Env, manner: Manner) -> Self {
+        let listener = env.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let port = listener.local_address().unwrap().port();
+        let letters = Arc::new(Mutex::new(Vec::new()));
+        let (got, own) = (Arc::clone(&letters), env.clone());
+        let task = env.spawn("mx", async move {
+            let mut sessions = Vec::new();
+            for connection in 1.. {
+                let stream = listener.accept().await.unwrap().stream;
+                let serving = serve(stream, manner.clone(), connection, Arc::clone(&got));
+                // A client that hangs up ends its session.
+                sessions.push(own.spawn("session", async move { drop(serving.await) }));
+            }
+        });
+        Self { port, letters, _task: task }
+    }
+
+    /// What it got so far.
+    pub(super) fn letters(&self) -> Vec<Letter> {
+        self.letters.lock().unwrap().clone()
+    }
+}
+
+async fn serve(
+    mut stream: Stream,
+    manner: Manner,
+    connection: usize,
+    letters: Arc<Mutex<Vec<Letter>>>,
+) -> std::io::Result<()> {
+    stream.write_all(b"220 mx ESMTP\r\n").await?;
+    let mut recipients = Vec::new();
+    loop {
+        let line = line(&mut stream).await?;
+        let verb = line.split_whitespace().next().unwrap_or_default();
+        let answer = match verb {
+            "EHLO" => {
+                let mut lines = vec!["mx"];
+                lines.extend(&manner.offers);
+                let last = lines.len() - 1;
+                let dash = |at: usize| if at == last { ' ' } else { '-' };
+                let numbered = lines.iter().enumerate();
+                let lines: Vec<_> =
+                    numbered.map(|(at, line)| format!("250{}{line}", dash(at))).collect();
+                lines.join("\r\n")
+            }
+            "RCPT" => {
+                let address = line.split(['<', '>']).nth(1).unwrap();
+                let answer = (manner.rcpt)(recipients.len(), address);
+                if answer.starts_with('2') {
+                    recipients.push(address.to_owned());
+                }
+                answer.to_owned()
+            }
+            "DATA" => {
+                stream.write_all(b"354 go on\r\n").await?;
+                while self::line(&mut stream).await? != ".\r\n" {}
+                let recipients = std::mem::take(&mut recipients);
+                if manner.end.starts_with('2') {
+                    letters.lock().unwrap().push(Letter { connection, recipients });
+                }
+                manner.end.to_owned()
+            }
+            "QUIT" => return stream.write_all(b"221 bye\r\n").await,
+            _ => {
+                recipients.clear();
+                "250 ok".to_owned()
+            }
+        };
+        stream.write_all(format!("{answer}\r\n").as_bytes()).await?;
+    }
+}
+
+async fn line(stream: &mut Stream) -> std::io::Result<String> {
+    let (mut line, mut byte) = (Vec::new(), [0]);
+    while !line.ends_with(b"\r\n") {
+        stream.read_exact(&mut byte).await?;
+        line.push(byte[0]);
+    }
+    Ok(String::from_utf8(line).unwrap())
 }
 
 /// A web server that answers every request in the same way, and tells what was asked.

@@ -178,7 +178,9 @@ impl TlsReporter {
         let Parts { env, blobs, signing, hostname, .. } = &self.parts;
         let unique = u128::from_le_bytes(env.random_array());
         let mail = mail(report, packed, domain, hostname, &to, env.wall(), unique);
-        deliver::write_generated(env, blobs, signing, hostname, to, &mail).await
+        let mail = deliver::write_generated(env, blobs, signing, hostname, to, &mail).await?;
+        // RFC 8460 §3: a report is delivered despite all that it tells of.
+        Ok(mail.despite_tls())
     }
 
     /// Enqueues the mails and forgets what they say.
@@ -282,7 +284,7 @@ fn mail(
     let encoded = BASE64_STANDARD.encode(packed);
     let lines: Vec<&str> =
         (0..encoded.len()).step_by(76).map(|at| &encoded[at..encoded.len().min(at + 76)]).collect();
-    // RFC 8689 §5: what tells that TLS fails has to arrive where it fails.
+    // RFC 8460 §3, RFC 8689 §3: what tells that TLS fails has to arrive where it fails.
     format!(
         "{return_path}From: Mail Delivery System <postmaster@{hostname}>\r\n\
          To: <{to}>\r\n\

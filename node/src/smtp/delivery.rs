@@ -23,7 +23,7 @@ use smtp::{Permanence, QueueId, Refusal, Reply, Ret, Role};
 use super::{
     address,
     envelope::{Envelope, Recipient},
-    errors,
+    errors, handling,
     incoming::{Ended, Finished, Incoming},
     role,
 };
@@ -337,7 +337,7 @@ async fn submission(
             smtp::Body::BinaryMime => Body::BinaryMime,
         },
         utf8: mail.charset == smtp::Charset::Utf8,
-        handling: envelope.handling,
+        handling: handling::with_header(envelope.handling, finished.tls),
         prepend,
         recipients: std::mem::take(&mut envelope.remote).into_values().collect(),
     }))

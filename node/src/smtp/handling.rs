@@ -5,17 +5,19 @@
 //!   mailbox here would be delivered at once, so such a recipient is refused.
 //! - DELIVERBY (RFC 2852) and REQUIRETLS (RFC 8689) are for users and servers: what a server sends is
 //!   forwarded sometimes. A delivery here is in time by itself.
+//! - `TLS-Required: No` (RFC 8689 §3) is honoured in whatever leaves here, forwards included.
 //! - MT-PRIORITY (RFC 6710) is for users alone: anybody may connect from elsewhere, and §9 has a
 //!   server take nobody's word whom it does not know.
 
 use env::Timestamp;
 use smtp::{
-    DateTime, DeliverByOffer, Extensions, FutureRelease, Hold, HoldSeconds, MailFrom, Offer, Role,
+    DateTime, DeliverByOffer, Extensions, FutureRelease, Hold, HoldSeconds, MailFrom, Offer,
+    RequireTls, Role,
 };
 
 use crate::{
     config::Outbound,
-    deliver::outbound::{Deadline, Handling},
+    deliver::outbound::{Deadline, Handling, TlsWish},
     limits::DELIVER_BY_SECONDS_MIN,
 };
 
@@ -53,7 +55,7 @@ pub(super) fn asked(mail: &MailFrom, now: Timestamp) -> Handling {
         Hold::Until(time) => Timestamp::from_unix_seconds(time.unix_seconds()),
     });
     Handling {
-        // RFC 4865 §5: a time that has passed asks for nothing.
+        // RFC 4865 §4.2: nothing leaves before that time; one that has passed asks for nothing.
         hold_until: hold_until.filter(|until| *until > now),
         priority: mail.priority.unwrap_or_default(),
         deliver_by: mail.deliver_by.map(|by| Deadline {
@@ -61,13 +63,32 @@ pub(super) fn asked(mail: &MailFrom, now: Timestamp) -> Handling {
             late: by.late(),
             trace: by.trace(),
         }),
-        require_tls: mail.require_tls,
+        tls: match mail.require_tls {
+            RequireTls::Yes => TlsWish::Required,
+            RequireTls::No => TlsWish::Usual,
+        },
     }
+}
+
+/// The same with what the header says: RFC 8689 §4.1 has it ignored where MAIL asked for something.
+pub(super) fn with_header(handling: Handling, tls: TlsWish) -> Handling {
+    match handling.tls {
+        TlsWish::Usual => Handling { tls, ..handling },
+        TlsWish::Required | TlsWish::Optional => handling,
+    }
+}
+
+/// What a header wants of TLS (RFC 8689 §3).
+pub(super) fn tls_of(fields: &[u8]) -> TlsWish {
+    let is_no = |field: message::Field<'_>| {
+        field.is("TLS-Required") && field.value.trim_ascii().eq_ignore_ascii_case(b"No")
+    };
+    if message::Fields::new(fields).any(is_no) { TlsWish::Optional } else { TlsWish::Usual }
 }
 
 #[cfg(test)]
 mod tests {
-    use smtp::{DeliverBy, Late, Priority, RequireTls, ReversePath, Trace};
+    use smtp::{DeliverBy, Late, Priority, ReversePath, Trace};
 
     use super::*;
 
@@ -94,7 +115,7 @@ mod tests {
         let held = asked(&mail(HoldSeconds::new(30).map(Hold::For)), NOW);
         assert_eq!(held.hold_until, Some(Timestamp::from_unix_seconds(1_000_030)));
         assert_eq!(held.deliver_by.unwrap().at, Timestamp::from_unix_seconds(1_000_060));
-        assert_eq!((held.priority.value(), held.require_tls), (3, RequireTls::Yes));
+        assert_eq!((held.priority.value(), held.tls), (3, TlsWish::Required));
         let until = |seconds| DateTime::from_unix_seconds(seconds).map(Hold::Until);
         assert_eq!(asked(&mail(until(999_999)), NOW).hold_until, None);
         let later = Timestamp::from_unix_seconds(1_000_001);
@@ -114,5 +135,15 @@ mod tests {
         assert_eq!((servers.priority, servers.future_release), (Offer::No, None));
         assert!(servers.deliver_by.is_some() && servers.require_tls == Offer::Yes);
         assert_eq!(extensions(Role::Lmtp, &config, NOW), Extensions::default());
+    }
+
+    #[test]
+    fn what_mail_asked_for_stands_before_the_header() {
+        let with = |tls, header| with_header(Handling { tls, ..Handling::default() }, header).tls;
+        assert_eq!(with(TlsWish::Required, TlsWish::Optional), TlsWish::Required);
+        assert_eq!(with(TlsWish::Usual, TlsWish::Optional), TlsWish::Optional);
+        assert_eq!(with(TlsWish::Usual, TlsWish::Usual), TlsWish::Usual);
+        assert_eq!(tls_of(b"A: b\r\nTLS-Required : no \r\n\r\n"), TlsWish::Optional);
+        assert_eq!(tls_of(b"A: b\r\n\r\nTLS-Required: No\r\n"), TlsWish::Usual);
     }
 }

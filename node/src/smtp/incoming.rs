@@ -18,12 +18,13 @@ use smtp::{HeloName, QueueId, Refusal, Role, TraceInfo};
 use super::{
     address,
     envelope::Envelope,
-    errors,
+    errors, handling,
     header::{Additions, Gate, Opening},
     judged::{Ending, Held, Judged, Next, with_line_ends},
 };
 use crate::{
     date,
+    deliver::outbound::TlsWish,
     judging::{self, Asking, Brought, Findings},
     limits,
     patience::blob_step,
@@ -75,6 +76,8 @@ pub(super) struct Incoming {
     filter: String,
     /// The beginning of the header, for a report.
     header: Vec<u8>,
+    /// What the header wants of TLS.
+    tls: TlsWish,
     judged: Option<Box<Judged>>,
     /// Bytes of what was written above the client's own fields.
     top_bytes: u64,
@@ -97,6 +100,8 @@ pub(super) struct Finished {
     pub(super) skip: u64,
     /// Whole lines of the header, at most [`limits::REPORTED_HEADER_BYTES_MAX`].
     pub(super) header: Vec<u8>,
+    /// What the header wants of TLS.
+    pub(super) tls: TlsWish,
     /// Of what is sent to other servers, where a user submits it.
     pub(super) digest: Option<Digest>,
 }
@@ -145,6 +150,7 @@ impl Incoming {
             skip: 0,
             filter: arrival.filter.clone(),
             header: Vec::new(),
+            tls: TlsWish::Usual,
             judged: asking.map(|asking| Box::new(Judged::begin(services, envelope, asking))),
             top_bytes: 0,
             digester: envelope.may_be_signed().then(|| Digester::new(Purpose::Sign)),
@@ -206,6 +212,7 @@ impl Incoming {
             email: Arc::new(email),
             skip: self.skip,
             header: self.header,
+            tls: self.tls,
             digest: self.digester.map(Digester::finish),
         })
     }
@@ -215,6 +222,7 @@ impl Incoming {
         self.gate = None;
         let Opening { mut fields, mut rest } = opening;
         self.header = first_lines(&self.received, &fields);
+        self.tls = handling::tls_of(&fields);
         if self.brought != Brought::All {
             // What is judged is what is stored.
             fields = with_line_ends(fields);

@@ -249,7 +249,7 @@ impl Client {
         if !self.is_ready() {
             return Err(BeginError::NotReady);
         }
-        if let Some(limit) = self.capabilities.mails_max().filter(|limit| self.mails >= *limit) {
+        if let Some(limit) = self.exhausted() {
             return Err(BeginError::Exhausted { limit });
         }
         self.capabilities.check(&transaction)?;
@@ -319,6 +319,16 @@ impl Client {
     /// Whether [`begin`](Self::begin) can be called.
     pub fn is_ready(&self) -> bool {
         self.state == State::Open && self.transaction.is_none()
+    }
+
+    /// Whether the server takes no more transactions in this session (RFC 9422 §4.1): whoever has
+    /// more for it quits and connects again.
+    pub fn is_exhausted(&self) -> bool {
+        self.exhausted().is_some()
+    }
+
+    fn exhausted(&self) -> Option<u64> {
+        self.capabilities.mails_max().filter(|limit| self.mails >= *limit)
     }
 
     /// Whether `Close` was put out.

@@ -36,7 +36,7 @@ impl Priority {
         self.0
     }
 
-    /// RFC 6710 §6: a digit, and before all but 0 perhaps a minus.
+    /// RFC 6710 §7: a digit, and before all but 0 perhaps a minus.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (sign, digit) = text.strip_prefix('-').map_or((1, text), |digit| (-1, digit));
         match digit.as_bytes() {
@@ -70,7 +70,7 @@ pub enum Late {
     Notify,
 }
 
-/// Whether a hop without the extension is reported to the sender (RFC 2852 §5).
+/// Whether each hop that passes it on tells the sender so (RFC 2852 §4.1.4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Trace {
     /// It is not.

@@ -212,3 +212,25 @@ async fn an_order_makes_what_waits_due() {
     world.order(QueueAction::Release, released).await;
     assert!(due().await <= world.admin.env.wall().unix_ms());
 }
+
+#[tokio::test]
+async fn a_search_has_a_bound_however_many_domains_a_message_has() {
+    let world = World::filled().await;
+    // Both shares have been tried since, and are behind others.
+    let moved = |tx: Transaction| async move {
+        for domain in ["one.example", "two.example"] {
+            let items = zone::items_from(&tx, Kind::Outbound, Some(domain), None).await?.rows;
+            let (_, item) = items.into_iter().find(|(_, item)| item.id == [1; 16]).unwrap();
+            tx.clear(&work::item_key(Kind::Outbound, domain, item.due.unix_ms(), &item.id));
+            let due = Timestamp::from_unix_ms(item.due.unix_ms() + 10_000_000_000);
+            work::enqueue(&tx, Kind::Outbound, domain, due, &item.id, &item.payload).await?;
+        }
+        Ok::<_, StoreError>(())
+    };
+    world.admin.db.run(moved).await.unwrap();
+    for (rows, expected) in [(1_000, 2), (3, 2), (2, 1), (0, 0)] {
+        let found = find_within(&world.admin, [1; 16], rows).await.unwrap();
+        let counts = (found.shares.len(), found.not_found.len());
+        assert_eq!(counts, (expected, 2 - expected), "{rows}");
+    }
+}

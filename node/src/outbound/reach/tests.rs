@@ -162,6 +162,53 @@ async fn where_nobody_answers_what_requires_tls_waits_and_others_are_not_in_its_
     assert!(matches!(verdict, Verdict::Deferred(_)) && is_domains, "{verdict:?}");
 }
 
+/// A server that takes connections and says nothing.
+async fn silent(env: &Env, last: u8, port: u16) -> Task<()> {
+    let address = std::net::SocketAddr::from(([127, 0, 0, last], port));
+    let listener = loop {
+        // Another may have ended just now.
+        match env.listen(address).await {
+            Ok(listener) => break listener,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    env.spawn("silent", async move {
+        let mut held = Vec::new();
+        loop {
+            held.push(listener.accept().await.unwrap());
+        }
+    })
+}
+
+#[tokio::test]
+async fn servers_that_say_nothing_do_not_take_the_time_of_the_others_nor_more_than_there_is() {
+    let zone = Zone::new();
+    let (world, server) = world(&zone, HOST, Offers::Nothing).await;
+    let port = world.parts.config.port;
+    let mut others = Vec::new();
+    for last in 2..5_u8 {
+        let host = format!("mx{last}.example.net");
+        zone.mx(DOMAIN, 5, &host).address(&host, [127, 0, 0, last]);
+        others.push(silent(&world.env, last, port).await);
+    }
+    let way = Way::new(&world.parts, DOMAIN);
+    let Parts { env, resolver, hostname, .. } = &world.parts;
+    let path = crate::settings::routes::Path::Direct;
+    let route = route::by(path, env, resolver, DOMAIN, hostname).await.unwrap();
+    assert_eq!(route.hosts.last().map(String::as_str), Some(HOST));
+    let time = Duration::from_secs(2);
+    let found = way.connect_within(&route, Need::Ordinary, time).await;
+    assert_eq!(found.map(|it| it.host.clone()).map_err(|it| it.verdict()), Ok(HOST.to_owned()));
+    drop(server);
+    others.push(silent(env, 1, port).await);
+    let begun = env.monotonic();
+    let found = way.connect_within(&route, Need::Ordinary, time).await;
+    let took = env.monotonic().saturating_since(begun);
+    let Err(unreached) = found else { panic!("a session") };
+    assert!(unreached.trouble.words.ends_with("no session in time"), "{unreached:?}");
+    assert!((time..time * 2).contains(&took), "{took:?}");
+}
+
 #[tokio::test]
 async fn sessions_are_counted_where_the_domain_wants_reports() {
     for (wants, rows) in [(false, 0), (true, 1)] {
@@ -191,6 +238,8 @@ async fn a_wrong_certificate_is_counted_under_its_policy_and_nothing_goes_there(
     let tlsa = Tlsa { usage: 3, selector: 1, matching: 1, data: vec![7; 32] };
     zone.tlsa(&format!("_{port}._tcp.{HOST}"), tlsa);
     let way = Way::new(&world.parts, DOMAIN);
+    // What wants no TLS goes there, with what TLS there is, and is not counted.
+    assert_eq!(connect(&world, &way, Need::Nothing).await, Ok(Assurance::Encrypted));
     let (verdict, is_domains) = connect(&world, &way, Need::Ordinary).await.unwrap_err();
     let Verdict::Deferred(trouble) = verdict else { panic!("{verdict:?}") };
     assert_eq!((trouble.status.as_str(), is_domains), ("4.7.5", true));

@@ -133,7 +133,7 @@ async fn a_day_that_is_over_is_reported_once_and_forgotten() {
     // The other's is too large.
     let [row] = &world.rows(Subspace::Submission).await[..] else { panic!("one report") };
     let record = SubmissionRecord::decode(&row.value[..]).unwrap();
-    assert_eq!(record.sender, "");
+    assert_eq!((record.sender.as_str(), record.tls_optional), ("", true));
     let blob = blob::BlobId::from_slice(&record.blob).unwrap();
     let mail =
         world.parts.blobs.read_to_vec(blob, record.skip..record.size, 100_000).await.unwrap();

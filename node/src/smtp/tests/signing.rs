@@ -79,6 +79,24 @@ async fn what_users_send_is_signed_in_front_of_what_is_stored() {
 }
 
 #[tokio::test]
+async fn a_header_says_that_tls_is_optional() {
+    for (field, expected) in [
+        ("TLS-Required: No\r\n", true),
+        ("tls-required:\r\n no\r\n", true),
+        ("TLS-Required: Yes\r\n", false),
+        ("", false),
+    ] {
+        let world = World::new().await;
+        let mut client = world.connect(Protocol::Submission).await;
+        client.log_in("alice@example.org").await;
+        let message = format!("From: <alice@example.org>\r\n{field}\r\nTLS-Required: No\r\n");
+        client.deliver("alice@example.org", &["x@remote.example"], &message, "250").await;
+        let record = queued(&world).await;
+        assert_eq!((record.require_tls, record.tls_optional), (false, expected), "{field:?}");
+    }
+}
+
+#[tokio::test]
 async fn mail_from_elsewhere_is_not_signed_and_its_forward_has_our_sender() {
     let world = World::new().await;
     give_keys(&world, "example.org").await;

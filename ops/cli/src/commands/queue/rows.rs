@@ -106,7 +106,11 @@ pub(super) fn fields(message: &QueuedMessage) -> Vec<(&'static str, String)> {
         .deliver_by_ms
         .map(|by| format!("{} ({} when late)", until(by), or_dash(message.deliver_by.as_deref())));
     let priority = (message.priority != 0).then(|| message.priority.to_string());
-    let tls = message.require_tls.then(|| "required".to_owned());
+    let tls = match (message.require_tls, message.tls_optional) {
+        (true, _) => Some("required".to_owned()),
+        (false, true) => Some("optional".to_owned()),
+        (false, false) => None,
+    };
     let told = [
         ("account", account),
         ("envelope id", message.envelope_id.clone()),

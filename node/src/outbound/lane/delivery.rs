@@ -1,0 +1,231 @@
+//! How one message is sent: to some of its recipients after the others, over connections that are kept.
+
+use cluster::work::{Done, PutOff, zone};
+use env::Timestamp;
+
+use super::{Lane, Reach};
+use crate::{
+    deliver::outbound::{LATE_NOTIFIES, OutboundRecipient},
+    outbound::{
+        Parts,
+        attempt::{self, Reports, Verdict},
+        conclude::{self, ReadError, Task, Unreported},
+        connection::{Connection, SendError},
+        content::Content,
+        reach::{Scope, Unreached},
+        route::{self, NoRoute, Route},
+        term,
+        terms::Need,
+    },
+};
+
+impl Lane<'_> {
+    /// Sends one message to its recipients in the domain.
+    pub(in crate::outbound) async fn send(&self, item: &zone::Item) -> Result<Done, String> {
+        let task = match Task::read(self.parts, self.held, item).await {
+            Ok(Some(task)) => task,
+            Ok(None) => return Ok(Done::Finished),
+            Err(ReadError::Damaged(reason)) => {
+                let PutOff { due, payload, .. } = self.set_aside(item.clone(), &reason);
+                return Ok(Done::Again { due, payload });
+            }
+            Err(error) => return Err(error.to_string()),
+        };
+        if task.is_domain_held {
+            // It stays as it is; the turn's end sees to it.
+            self.state().is_held = true;
+            return Ok(Done::Completed);
+        }
+        let verdicts = match self.deliver(&task).await {
+            Ok(verdicts) => verdicts,
+            Err(SendError::Unclaimed) => return Err("the claim is lost".to_owned()),
+            Err(error) => return Err(error.to_string()),
+        };
+        let retry_at = self.down_until(&task);
+        let (parts, held, unreported) = (self.parts, self.held, Unreported::Waits);
+        conclude::conclude(parts, held, item, task, verdicts, retry_at, unreported).await?;
+        Ok(Done::Completed)
+    }
+
+    /// When what waits for the domain is tried again, where this waits for it.
+    fn down_until(&self, task: &Task) -> Option<Timestamp> {
+        let state = self.state();
+        if state.is_down_by_tls() && Need::of(&task.record) == Need::Nothing {
+            return None;
+        }
+        match (&state.trouble, state.reach) {
+            (Some(trouble), Reach::Down) => Some(trouble.retry_at()),
+            _ => None,
+        }
+    }
+
+    /// One verdict for each recipient. An error tells nothing of any of them.
+    async fn deliver(&self, task: &Task) -> Result<Vec<Verdict>, SendError> {
+        let recipients = &task.item.recipients;
+        let of_all = |verdict: Verdict| vec![verdict; recipients.len()];
+        if let Some(trouble) = term::overdue(&task.record, self.parts.env.wall()) {
+            return Ok(of_all(Verdict::Failed(trouble)));
+        }
+        let route = match self.route().await {
+            Ok(route) => route,
+            Err(NoRoute::Never(trouble)) => return Ok(of_all(Verdict::Failed(trouble.clone()))),
+            Err(NoRoute::Now(trouble)) => {
+                self.is_down(trouble, Scope::All).await;
+                return Ok(of_all(Verdict::Deferred(trouble.clone())));
+            }
+        };
+        let mut verdicts = Vec::with_capacity(recipients.len());
+        while verdicts.len() < recipients.len() {
+            let rest = &recipients[verdicts.len()..];
+            let some = &rest[..rest.len().min(self.state().recipients_max)];
+            match attempt::envelope(&task.record, some, self.parts.env.wall()) {
+                Err(trouble) => {
+                    verdicts.extend(vec![Verdict::Failed(trouble); some.len()]);
+                }
+                Ok(_) => {
+                    let of_some = self.deliver_some(task, route, some.len(), verdicts.len()).await;
+                    match of_some {
+                        Ok(of_some) => verdicts.extend(of_some),
+                        Err(SendError::Unclaimed) if verdicts.is_empty() => {
+                            return Err(SendError::Unclaimed);
+                        }
+                        // Who has it must not get it again: that is noted as long as it can be,
+                        // also where our claim is in doubt.
+                        Err(error) => {
+                            verdicts.resize(recipients.len(), attempt::unsent(&error));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(verdicts)
+    }
+
+    /// Sends to `count` recipients from the one at `first` on, or to some of them, over a connection
+    /// that is open or a new one. What became of the first of them, at least of one.
+    async fn deliver_some(
+        &self,
+        task: &Task,
+        route: &Route,
+        count: usize,
+        first: usize,
+    ) -> Result<Vec<Verdict>, SendError> {
+        let some = &task.item.recipients[first..first + count];
+        let need = Need::of(&task.record);
+        loop {
+            self.close_exhausted().await;
+            let reused = self.idle(need);
+            let is_reused = reused.is_some();
+            let connected = match reused {
+                Some(connection) => Ok(connection),
+                None => self.connect(route, need).await,
+            };
+            let mut connection = match connected {
+                Ok(connection) => connection,
+                Err(unreached) => {
+                    if unreached.is_domains() {
+                        self.turned_away(&unreached).await;
+                    }
+                    return Ok(vec![unreached.verdict(); some.len()]);
+                }
+            };
+            let most = connection.recipients_max().unwrap_or(usize::MAX);
+            let some = &some[..some.len().min(most)];
+            let verdicts = self.over(&mut connection, task, some).await;
+            let is_broken = !connection.is_ready();
+            if !is_broken {
+                self.state().idle.push(connection);
+            }
+            let verdicts = verdicts?;
+            self.adapt(&verdicts);
+            // The server may have closed a connection that it had waited on for long.
+            let nothing_sent = verdicts.iter().all(attempt::is_lost);
+            if is_reused && is_broken && nothing_sent {
+                continue;
+            }
+            return Ok(verdicts);
+        }
+    }
+
+    /// Closes connections whose servers take no more messages over them. Here, because whoever has
+    /// delivered a message must not wait for a farewell before noting it.
+    async fn close_exhausted(&self) {
+        let exhausted: Vec<_> = self.state().idle.extract_if(.., |it| it.is_exhausted()).collect();
+        for connection in exhausted {
+            connection.close(&self.parts.security).await;
+        }
+    }
+
+    /// A connection that is open and may carry what needs this.
+    fn idle(&self, need: Need) -> Option<Connection> {
+        let idle = &mut self.state().idle;
+        let place = idle.iter().rposition(|connection| connection.serves(need))?;
+        Some(idle.remove(place))
+    }
+
+    async fn over(
+        &self,
+        connection: &mut Connection,
+        task: &Task,
+        some: &[OutboundRecipient],
+    ) -> Result<Vec<Verdict>, SendError> {
+        let host = connection.host.clone();
+        let transaction = match attempt::envelope(&task.record, some, self.parts.env.wall()) {
+            Ok(transaction) => transaction,
+            Err(trouble) => return Ok(vec![Verdict::Failed(trouble); some.len()]),
+        };
+        let content = self.parts.blobs.read(task.blob, task.record.skip..u64::MAX).await;
+        let content = Content::new(&task.record.prepend, content.map_err(SendError::Blob)?);
+        let record = &task.record;
+        let is_traced = record.deliver_by_mode != 0 && record.deliver_by_trace;
+        let reports = match (connection.keeps_time(), connection.reports()) {
+            _ if is_traced => Reports::Untimed,
+            (false, _) if record.deliver_by_mode == LATE_NOTIFIES => Reports::Untimed,
+            (_, true) => Reports::Yes,
+            (_, false) => Reports::No,
+        };
+        let may_end = || self.held.fence.is_live();
+        match connection.send(&self.parts.security, transaction, content, may_end).await {
+            Ok(mut outcome) => {
+                let left = outcome.recipients.len() - attempt::crowded_out(&outcome);
+                if left < outcome.recipients.len() {
+                    // RFC 5321 §4.5.3.1.10: they come in a transaction of their own.
+                    outcome.recipients.truncate(left);
+                    self.state().recipients_max = left;
+                }
+                Ok(attempt::verdicts(outcome, &host, reports))
+            }
+            Err(SendError::Begin(error)) => Ok(vec![attempt::unfit(error, &host); some.len()]),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn route(&self) -> &Result<Route, NoRoute> {
+        let Parts { env, resolver, hostname, settings, .. } = self.parts;
+        let zone = &self.held.zone;
+        let path = settings.borrow().routes.path(zone);
+        self.route.get_or_init(|| route::by(path, env, resolver, zone, hostname)).await
+    }
+
+    /// A new connection to the first server that answers.
+    async fn connect(&self, route: &Route, need: Need) -> Result<Connection, Unreached> {
+        let connection = self.way.connect(route, need).await?;
+        match need {
+            // It says nothing of what others may be sent over.
+            Need::Nothing => self.state().width.connected(),
+            Need::Ordinary | Need::RequireTls => self.is_reached().await,
+        }
+        Ok(connection)
+    }
+
+    /// A message that a server refused for now, with all its recipients, makes fewer go at once.
+    fn adapt(&self, verdicts: &[Verdict]) {
+        let is_refused = |verdict: &Verdict| matches!(verdict, Verdict::Deferred(trouble) if trouble.remote.is_some());
+        let mut state = self.state();
+        if verdicts.iter().all(is_refused) {
+            state.width.slowed();
+        } else if !verdicts.iter().all(attempt::is_lost) {
+            state.width.went();
+        }
+    }
+}
