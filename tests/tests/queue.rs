@@ -287,7 +287,7 @@ fn a_message_that_is_late_goes_on_and_its_sender_hears_of_it_when_that_is_asked_
     assert_eq!(reply.code, 250, "{reply}");
     let mut imap = two.here.imap(ALICE);
     let report = wait_for(&mut imap, 1);
-    for part in ["Action: delayed\r\nStatus: 4.4.1\r\n", "\r\nWill-Retry-Until: "] {
+    for part in ["Action: delayed\r\nStatus: 4.4.7\r\n", "\r\nWill-Retry-Until: "] {
         assert!(report.contains(part), "{part} is not in {report}");
     }
     two.reach(&[], &["deferred"]);

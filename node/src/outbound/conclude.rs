@@ -260,49 +260,26 @@ fn decide(
 ) -> Conclusion {
     let now = parts.env.wall();
     let term = Term::of(&parts.schedule, &task.item);
-    let end = term.end;
     let is_late = !task.item.is_late_told && term.late <= now;
-    let tells_late = is_late && telling == Telling::Now;
+    let moment = Moment { now, term, tells_late: is_late && telling == Telling::Now, telling };
     let mut told = Vec::new();
     let mut waiting = Vec::new();
     for (recipient, verdict) in task.item.recipients.iter().zip(verdicts) {
         if probe::planted(Planted::ForgetDelivered) && matches!(verdict, Verdict::Taken { .. }) {
             waiting.push(recipient.clone());
         }
+        if let Some(trouble) = moment.waits(verdict)
+            && !probe::planted(Planted::ForgetDeferred)
+        {
+            let last = outbound::Trouble {
+                status: trouble.status.clone(),
+                words: trouble.words.clone(),
+                remote: trouble.remote.clone().unwrap_or_default(),
+            };
+            waiting.push(OutboundRecipient { last: Some(last), ..recipient.clone() });
+        }
         let notify = recipient.notify.as_deref().and_then(Notify::parse).unwrap_or_default();
-        let fate = match verdict.clone() {
-            Verdict::Taken { remote, reports } => {
-                // RFC 3461 §5.2.2: a server that knows DSN tells of a success by itself.
-                let tells = match reports {
-                    Reports::Yes => false,
-                    Reports::No => wants(notify, |on| on.success),
-                    // RFC 2852 §5: its sender hears that nobody watches the time from there on.
-                    Reports::Untimed => notify != Notify::Never,
-                };
-                tells.then_some(Fate::Relayed { remote })
-            }
-            Verdict::Failed(trouble) if telling == Telling::Now => {
-                wants_failures(notify).then_some(Fate::Failed(trouble))
-            }
-            Verdict::Deferred(trouble) if end <= now && telling == Telling::Now => {
-                wants_failures(notify).then(|| Fate::Failed(expired(trouble)))
-            }
-            Verdict::Failed(trouble) | Verdict::Deferred(trouble) => {
-                let last = outbound::Trouble {
-                    status: trouble.status.clone(),
-                    words: trouble.words.clone(),
-                    remote: trouble.remote.clone().unwrap_or_default(),
-                };
-                if !probe::planted(Planted::ForgetDeferred) {
-                    waiting.push(OutboundRecipient { last: Some(last), ..recipient.clone() });
-                }
-                // RFC 3461 §4.1: a delay is told unless the sender wants to hear of other things.
-                let tells =
-                    tells_late && (notify == Notify::Default || wants(notify, |on| on.delay));
-                tells.then_some(Fate::Delayed { trouble, until: end })
-            }
-        };
-        told.extend(fate.filter(|_| telling == Telling::Now).map(|fate| Status {
+        told.extend(moment.fate(verdict.clone(), notify).map(|fate| Status {
             recipient: recipient.address.clone(),
             original: recipient.original.clone(),
             fate,
@@ -313,7 +290,7 @@ fn decide(
         let mut item = OutboundItem {
             recipients: waiting,
             tries,
-            is_late_told: task.item.is_late_told || tells_late,
+            is_late_told: task.item.is_late_told || moment.tells_late,
             waits_for_domain: retry_at.is_some(),
             ..task.item.clone()
         };
@@ -321,13 +298,71 @@ fn decide(
         let due = match telling {
             Telling::Now => {
                 let due = parts.schedule.next(&parts.env, tries, term.begun);
-                term.bound(retry_at.map_or(due, |at| at.min(end.max(due))), now)
+                term.bound(retry_at.map_or(due, |at| at.min(term.end.max(due))), now)
             }
             Telling::Later => later(now, limits::REPORT_RETRY),
         };
         (item, due)
     });
     Conclusion { stays, told }
+}
+
+/// When verdicts are looked at, and whether anybody can be told.
+struct Moment {
+    now: Timestamp,
+    term: Term,
+    /// Senders are told now that their message is late.
+    tells_late: bool,
+    telling: Telling,
+}
+
+impl Moment {
+    /// Why a recipient stays in the queue, if it does: it may get the message later, or its sender cannot
+    /// be told yet that it will not.
+    fn waits<'a>(&self, verdict: &'a Verdict) -> Option<&'a Trouble> {
+        match verdict {
+            Verdict::Taken { .. } => None,
+            Verdict::Failed(trouble) => (self.telling == Telling::Later).then_some(trouble),
+            Verdict::Deferred(trouble) => {
+                let stays = self.telling == Telling::Later || self.now < self.term.end;
+                stays.then_some(trouble)
+            }
+        }
+    }
+
+    /// What a recipient's sender is told.
+    fn fate(&self, verdict: Verdict, notify: Notify) -> Option<Fate> {
+        if self.telling == Telling::Later {
+            return None;
+        }
+        match verdict {
+            Verdict::Taken { remote, reports } => {
+                // RFC 3461 §5.2.2: a server that knows DSN tells of a success by itself.
+                let tells = match reports {
+                    Reports::Yes => false,
+                    Reports::No => wants(notify, |on| on.success),
+                    // RFC 2852 §4.1.4.2: its sender hears that nobody watches the time from there on.
+                    Reports::Untimed => notify != Notify::Never,
+                };
+                tells.then_some(Fate::Relayed { remote })
+            }
+            Verdict::Failed(trouble) => wants_failures(notify).then_some(Fate::Failed(trouble)),
+            Verdict::Deferred(trouble) if self.term.end <= self.now => {
+                wants_failures(notify).then(|| Fate::Failed(expired(trouble)))
+            }
+            Verdict::Deferred(trouble) => {
+                // RFC 3461 §4.1: a delay is told unless the sender wants to hear of other things.
+                let wants_delay = notify == Notify::Default || wants(notify, |on| on.delay);
+                let trouble = match self.term.is_past_wish(self.now) {
+                    // RFC 2852 §4.1.3: such a report has this status.
+                    true => Trouble { status: "4.4.7".to_owned(), ..trouble },
+                    false => trouble,
+                };
+                let until = self.term.end;
+                (self.tells_late && wants_delay).then_some(Fate::Delayed { trouble, until })
+            }
+        }
+    }
 }
 
 /// Makes an item one value of the store: where many were refused with many words, what the next report

@@ -39,6 +39,11 @@ impl Term {
         }
     }
 
+    /// Whether the time is over at which a sender wants to hear that the message is late (RFC 2852).
+    pub(super) fn is_past_wish(&self, now: Timestamp) -> bool {
+        self.notify_at.is_some_and(|at| at <= now)
+    }
+
     /// A time to try again, no later than the end and than when the sender is to be told.
     pub(super) fn bound(&self, due: Timestamp, now: Timestamp) -> Timestamp {
         let soon = later(now, Duration::from_millis(1));
