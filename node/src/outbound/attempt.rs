@@ -90,6 +90,23 @@ pub(super) fn envelope(
     })
 }
 
+/// How many of the first recipients can be written on the wire, at least one. `Err`: the first cannot.
+pub(super) fn writable(
+    record: &SubmissionRecord,
+    recipients: &[OutboundRecipient],
+    now: Timestamp,
+) -> Result<usize, Trouble> {
+    if envelope(record, recipients, now).is_ok() {
+        return Ok(recipients.len());
+    }
+    let alone = |it| envelope(record, std::slice::from_ref(it), now);
+    match recipients.iter().enumerate().find_map(|(at, it)| Some((at, alone(it).err()?))) {
+        Some((0, trouble)) => Err(trouble),
+        Some((at, _)) => Ok(at),
+        None => Ok(recipients.len()),
+    }
+}
+
 /// What a server's answers mean for each recipient.
 pub(super) fn verdicts(outcome: Outcome, remote: &str, reports: Reports) -> Vec<Verdict> {
     let of = |recipient: RecipientOutcome| match &recipient {
@@ -208,4 +225,31 @@ pub(super) fn unfit(error: BeginError, remote: &str) -> Verdict {
 pub(super) fn at(stage: Stage, response: &Response, remote: &str) -> Trouble {
     let trouble = of_response(response, remote);
     Trouble { words: format!("{} ({stage})", trouble.words), ..trouble }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(sender: &str, recipients: &[&str], expected: Result<usize, &str>) {
+        let record = SubmissionRecord { sender: sender.to_owned(), ..Default::default() };
+        let named =
+            |it: &&str| OutboundRecipient { address: (*it).to_owned(), ..Default::default() };
+        let recipients: Vec<_> = recipients.iter().map(named).collect();
+        let found = writable(&record, &recipients, Timestamp::from_unix_ms(0));
+        let words = found.map_err(|trouble| trouble.words);
+        assert_eq!(words.as_ref().map_err(String::as_str).copied(), expected);
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_written_fails_alone() {
+        let (good, bad) = ("a@example.org", "a b@example.org");
+        let failed = Err("a b@example.org is no address of a mailbox");
+        check(good, &[good, good], Ok(2));
+        check(good, &[good, bad, good], Ok(1));
+        check(good, &[bad, good], failed);
+        check("", &[good, good, bad], Ok(2));
+        check(bad, &[good, good], failed);
+    }
 }

@@ -78,24 +78,21 @@ impl Lane<'_> {
         while verdicts.len() < recipients.len() {
             let rest = &recipients[verdicts.len()..];
             let some = &rest[..rest.len().min(self.state().recipients_max)];
-            match attempt::envelope(&task.record, some, self.parts.env.wall()) {
+            let count = match attempt::writable(&task.record, some, self.parts.env.wall()) {
+                Ok(count) => count,
                 Err(trouble) => {
-                    verdicts.extend(vec![Verdict::Failed(trouble); some.len()]);
+                    verdicts.push(Verdict::Failed(trouble));
+                    continue;
                 }
-                Ok(_) => {
-                    let of_some = self.deliver_some(task, route, some.len(), verdicts.len()).await;
-                    match of_some {
-                        Ok(of_some) => verdicts.extend(of_some),
-                        Err(SendError::Unclaimed) if verdicts.is_empty() => {
-                            return Err(SendError::Unclaimed);
-                        }
-                        // Who has it must not get it again: that is noted as long as it can be,
-                        // also where our claim is in doubt.
-                        Err(error) => {
-                            verdicts.resize(recipients.len(), attempt::unsent(&error));
-                        }
-                    }
+            };
+            match self.deliver_some(task, route, count, verdicts.len()).await {
+                Ok(of_some) => verdicts.extend(of_some),
+                Err(SendError::Unclaimed) if verdicts.is_empty() => {
+                    return Err(SendError::Unclaimed);
                 }
+                // Who has it must not get it again: that is noted as long as it can be,
+                // also where our claim is in doubt.
+                Err(error) => verdicts.resize(recipients.len(), attempt::unsent(&error)),
             }
         }
         Ok(verdicts)
