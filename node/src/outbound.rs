@@ -8,6 +8,7 @@
 //! | `lane.rs` | one turn at one domain: which messages, how many at once |
 //! | `lane/delivery.rs` | one message of it, over connections that are kept |
 //! | `lane/settling.rs` | the turn's end: what becomes of what did not leave |
+//! | `local.rs` | what is for a domain that is served here |
 //! | `domain.rs` | what the store knows of a domain that is in trouble |
 //! | `route.rs` | from a domain to servers: as a setting says, or RFC 5321 §5.1 |
 //! | `reach.rs` | from servers to a connection |
@@ -40,6 +41,7 @@ mod content;
 pub(crate) mod domain;
 mod https;
 mod lane;
+mod local;
 pub(crate) mod orders;
 mod pace;
 mod reach;
@@ -66,8 +68,8 @@ use tokio::sync::watch;
 pub(crate) use self::tls_reports::TlsReporter;
 use self::{lane::Lane, schedule::Schedule, security::Security};
 use crate::{
-    announce::Announcer, config, metrics::Metrics, services::Services, settings::Settings,
-    signing::Signing, upkeep,
+    announce::Announcer, config, deliver::Deliverer, metrics::Metrics, services::Services,
+    settings::Settings, signing::Signing, upkeep,
 };
 
 /// The worker of a node's queue.
@@ -81,6 +83,7 @@ struct Parts {
     db: Database,
     blobs: BlobStore,
     announcer: Announcer,
+    deliverer: Deliverer,
     signing: Signing,
     resolver: Resolver,
     security: Security,
@@ -109,6 +112,7 @@ impl Parts {
             db: upkeep::background(services),
             blobs: services.blobs.clone(),
             announcer: services.announcer.clone(),
+            deliverer: services.deliverer.clone(),
             signing: services.signing.clone(),
             resolver: services.resolver.clone(),
             security: Security::new(&services.env, config.tls_roots.clone()),

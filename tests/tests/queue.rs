@@ -250,14 +250,48 @@ fn a_message_leaves_when_its_sender_wants_it_to() {
     }
     let watch = Stopwatch::start();
     smtp.expect(&format!("MAIL FROM:<{ALICE}> HOLDFOR=4"), 250);
-    // It would be delivered at once here.
-    smtp.expect(&format!("RCPT TO:<{BOB}>"), 550);
     smtp.expect(&format!("RCPT TO:<{CAROL}>"), 250);
     let reply = smtp.data(message(ALICE, CAROL, "later", "hello\r\n").as_bytes());
     assert_eq!(reply.code, 250, "{reply}");
     two.reach(&[], &["future"]);
     wait_for(&mut two.there.imap(ALICE), 1);
     assert!(watch.elapsed() >= Duration::from_secs(4), "{:?}", watch.elapsed());
+}
+
+#[test]
+fn a_message_reaches_mailboxes_here_when_its_sender_wants_it_to() {
+    let two = Two::start();
+    two.here.cli(&["alias", "add", "team@example.org", BOB]);
+    two.here.cli(&["alias", "add", "away@example.org", CAROL]);
+    two.here.cli(&["alias", "add", "gone@example.org", BOB]);
+    let mut smtp = Smtp::submission(&two.here, ALICE, PASSWORD);
+    let watch = Stopwatch::start();
+    smtp.expect(&format!("MAIL FROM:<{ALICE}> HOLDFOR=4"), 250);
+    smtp.expect("RCPT TO:<nobody@example.org>", 550);
+    smtp.expect(&format!("RCPT TO:<{BOB}> NOTIFY=SUCCESS"), 250);
+    for address in ["team", "away", "gone"] {
+        smtp.expect(&format!("RCPT TO:<{address}@example.org>"), 250);
+    }
+    let reply = smtp.data(message(ALICE, BOB, "later", "hello\r\n").as_bytes());
+    assert_eq!(reply.code, 250, "{reply}");
+    two.reach(&[], &["future"]);
+    // Who gets it is what the addresses mean when it leaves.
+    two.here.cli(&["alias", "remove", "gone@example.org"]);
+    let mut bob = two.here.imap(BOB);
+    let held = wait_for(&mut bob, 1);
+    assert!(watch.elapsed() >= Duration::from_secs(4), "{:?}", watch.elapsed());
+    assert!(held.starts_with(&format!("Return-Path: <{ALICE}>\r\n")), "{held}");
+    wait_for(&mut two.there.imap(ALICE), 1);
+    let mut alice = two.here.imap(ALICE);
+    wait_for(&mut alice, 2);
+    two.reach(&[], &[]);
+    // Two addresses lead to him, and he has one copy.
+    assert_eq!(bob.ok("UID SEARCH ALL").search().len(), 1);
+    let reports = [1, 2].map(|uid| String::from_utf8_lossy(&alice.body(uid)).into_owned()).concat();
+    for (action, address) in [("delivered", BOB), ("failed", "gone@example.org")] {
+        let fields = format!("Final-Recipient: rfc822; {address}\r\nAction: {action}\r\n");
+        assert!(reports.contains(&fields), "{fields} is not in {reports}");
+    }
 }
 
 #[test]

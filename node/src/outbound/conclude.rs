@@ -384,11 +384,11 @@ fn fit(item: &mut OutboundItem) {
     }
 }
 
-fn wants(notify: Notify, case: impl Fn(smtp::NotifyOn) -> bool) -> bool {
+pub(super) fn wants(notify: Notify, case: impl Fn(smtp::NotifyOn) -> bool) -> bool {
     matches!(notify, Notify::On(on) if case(on))
 }
 
-fn wants_failures(notify: Notify) -> bool {
+pub(super) fn wants_failures(notify: Notify) -> bool {
     notify == Notify::Default || wants(notify, |on| on.failure)
 }
 
@@ -437,22 +437,34 @@ fn hex(bytes: &[u8]) -> String {
 
 /// Writes the report, where there is anything to tell and anybody to tell it to.
 async fn report(parts: &Parts, task: &Task, told: Vec<Status>) -> Result<Option<Report>, String> {
-    if told.is_empty() || task.record.sender.is_empty() {
+    if told.is_empty() {
+        return Ok(None);
+    }
+    let Some(reporting) = reporting(parts, task, &told).await? else { return Ok(None) };
+    let Parts { env, blobs, signing, .. } = parts;
+    let report = deliver::write_report(env, blobs, signing, &reporting, told).await;
+    report.map(Some).map_err(|error| error.to_string())
+}
+
+/// Who is told of a message's recipients, and with what of it; `None` where nobody is (RFC 5321 §4.5.5).
+pub(super) async fn reporting(
+    parts: &Parts,
+    task: &Task,
+    told: &[Status],
+) -> Result<Option<Reporting>, String> {
+    if task.record.sender.is_empty() {
         return Ok(None);
     }
     let to = parts.signing.reports_to(&task.record.sender).await;
     let to = to.map_err(|error| error.to_string())?;
     let Ok(sender) = Address::parse(&to) else { return Ok(None) };
-    let reporting = Reporting {
+    Ok(Some(Reporting {
         sender,
         hostname: parts.hostname.clone(),
         envelope_id: task.record.envelope_id.clone(),
         arrived_at: task.received(),
-        returned: returned(parts, task, &told).await?,
-    };
-    let Parts { env, blobs, signing, .. } = parts;
-    let report = deliver::write_report(env, blobs, signing, &reporting, told).await;
-    report.map(Some).map_err(|error| error.to_string())
+        returned: returned(parts, task, told).await?,
+    }))
 }
 
 /// RFC 3461 §4.3: the whole message where it is asked for and something failed, else its header.

@@ -40,6 +40,8 @@ use crate::{deliver::Trouble, limits};
 pub(super) struct Lane<'a> {
     parts: &'a Parts,
     held: &'a Held,
+    /// Whether the domain is served here.
+    is_here: bool,
     way: Way<'a>,
     route: OnceCell<Result<Route, NoRoute>>,
     state: Mutex<State>,
@@ -139,8 +141,11 @@ impl<'a> Lane<'a> {
     /// Reads what is known of the domain.
     pub(super) async fn open(parts: &'a Parts, held: &'a Held) -> Result<Self, String> {
         let zone = &held.zone;
-        let trouble = parts.db.run(|tx| async move { domain::trouble(&tx, zone).await }).await;
-        let trouble = trouble.map_err(|error| error.to_string())?;
+        let read = |tx| async move {
+            let trouble = domain::trouble(&tx, zone).await?;
+            Ok::<_, StoreError>((trouble, mail::directory::is_local(&tx, zone).await?))
+        };
+        let (trouble, is_here) = parts.db.run(read).await.map_err(|error| error.to_string())?;
         let now = parts.env.wall();
         let reach = match &trouble {
             Some(trouble) if trouble.failures > 0 && trouble.retry_at() > now => Reach::Down,
@@ -161,7 +166,7 @@ impl<'a> Lane<'a> {
             has_orders: false,
         };
         let way = Way::new(parts, zone);
-        Ok(Self { parts, held, way, route: OnceCell::new(), state: Mutex::new(state) })
+        Ok(Self { parts, held, is_here, way, route: OnceCell::new(), state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -182,10 +182,16 @@ impl Envelope {
         if too_many && !self.recipients.is_empty() {
             return Err(Refusal::TooManyRecipients);
         }
-        if self.handling.hold_until.is_some() && !expansion.accounts.is_empty() {
-            // The queue holds what is for elsewhere; this would be delivered at once.
-            return Err(Refusal::PolicyRejected);
-        }
+        let expansion = match self.handling.hold_until {
+            None => expansion,
+            // The directory has no such address: nobody would be found when the message leaves the queue.
+            Some(_) if address.local() == POSTMASTER => return Err(Refusal::PolicyRejected),
+            // Whoever it leads to then gets it.
+            Some(_) => Expansion {
+                accounts: BTreeSet::new(),
+                remote: BTreeSet::from([address.to_string()]),
+            },
+        };
         let remote = remote_recipients(&rcpt, address, &expansion);
         let remote_bytes: usize = remote.iter().map(record_bytes).sum();
         if self.remote_bytes + remote_bytes > limits::REMOTE_RECIPIENT_BYTES_MAX {

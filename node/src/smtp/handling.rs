@@ -1,8 +1,8 @@
 //! How a message wants to be handled: what is offered to whom, and what becomes of what was asked
 //! for.
 //!
-//! - FUTURERELEASE (RFC 4865) is for users. A message that is held back goes into the queue; one to a
-//!   mailbox here would be delivered at once, so such a recipient is refused.
+//! - FUTURERELEASE (RFC 4865) is for users. A message that is held back goes into the queue, whether it is
+//!   for elsewhere or for a mailbox here.
 //! - DELIVERBY (RFC 2852) and REQUIRETLS (RFC 8689) are for users and servers: what a server sends is
 //!   forwarded sometimes. A delivery here is in time by itself.
 //! - `TLS-Required: No` (RFC 8689 §3) is honoured in whatever leaves here, forwards included.

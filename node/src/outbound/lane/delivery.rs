@@ -66,6 +66,12 @@ impl Lane<'_> {
         if let Some(trouble) = term::overdue(&task.record, self.parts.env.wall()) {
             return Ok(of_all(Verdict::Failed(trouble)));
         }
+        if self.is_here {
+            self.is_reached().await;
+            let verdicts = self.deliver_here(task).await;
+            self.adapt(&verdicts);
+            return Ok(verdicts);
+        }
         let route = match self.route().await {
             Ok(route) => route,
             Err(NoRoute::Never(trouble)) => return Ok(of_all(Verdict::Failed(trouble.clone()))),
