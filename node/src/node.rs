@@ -158,13 +158,13 @@ impl Node {
             match aside::stand_aside(&peers, &stores, &config, &env, &token, end).await? {
                 Aside::Wanted => {}
                 Aside::Ended => {
-                    leave(&env, None, peers).await;
+                    leave(&env, peers).await;
                     withdraw(&config);
                     return Ok(Started::Ended);
                 }
                 // Whoever has the name may have published its address already.
                 Aside::Superseded => {
-                    leave(&env, None, peers).await;
+                    leave(&env, peers).await;
                     return Err(StartError::Superseded);
                 }
             }
@@ -361,8 +361,10 @@ impl Node {
         let env = self.services.env.clone();
         let whole = Duration::from_secs(self.services.config.limits.shutdown_seconds);
         let patience = whole.saturating_sub(limits::CLOSE_RESERVE).max(whole / 2);
+        let (loops, runner) = (std::mem::take(&mut self.loops), self.runner);
         let ended = env.timeout(patience, async {
-            join(std::mem::take(&mut self.loops)).await;
+            // What is on its way to another server is waited for and noted: otherwise it would go again.
+            futures_util::future::join(join(loops), runner.stop()).await;
             // A delivery outlives a session that broke off.
             self.services.deliverer.finished().await;
             self.services.seen.flush().await;
@@ -372,7 +374,7 @@ impl Node {
         if ended.await.is_err() {
             tracing::warn!("sessions were cut off at the end of the shutdown time");
         }
-        leave(&env, Some(self.runner), self.peers).await;
+        leave(&env, self.peers).await;
         if !self.http_addresses.is_empty() {
             withdraw(&self.services.config);
         }
@@ -417,12 +419,9 @@ async fn close(open: OpenStores) {
     }
 }
 
-/// Gives back what the node has claimed, and ends its epoch.
-async fn leave(env: &Env, runner: Option<Runner>, peers: Peers) {
+/// Ends the node's epoch, and so gives back what it has claimed.
+async fn leave(env: &Env, peers: Peers) {
     let leaving = async {
-        if let Some(runner) = runner {
-            runner.stop().await;
-        }
         if let Some(mesh) = &peers.mesh {
             mesh.close().await;
         }

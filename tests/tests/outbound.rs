@@ -1,10 +1,16 @@
 //! Mail leaves for other servers: two providers with a node each, and what becomes of mail that
 //! one of them refuses, cannot take now, or never takes.
 
-use std::net::Ipv4Addr;
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::{Ipv4Addr, TcpListener},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
 
 use blackbox::{
-    Deadline,
+    Deadline, PATIENCE,
     imap::Imap,
     message,
     names::Names,
@@ -136,4 +142,54 @@ fn what_is_never_taken_is_given_up_with_a_report() {
     }
     let report = String::from_utf8_lossy(&imap.body(2)).into_owned();
     assert!(report.contains("Action: failed\r\nStatus: 5.4.7\r\n"), "{report}");
+}
+
+/// Takes messages, and takes its time to say so: longer than a node needs for its end.
+fn slow_sink() -> (u16, mpsc::Receiver<()>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+    let port = listener.local_addr().expect("it is bound").port();
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut say = &stream;
+            let mut answer = |line: &[u8]| say.write_all(line);
+            let mut in_content = false;
+            let _over = answer(b"220 slow\r\n");
+            for line in BufReader::new(&stream).lines().map_while(Result::ok) {
+                let _gone = match (&*line, in_content) {
+                    (".", _) => {
+                        in_content = false;
+                        tell.send(()).expect("the test listens");
+                        thread::sleep(Duration::from_secs(3));
+                        answer(b"250 taken\r\n")
+                    }
+                    (_, true) => Ok(()),
+                    ("DATA", _) => {
+                        in_content = true;
+                        answer(b"354 go on\r\n")
+                    }
+                    _ => answer(b"250 yes\r\n"),
+                };
+            }
+        }
+    });
+    (port, told)
+}
+
+#[test]
+fn a_node_that_is_told_to_stop_hears_and_notes_what_becomes_of_what_it_has_sent() {
+    let (port, taken) = slow_sink();
+    let names = Names::start();
+    names.exchange("example.net", 10, "mx.example.net");
+    names.address("mx.example.net", Ipv4Addr::LOCALHOST);
+    let mut here = Server::start_shared(&names.sections(port, ""));
+    let mut smtp = Smtp::submission(&here, ALICE, PASSWORD);
+    smtp.deliver(ALICE, CAROL, message(ALICE, CAROL, "last", "hello\r\n").as_bytes());
+    drop(smtp);
+    taken.recv_timeout(PATIENCE).expect("it leaves");
+    here.terminate();
+    assert!(here.wait().success());
+    here.restart();
+    assert_eq!(here.cli(&["queue", "list", "--json"]), "");
+    assert!(taken.try_recv().is_err(), "it came twice");
 }

@@ -41,6 +41,8 @@ pub(crate) struct Report {
     written_at: env::Timestamp,
     /// Bytes of `Return-Path`.
     skip: u64,
+    /// What its content needs of the servers that pass it on.
+    body: Body,
     /// Its signatures.
     prepend: Vec<u8>,
     tls: outbound::TlsWish,
@@ -447,6 +449,7 @@ async fn put(
         written_at: now,
         skip: skip as u64,
         prepend,
+        body: Body::EightBitMime.needed(scanned.text_facts.has_8bit),
         tls: outbound::TlsWish::Usual,
     })
 }
@@ -480,7 +483,7 @@ impl Report {
             received_at: self.written_at,
             envelope_id: None,
             return_content: ReturnContent::Headers,
-            body: Body::EightBitMime,
+            body: self.body,
             utf8: false,
             handling: outbound::Handling { tls: self.tls, ..outbound::Handling::default() },
             prepend: self.prepend.clone(),

@@ -112,6 +112,17 @@ pub enum Body {
     BinaryMime,
 }
 
+impl Body {
+    /// What a message needs that has these octets, and was declared to have at most such: whoever passes
+    /// it on need not know what is not used.
+    pub(crate) fn needed(self, has_8bit: bool) -> Self {
+        match self {
+            Self::EightBitMime if !has_8bit => Self::SevenBit,
+            declared => declared,
+        }
+    }
+}
+
 /// A recipient elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteRecipient {

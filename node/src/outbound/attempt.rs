@@ -141,6 +141,15 @@ fn is_crowded_out(outcome: &RecipientOutcome) -> bool {
     matches!(response.code, 452 | 552) && says_so
 }
 
+/// Whether a server said no more than that it ends the connection, if so much (RFC 5321 §3.8: 421).
+pub(super) fn is_goodbye(outcome: &RecipientOutcome) -> bool {
+    match outcome {
+        RecipientOutcome::NotSent => true,
+        RecipientOutcome::Refused { at, response } => response.code == 421 && *at != Stage::End,
+        RecipientOutcome::Accepted(_) | RecipientOutcome::Unknown => false,
+    }
+}
+
 /// Whether the connection broke before the server had the message.
 pub(super) fn is_lost(verdict: &Verdict) -> bool {
     matches!(verdict, Verdict::Deferred(trouble) if trouble.status == BROKEN)

@@ -359,10 +359,16 @@ impl Moment {
                     false => trouble,
                 };
                 let until = self.term.end;
+                let trouble = Trouble { status: passing(&trouble.status), ..trouble };
                 (self.tells_late && wants_delay).then_some(Fate::Delayed { trouble, until })
             }
         }
     }
+}
+
+/// RFC 3464 §2.3.3: what is only delayed has a status of class 4, though the server said 5 to the session.
+fn passing(status: &str) -> String {
+    status.strip_prefix('5').map_or_else(|| status.to_owned(), |rest| format!("4{rest}"))
 }
 
 /// Makes an item one value of the store: where many were refused with many words, what the next report

@@ -7,10 +7,10 @@
 //! Invariant: what a recipient gets follows from the submission by id, so a node that takes over after a
 //! crash delivers nothing twice within the life of an operation's id.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use mail::{
-    AccountId, KeywordSet, NewEmail, OperationId,
+    AccountId, KeywordSet, NewEmail, OperationId, StoreError,
     directory::{self, Address, Expansion, ResolveError},
 };
 use smtp::Notify;
@@ -20,17 +20,26 @@ use super::{
     conclude::{self, Task},
     lane::Lane,
 };
-use crate::deliver::{
-    Append, DeliverError, OnFailure, Refusal, Reporting, Request, Target, Trouble,
-    outbound::{
-        Body, Handling, OutboundRecipient, RemoteRecipient, ReturnContent, Submission, TlsWish,
+use crate::{
+    deliver::{
+        Append, DeliverError, OnFailure, Refusal, Reporting, Request, Target, Trouble,
+        outbound::{
+            Body, Handling, OutboundRecipient, RemoteRecipient, ReturnContent, Submission, TlsWish,
+        },
     },
+    limits,
 };
 
 /// A message that is to be delivered here, and who hears of it.
 struct Letter {
     email: Arc<NewEmail>,
     reporting: Option<Reporting>,
+}
+
+/// Whether a recipient's message has reached anybody.
+enum Served {
+    Somebody,
+    Nobody(Refusal),
 }
 
 impl Lane<'_> {
@@ -89,36 +98,78 @@ impl Lane<'_> {
             Err(error) => return unresolved(&error),
         };
         let notify = recipient.notify.as_deref().and_then(Notify::parse).unwrap_or_default();
-        let request = Request {
-            appends: appends(task, &letter.email, recipient, notify, &expansion),
-            outbound: self.passed_on(task, &letter.email, recipient, &expansion),
-            on_failure: OnFailure::Report(letter.reporting.clone()),
+        let outbound = match self.passed_on(task, &letter.email, recipient, &expansion).await {
+            Ok(outbound) => outbound,
+            Err(error) => return Verdict::Deferred(trouble("4.3.0", error.to_string())),
         };
-        let goes_on = request.outbound.is_some();
-        match self.parts().deliverer.submit(request).await {
-            Ok(delivered) => match delivered.appends.iter().find_map(|it| it.as_ref().err()) {
-                // Of several destinations those that failed are reported by now.
-                Some(refusal) if !goes_on && delivered.appends.iter().all(Result::is_err) => {
-                    refused(refusal)
-                }
-                _ => {
-                    let remote = self.parts().hostname.clone();
-                    Verdict::Taken { remote, reports: Reports::Yes }
-                }
-            },
+        let appends = appends(task, &letter.email, recipient, notify, &expansion);
+        match self.submit(appends, outbound, letter).await {
+            Ok(Served::Somebody) => {
+                Verdict::Taken { remote: self.parts().hostname.clone(), reports: Reports::Yes }
+            }
+            Ok(Served::Nobody(refusal)) => refused(&refusal),
+            // What was done of it is found done by the next try.
             Err(error) => Verdict::Deferred(trouble("4.3.0", undelivered(&error).to_owned())),
         }
     }
 
+    /// Delivers to any number of accounts. A share of them in which somebody is served has its failures
+    /// reported; one in which nobody is waits for another's append to come along, which is a no-op then.
+    async fn submit(
+        &self,
+        appends: Vec<Append>,
+        mut outbound: Option<Submission>,
+        letter: &Letter,
+    ) -> Result<Served, DeliverError> {
+        let mut shares: VecDeque<Vec<Append>> = appends
+            .chunks(limits::APPENDS_PER_TRANSACTION_MAX - 1)
+            .map(<[Append]>::to_vec)
+            .collect();
+        if shares.is_empty() {
+            shares.push_back(Vec::new());
+        }
+        let (mut done, mut refusal, mut postponed) = (None::<Append>, None, Vec::new());
+        while let Some(share) = shares.pop_front() {
+            let carried = done.iter().len();
+            let goes_on = outbound.is_some();
+            let request = Request {
+                appends: done.iter().chain(&share).cloned().collect(),
+                outbound: outbound.take(),
+                on_failure: OnFailure::Report(letter.reporting.clone()),
+            };
+            let delivered = self.parts().deliverer.submit(request).await?;
+            for (append, result) in share.iter().zip(delivered.appends.into_iter().skip(carried)) {
+                match result {
+                    Ok(_) if done.is_none() => {
+                        let (recipients, tell_success) = (Vec::new(), Vec::new());
+                        done = Some(Append { recipients, tell_success, ..append.clone() });
+                    }
+                    Ok(_) => {}
+                    Err(found) => refusal = refusal.or(Some(found)),
+                }
+            }
+            match done.is_some() || goes_on {
+                true => shares.extend(postponed.drain(..)),
+                false => postponed.push(share),
+            }
+        }
+        match refusal {
+            Some(refusal) if !postponed.is_empty() => Ok(Served::Nobody(refusal)),
+            _ => Ok(Served::Somebody),
+        }
+    }
+
     /// What an alias or a group sends on to other servers.
-    fn passed_on(
+    async fn passed_on(
         &self,
         task: &Task,
         email: &NewEmail,
         recipient: &OutboundRecipient,
         expansion: &Expansion,
-    ) -> Option<Submission> {
+    ) -> Result<Option<Submission>, StoreError> {
         let record = &task.record;
+        let is_single = expansion.remote.len() == 1 && expansion.accounts.is_empty();
+        let named = |it: &Option<String>| it.clone().filter(|_| is_single);
         let recipients: Vec<_> = expansion
             .remote
             .iter()
@@ -126,16 +177,26 @@ impl Lane<'_> {
             .map(|address| RemoteRecipient {
                 written: address.to_string(),
                 address,
-                notify: None,
-                original: None,
+                // A success of one is not a success of all (RFC 3461 §5.2.7).
+                notify: named(&recipient.notify).or_else(|| never(recipient)),
+                original: named(&recipient.original),
             })
             .collect();
-        (!recipients.is_empty()).then(|| Submission {
+        if recipients.is_empty() {
+            return Ok(None);
+        }
+        let signing = &self.parts().signing;
+        // What came from elsewhere is a forward.
+        let sender = match record.account {
+            0 => signing.forwarded(&record.sender, &self.held().zone).await?,
+            _ => record.sender.clone(),
+        };
+        Ok(Some(Submission {
             id: derived(task, "s", &recipient.address),
             blob: email.blob,
             size: email.size,
             skip: record.skip,
-            sender: record.sender.clone(),
+            sender,
             account: (record.account != 0).then_some(AccountId(record.account)),
             received_at: self.parts().env.wall(),
             envelope_id: record.envelope_id.clone(),
@@ -160,8 +221,15 @@ impl Lane<'_> {
             },
             prepend: record.prepend.clone(),
             recipients,
-        })
+        }))
     }
+}
+
+/// NOTIFY for destinations of which the sender wants to hear nothing that is only theirs.
+fn never(recipient: &OutboundRecipient) -> Option<String> {
+    let notify = recipient.notify.as_deref().and_then(Notify::parse).unwrap_or_default();
+    let wants_none = !conclude::wants_failures(notify) && !conclude::wants(notify, |on| on.delay);
+    wants_none.then(|| "NEVER".to_owned())
 }
 
 fn appends(

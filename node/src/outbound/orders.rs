@@ -52,8 +52,7 @@ pub(crate) struct Order {
     /// It is tried at once.
     #[prost(bool, tag = "3")]
     pub(crate) retry: bool,
-    /// When the order was given, milliseconds since 1970: what came later is not cancelled with its
-    /// domain.
+    /// When the last of what it says was ordered, milliseconds since 1970.
     #[prost(int64, tag = "4")]
     pub(crate) given_ms: i64,
     /// When the item was due as it was seen, milliseconds since 1970.
@@ -62,6 +61,10 @@ pub(crate) struct Order {
     /// The last key that an order about a whole domain has come to.
     #[prost(bytes = "vec", tag = "6")]
     pub(crate) done: Vec<u8>,
+    /// When it was ordered to leave, milliseconds since 1970: another order about the domain may come
+    /// before that is obeyed. 0 in orders of a release that did not write it.
+    #[prost(int64, tag = "7")]
+    pub(crate) cancel_given_ms: i64,
 }
 
 /// [`Order::cancel`]: nobody is told.
@@ -84,7 +87,11 @@ pub(crate) enum Action {
 }
 
 impl Order {
-    fn add(&mut self, action: Action) {
+    fn add(&mut self, action: Action, now: Timestamp) {
+        self.given_ms = now.unix_ms();
+        if matches!(action, Action::Cancel | Action::CancelTelling) {
+            self.cancel_given_ms = self.given_ms;
+        }
         match action {
             Action::Retry => self.retry = true,
             Action::Hold => self.hold = HOLD,
@@ -108,8 +115,7 @@ pub(crate) async fn give(
     now: Timestamp,
 ) -> Result<Given, StoreError> {
     let mut order = standing(tx, domain, submission).await?;
-    order.add(action);
-    order.given_ms = now.unix_ms();
+    order.add(action, now);
     order.seen_due_ms = seen_due_ms;
     order.done.clear();
     let order = order.encode_to_vec();
@@ -182,8 +188,14 @@ fn change(order: &Order, item: &OutboundItem, now: Timestamp) -> Change {
 /// An order about the whole domain.
 fn change_of_domain(order: &Order, item: &OutboundItem, now: Timestamp) -> Change {
     if order.cancel != 0 {
-        let came_later = item.received_ms > order.given_ms;
-        return if came_later { Change::Stays } else { change(order, item, now) };
+        let given_ms = match order.cancel_given_ms {
+            0 => order.given_ms,
+            given_ms => given_ms,
+        };
+        // What came later is not cancelled with its domain.
+        if item.received_ms <= given_ms {
+            return change(order, item, now);
+        }
     }
     if order.hold == RELEASE && item.held == HELD_WITH_DOMAIN {
         // It keeps what its sender asked for.
@@ -538,7 +550,7 @@ mod tests {
 
     fn order(actions: &[Action]) -> Order {
         let mut order = Order { given_ms: NOW.unix_ms(), ..Order::default() };
-        actions.iter().for_each(|action| order.add(*action));
+        actions.iter().for_each(|action| order.add(*action, NOW));
         order
     }
 
@@ -600,6 +612,12 @@ mod tests {
         }
         let newer = OutboundItem { received_ms: NOW.unix_ms() + 1, ..item() };
         assert_eq!(change_of_domain(&cancel, &newer, NOW), Change::Stays);
+        // Nor does another order that comes before it is obeyed take what came between them.
+        let later = Timestamp::from_unix_ms(NOW.unix_ms() + 2);
+        let mut both = cancel.clone();
+        both.add(Action::Retry, later);
+        assert_eq!(due(&change_of_domain(&both, &newer, later)), Some(later.unix_ms()));
+        assert_eq!(change_of_domain(&both, &item(), later), Change::Goes);
         let waiting = OutboundItem { waits_for_domain: true, ..item() };
         let retry = order(&[Action::Retry]);
         assert_eq!(change_of_domain(&retry, &waiting, NOW), Change::Stays);

@@ -408,7 +408,7 @@ fn lacks_tls(error: &ConnectError) -> bool {
 fn of_passed(passed: &Passed, host: &str) -> Trouble {
     let status = match passed {
         Passed::Lookup(_) => "4.4.1",
-        Passed::Tlsa(_) | Passed::Policy | Passed::Unproven => UNSAFE,
+        Passed::Tlsa(_) | Passed::Policy | Passed::Unproven | Passed::PolicyUnknown => UNSAFE,
     };
     Trouble { status: status.to_owned(), words: format!("{host}: {passed}"), remote: None }
 }

@@ -58,6 +58,8 @@ struct PolicyRecord {
 pub(super) struct Sts {
     /// The one that counts; never of [`Mode::None`].
     pub(super) policy: Option<Policy>,
+    /// There may be one that cannot be had now.
+    pub(super) is_unknown: bool,
     /// Why a policy that is there could not be had, as RFC 8460 §4.3.2.2 calls it.
     pub(super) failure: Option<&'static str>,
 }
@@ -106,8 +108,13 @@ pub(super) async fn find(parts: &Parts, domain: &str) -> Result<Sts, String> {
     let held = read.map_err(|error| error.to_string())?;
     let now = parts.env.wall();
     let record = held.clone().unwrap_or_default();
-    let Some(id) = texts.filter(|id| record.wants(id, now)) else {
-        return Ok(counting(record.live(now), None));
+    let id = match texts {
+        Id::Named(id) if record.wants(&id, now) => id,
+        Id::None => return Ok(counting(record.live(now), None)),
+        Id::Named(_) | Id::Unknown => {
+            let live = record.live(now);
+            return Ok(Sts { is_unknown: live.is_none(), ..counting(live, None) });
+        }
     };
     let (fetched, failure) = match fetch(parts, domain).await {
         Ok(policy) => {
@@ -136,7 +143,8 @@ pub(super) async fn find(parts: &Parts, domain: &str) -> Result<Sts, String> {
     if let Err(error) = parts.db.run(write).await {
         tracing::warn!(domain, %error, "a domain's TLS policy is not kept");
     }
-    Ok(counting(fetched.live(now), failure))
+    let live = fetched.live(now);
+    Ok(Sts { is_unknown: live.is_none(), ..counting(live, failure) })
 }
 
 #[cfg(test)]
@@ -148,7 +156,7 @@ impl Sts {
 }
 
 fn counting(policy: Option<Policy>, failure: Option<&'static str>) -> Sts {
-    Sts { policy: policy.filter(|policy| policy.mode != Mode::None), failure }
+    Sts { policy: policy.filter(|policy| policy.mode != Mode::None), failure, is_unknown: false }
 }
 
 async fn read(parts: &Parts, domain: &str) -> Result<Option<PolicyRecord>, StoreError> {
@@ -160,16 +168,23 @@ async fn read(parts: &Parts, domain: &str) -> Result<Option<PolicyRecord>, Store
     value.map(decode).transpose()
 }
 
-/// The id that the DNS names. Where it cannot be looked up there may be none: RFC 8461 §3.1.
-async fn id_of(parts: &Parts, domain: &str) -> Option<String> {
+/// What the DNS says of a policy.
+enum Id {
+    None,
+    Named(String),
+    /// It cannot be looked up. For mail that needs none there is none then (RFC 8461 §3.1).
+    Unknown,
+}
+
+async fn id_of(parts: &Parts, domain: &str) -> Id {
     match parts.resolver.txt(&format!("_mta-sts.{domain}")).await {
-        Ok(answer) => policy::id(&answer.records),
+        Ok(answer) => policy::id(&answer.records).map_or(Id::None, Id::Named),
         Err(LookupError::NoName { .. } | LookupError::NoRecords { .. } | LookupError::BadName) => {
-            None
+            Id::None
         }
         Err(error) => {
             tracing::debug!(domain, %error, "it cannot be looked up whether a domain has a TLS policy");
-            None
+            Id::Unknown
         }
     }
 }

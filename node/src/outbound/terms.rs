@@ -79,13 +79,16 @@ pub(super) enum Passed {
         "the message requires TLS, and neither DNSSEC nor a TLS policy (MTA-STS) proves that it is a server of the domain"
     )]
     Unproven,
+    /// The same, and it may be proven later.
+    #[error("the message requires TLS, and the domain's TLS policy (MTA-STS) cannot be had now")]
+    PolicyUnknown,
 }
 
 impl Passed {
     /// RFC 8460 §4.3.
     pub(super) fn result_type(&self) -> Option<&'static str> {
         match self {
-            Self::Lookup(_) | Self::Unproven => None,
+            Self::Lookup(_) | Self::Unproven | Self::PolicyUnknown => None,
             Self::Tlsa(_) => Some("dnssec-invalid"),
             Self::Policy => Some("validation-failure"),
         }
@@ -170,6 +173,7 @@ pub(super) async fn of(
         terms.demand = match terms.demand {
             demand @ (Demand::Dane(_) | Demand::Authority(Otherwise::Refused)) => demand,
             _ if is_proven && has_name => Demand::Authority(Otherwise::Refused),
+            _ if sts.is_unknown => return Err(Passed::PolicyUnknown),
             _ => return Err(Passed::Unproven),
         };
     }

@@ -167,11 +167,13 @@ pub(super) struct Manner {
     pub(super) rcpt: Rcpt,
     /// Its answer to the content.
     pub(super) end: &'static str,
+    /// Messages over one connection before it says goodbye.
+    pub(super) messages_max: usize,
 }
 
 impl Default for Manner {
     fn default() -> Self {
-        Self { offers: Vec::new(), rcpt: |_, _| "250 ok", end: "250 ok" }
+        Self { offers: Vec::new(), rcpt: |_, _| "250 ok", end: "250 ok", messages_max: usize::MAX }
     }
 }
 
@@ -222,7 +224,7 @@ async fn serve(
     letters: Arc<Mutex<Vec<Letter>>>,
 ) -> std::io::Result<()> {
     stream.write_all(b"220 mx ESMTP\r\n").await?;
-    let mut recipients = Vec::new();
+    let (mut recipients, mut messages) = (Vec::new(), 0);
     loop {
         let line = line(&mut stream).await?;
         let verb = line.split_whitespace().next().unwrap_or_default();
@@ -237,6 +239,9 @@ async fn serve(
                     numbered.map(|(at, line)| format!("250{}{line}", dash(at))).collect();
                 lines.join("\r\n")
             }
+            "MAIL" if messages == manner.messages_max => {
+                return stream.write_all(b"421 that is enough\r\n").await;
+            }
             "RCPT" => {
                 let address = line.split(['<', '>']).nth(1).unwrap();
                 let answer = (manner.rcpt)(recipients.len(), address);
@@ -246,6 +251,7 @@ async fn serve(
                 answer.to_owned()
             }
             "DATA" => {
+                messages += 1;
                 stream.write_all(b"354 go on\r\n").await?;
                 while self::line(&mut stream).await? != ".\r\n" {}
                 let recipients = std::mem::take(&mut recipients);

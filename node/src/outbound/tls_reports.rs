@@ -95,8 +95,14 @@ impl TlsReporter {
             let from = &progress.reported;
             let next = |tx| async move { tally::next(&tx, today, from.clone()).await };
             let Some((day, domain, behind)) = db.run(next).await? else { break };
-            if self.report(fence, day, &domain).await? == Sent::Later {
-                progress.has_failed = true;
+            match self.report(fence, day, &domain).await {
+                Ok(Sent::Later) => progress.has_failed = true,
+                Ok(_) => {}
+                // It goes with its day; the domains behind it must not wait for that.
+                Err(ClusterError::Store(error @ StoreError::Damaged { .. })) => {
+                    tracing::error!(domain, %error, "what was counted of a domain's TLS is not told");
+                }
+                Err(error) => return Err(error),
             }
             progress.reported = Some(behind);
             if env.monotonic() >= end {

@@ -30,7 +30,7 @@ use super::{
 use crate::{
     deliver::{
         Append, OnFailure, Reporting, Request, Returned, Target,
-        outbound::{Body, ReturnContent, Submission},
+        outbound::{Body, RemoteRecipient, ReturnContent, Submission},
     },
     judging, limits,
     metrics::{Outcome, Protocol},
@@ -317,6 +317,11 @@ async fn submission(
         Some(domain) => signing.forwarded(&sender, domain).await?,
         None => sender,
     };
+    // RFC 6531 §3.6: only what has such an address or header needs servers that know them.
+    let is_ascii = |it: &RemoteRecipient| it.written.is_ascii();
+    let needs_utf8 =
+        finished.facts.has_8bit || !sender.is_ascii() || !envelope.remote.values().all(is_ascii);
+    let utf8 = mail.charset == smtp::Charset::Utf8 && needs_utf8;
     Ok(Some(Submission {
         id: finished.name.0,
         blob: finished.blob,
@@ -335,8 +340,9 @@ async fn submission(
             smtp::Body::SevenBit => Body::SevenBit,
             smtp::Body::EightBitMime => Body::EightBitMime,
             smtp::Body::BinaryMime => Body::BinaryMime,
-        },
-        utf8: mail.charset == smtp::Charset::Utf8,
+        }
+        .needed(finished.facts.has_8bit),
+        utf8,
         handling: handling::with_header(envelope.handling, finished.tls),
         prepend,
         recipients: std::mem::take(&mut envelope.remote).into_values().collect(),

@@ -102,6 +102,8 @@ pub(super) struct Finished {
     pub(super) header: Vec<u8>,
     /// What the header wants of TLS.
     pub(super) tls: TlsWish,
+    /// What was seen of its octets.
+    pub(super) facts: message::TextFacts,
     /// Of what is sent to other servers, where a user submits it.
     pub(super) digest: Option<Digest>,
 }
@@ -213,6 +215,7 @@ impl Incoming {
             skip: self.skip,
             header: self.header,
             tls: self.tls,
+            facts: scanned.text_facts,
             digest: self.digester.map(Digester::finish),
         })
     }

@@ -281,9 +281,11 @@ impl Client {
         self.arm();
     }
 
-    /// Whether content can be handed in, without its piling up here.
+    /// Whether content can be handed in, without its piling up here, or its end, which is then put out
+    /// at once: what the caller knows at that moment is still so when the end leaves.
     pub fn wants_content(&self) -> bool {
-        self.transaction.as_ref().is_some_and(|open| open.wants_content(self.outbox.octets()))
+        let wants = |open: &Open| open.wants_content(self.outbox.octets());
+        self.transaction.as_ref().is_some_and(wants) && self.may_send_end()
     }
 
     /// Gives the transaction up and closes the connection without an end of the content: the

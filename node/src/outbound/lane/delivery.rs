@@ -19,6 +19,20 @@ use crate::{
     },
 };
 
+/// What came of one transaction.
+struct Tried {
+    verdicts: Vec<Verdict>,
+    said: Said,
+}
+
+/// What a server had to say to a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    /// No more than that the connection ends: nothing of the message is there.
+    Goodbye,
+    More,
+}
+
 impl Lane<'_> {
     /// Sends one message to its recipients in the domain.
     pub(in crate::outbound) async fn send(&self, item: &zone::Item) -> Result<Done, String> {
@@ -92,7 +106,15 @@ impl Lane<'_> {
                 }
             };
             match self.deliver_some(task, route, count, verdicts.len()).await {
-                Ok(of_some) => verdicts.extend(of_some),
+                Ok(of_some) => {
+                    verdicts.extend(of_some);
+                    // The rest would go and see the same.
+                    if self.down_until(task).is_some()
+                        && let Some(last) = verdicts.last().cloned()
+                    {
+                        verdicts.resize(recipients.len(), last);
+                    }
+                }
                 Err(SendError::Unclaimed) if verdicts.is_empty() => {
                     return Err(SendError::Unclaimed);
                 }
@@ -134,18 +156,18 @@ impl Lane<'_> {
             };
             let most = connection.recipients_max().unwrap_or(usize::MAX);
             let some = &some[..some.len().min(most)];
-            let verdicts = self.over(&mut connection, task, some).await;
+            let tried = self.over(&mut connection, task, some).await;
             let is_broken = !connection.is_ready();
             if !is_broken {
                 self.state().idle.push(connection);
             }
-            let verdicts = verdicts?;
-            self.adapt(&verdicts);
-            // The server may have closed a connection that it had waited on for long.
-            let nothing_sent = verdicts.iter().all(attempt::is_lost);
-            if is_reused && is_broken && nothing_sent {
+            let Tried { verdicts, said } = tried?;
+            // The server may have closed a connection that it had waited on for long, or that had
+            // as many messages as it wants.
+            if is_reused && is_broken && said == Said::Goodbye {
                 continue;
             }
+            self.adapt(&verdicts);
             return Ok(verdicts);
         }
     }
@@ -171,11 +193,12 @@ impl Lane<'_> {
         connection: &mut Connection,
         task: &Task,
         some: &[OutboundRecipient],
-    ) -> Result<Vec<Verdict>, SendError> {
+    ) -> Result<Tried, SendError> {
+        let spoken = |verdicts| Tried { verdicts, said: Said::More };
         let host = connection.host.clone();
         let transaction = match attempt::envelope(&task.record, some, self.parts.env.wall()) {
             Ok(transaction) => transaction,
-            Err(trouble) => return Ok(vec![Verdict::Failed(trouble); some.len()]),
+            Err(trouble) => return Ok(spoken(vec![Verdict::Failed(trouble); some.len()])),
         };
         let content = self.parts.blobs.read(task.blob, task.record.skip..u64::MAX).await;
         let content = Content::new(&task.record.prepend, content.map_err(SendError::Blob)?);
@@ -196,9 +219,15 @@ impl Lane<'_> {
                     outcome.recipients.truncate(left);
                     self.state().recipients_max = left;
                 }
-                Ok(attempt::verdicts(outcome, &host, reports))
+                let is_goodbye = outcome.recipients.iter().all(attempt::is_goodbye);
+                let said = if is_goodbye { Said::Goodbye } else { Said::More };
+                Ok(Tried { verdicts: attempt::verdicts(outcome, &host, reports), said })
             }
-            Err(SendError::Begin(error)) => Ok(vec![attempt::unfit(error, &host); some.len()]),
+            Err(SendError::Begin(error)) => {
+                let verdict = attempt::unfit(error, &host);
+                let said = if attempt::is_lost(&verdict) { Said::Goodbye } else { Said::More };
+                Ok(Tried { verdicts: vec![verdict; some.len()], said })
+            }
             Err(error) => Err(error),
         }
     }

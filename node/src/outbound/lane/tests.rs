@@ -184,6 +184,50 @@ async fn a_connection_that_has_had_its_messages_is_closed_and_another_goes_on() 
     assert_eq!(connections, [1, 1, 2, 2, 3]);
 }
 
+#[tokio::test]
+async fn a_server_that_says_goodbye_on_a_kept_connection_gets_the_message_over_another() {
+    let (world, mx) = world(Manner { messages_max: 2, ..Manner::default() }).await;
+    for number in 1..=5 {
+        world.submit(number, &recipients(1), Handling::default()).await;
+    }
+    let runner = world.work(LONG);
+    let left = world.reach(DOMAIN, |queued| queued.iter().all(|(_, it)| it.tries > 0)).await;
+    runner.stop().await;
+    assert_eq!(left, [], "nothing waits for a second try");
+    let connections: Vec<_> = mx.letters().iter().map(|letter| letter.connection).collect();
+    assert_eq!(connections, [1, 1, 2, 2, 3]);
+}
+
+#[tokio::test]
+async fn a_domain_that_is_away_is_asked_once_however_many_recipients_a_message_has() {
+    let count = limits::OUTBOUND_RECIPIENTS_MAX * 3;
+    let (world, mx) = world(Manner { messages_max: 0, ..Manner::default() }).await;
+    let port = mx.port;
+    drop(mx);
+    let listener = loop {
+        // Whoever connects is counted, and hears nothing.
+        match world.env.listen(([127, 0, 0, 1], port).into()).await {
+            Ok(listener) => break listener,
+            Err(_) => world.env.sleep(Duration::from_millis(1)).await,
+        }
+    };
+    world.submit(1, &recipients(count), Handling::default()).await;
+    let runner = world.work(LONG);
+    let mut connections = 0;
+    let left = loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                drop(accepted.unwrap());
+                connections += 1;
+            }
+            left = world.reach(DOMAIN, |queued| queued.iter().all(|(_, it)| it.tries > 0)) => break left,
+        }
+    };
+    runner.stop().await;
+    let [(_, item)] = &left[..] else { panic!("{left:?}") };
+    assert_eq!((item.recipients.len(), connections), (count, 1));
+}
+
 async fn known(world: &World) -> Option<DomainTrouble> {
     world.parts.db.run(|tx| async move { domain::trouble(&tx, DOMAIN).await }).await.unwrap()
 }

@@ -114,9 +114,10 @@ async fn a_policy_that_was_fetched_counts_though_somebody_hides_it() {
 
 async fn check_failure(host: &str, answer: String, failure: &'static str) {
     let (world, _web) = world(&zone("1"), host, answer).await;
-    assert_eq!(found(&world).await, Sts { policy: None, failure: Some(failure) });
+    assert_eq!(found(&world).await, Sts { policy: None, failure: Some(failure), is_unknown: true });
     // Not again at once.
-    assert_eq!(found(&world).await, Sts::default());
+    let unknown = Sts { is_unknown: true, ..Sts::default() };
+    assert_eq!(found(&world).await, unknown);
 }
 
 #[tokio::test]

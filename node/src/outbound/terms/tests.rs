@@ -138,6 +138,9 @@ async fn what_requires_tls_goes_to_servers_that_are_proven_to_be_the_domains() {
     };
     assert_eq!(demand(Proof::Secure, &Sts::default()).await, Ok(STRICT));
     assert_eq!(demand(Proof::Insecure, &Sts::default()).await, Err(Passed::Unproven));
+    let unknown = Sts { is_unknown: true, ..Sts::default() };
+    assert_eq!(demand(Proof::Insecure, &unknown).await, Err(Passed::PolicyUnknown));
+    assert_eq!(demand(Proof::Secure, &unknown).await, Ok(STRICT));
     assert_eq!(demand(Proof::Insecure, &sts("enforce", HOST)).await, Ok(STRICT));
     assert_eq!(demand(Proof::Insecure, &sts("testing", HOST)).await, Ok(STRICT));
     let elsewhere = sts("testing", "mx2.example.net");

@@ -9,8 +9,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::failure::Stage;
 use super::output::{Framing, RecipientOutcome};
 use super::reply::{Class, Response};
-use super::settings::Dialect;
-use super::{Client, Expected, Extension, Leftover};
+use super::settings::{Dialect, Settings};
+use super::{Capabilities, Client, Expected, Extension, Leftover};
 use crate::dots::Stuffing;
 use crate::limits::{CHUNKS_UNANSWERED_MAX, CONTENT_CHUNK_OCTETS};
 
@@ -75,6 +75,18 @@ enum Place {
     Last,
 }
 
+/// How many replies may be missing where a chunk is sent.
+fn unanswered_max(settings: &Settings, capabilities: &Capabilities, place: Place) -> usize {
+    if place == Place::Last && settings.dialect == Dialect::Lmtp {
+        // After a refused chunk nobody can say how many replies the last has.
+        1
+    } else if capabilities.offers(Extension::Pipelining) {
+        CHUNKS_UNANSWERED_MAX
+    } else {
+        1
+    }
+}
+
 impl Client {
     pub(super) fn add_content(&mut self, now: Duration, piece: Bytes) {
         let Some(open) = &mut self.transaction else { return };
@@ -114,21 +126,22 @@ impl Client {
         }
     }
 
+    /// Whether an end of the content would be put out at once.
+    pub(super) fn may_send_end(&self) -> bool {
+        let is_chunked =
+            self.transaction.as_ref().is_some_and(|open| open.framing == Framing::Chunks);
+        let most = unanswered_max(&self.settings, &self.capabilities, Place::Last);
+        !is_chunked || self.expected.len() < most
+    }
+
     /// Sends the chunks that are full, and the last once the content is complete.
     fn send_chunks(&mut self) {
         loop {
             let unanswered = self.expected.len();
             let Some(open) = &mut self.transaction else { return };
             let Some(content) = open.content.as_mut() else { return };
-            let room = if content.is_last() && self.settings.dialect == Dialect::Lmtp {
-                // After a refused chunk nobody can say how many replies the last has.
-                1
-            } else if self.capabilities.offers(Extension::Pipelining) {
-                CHUNKS_UNANSWERED_MAX
-            } else {
-                1
-            };
-            if unanswered >= room {
+            let place = if content.is_last() { Place::Last } else { Place::Amid };
+            if unanswered >= unanswered_max(&self.settings, &self.capabilities, place) {
                 return;
             }
             let Some((chunk, place)) = content.next_chunk() else { return };

@@ -161,6 +161,33 @@ fn chunks_in_flight_are_bounded() {
 }
 
 #[test]
+fn an_end_that_is_handed_in_when_it_is_wanted_is_put_out_at_once() {
+    let lmtp = || Settings { dialect: Dialect::Lmtp, ..chunking() };
+    for (settings, extensions) in [
+        (chunking(), b"".as_slice()),
+        (chunking(), b"250-PIPELINING\r\n".as_slice()),
+        (lmtp(), b"250-PIPELINING\r\n".as_slice()),
+    ] {
+        let mut run = begun(settings, extensions);
+        for piece in [CONTENT_CHUNK_OCTETS, 100, 1, CONTENT_CHUNK_OCTETS + 1, 7] {
+            while !run.client.wants_content() {
+                run.feed(b"250 ok\r\n");
+            }
+            run.client.content(run.now, Bytes::from(vec![b'x'; piece]));
+            run.drain();
+        }
+        while !run.client.wants_content() {
+            run.feed(b"250 ok\r\n");
+        }
+        let before = chunks(&run);
+        run.client.finish(run.now);
+        run.drain();
+        assert_eq!(chunks(&run), before + 1);
+        assert!(run.sent.windows(7).any(|window| window == b" LAST\r\n"));
+    }
+}
+
+#[test]
 fn a_refused_chunk_refuses_the_message() {
     let piece = Bytes::from(vec![b'x'; CONTENT_CHUNK_OCTETS]);
     // Before the end.
