@@ -1,6 +1,6 @@
 //! What domains ask for: DMARC, iprev, and SPF where it fails.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use origin::{
     Digester, DkimError, DkimResult, DmarcResult, DmarcVerdict, IprevResult, Override, Policy,
@@ -226,13 +226,18 @@ async fn names_have_to_lead_back() {
         .address("one.example", [192, 0, 2, 1])
         .ptr([192, 0, 2, 2], "one.example")
         .ptr([192, 0, 2, 3], "down.example")
-        .temporary("down.example");
+        .temporary("down.example")
+        .ptr([192, 0, 2, 5], "half.example")
+        .address("half.example", "2001:db8::1".parse::<IpAddr>().unwrap())
+        .temporary("half.example");
     for (peer, result, name) in [
         ("192.0.2.1", IprevResult::Pass, Some("one.example")),
         ("::ffff:192.0.2.1", IprevResult::Pass, Some("one.example")),
         ("192.0.2.2", IprevResult::Fail, None),
         ("192.0.2.3", IprevResult::TempError, None),
         ("192.0.2.4", IprevResult::PermError, None),
+        // Its addresses of the other kind tell nothing of this one.
+        ("192.0.2.5", IprevResult::TempError, None),
     ] {
         let found = world.judge().judge_connection(peer.parse().unwrap(), "x.example").await.iprev;
         assert_eq!((found.result, found.name.as_deref()), (result, name), "{peer}");
