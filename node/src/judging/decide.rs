@@ -31,6 +31,8 @@ pub(crate) struct Decision {
     pub(crate) disposition: Policy,
     /// Why that is not what it asks for.
     pub(crate) reason: Option<PolicyReason>,
+    /// Whether seals stand in for the author's domain.
+    pub(crate) is_sealed: bool,
 }
 
 pub(crate) fn decide(
@@ -51,7 +53,7 @@ pub(crate) fn decide(
         })
         .collect();
     let is_refused = !acts.is_empty() && acts.iter().all(|(_, act, _)| *act == Action::Reject);
-    let mut decision = Decision::default();
+    let mut decision = Decision { is_sealed: sealers.is_some(), ..Decision::default() };
     if is_refused {
         let rule = acts.iter().filter_map(|(_, _, rule)| *rule).max();
         decision.refusal = rule.map(refusal);
