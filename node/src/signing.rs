@@ -43,8 +43,8 @@ use tokio::sync::watch;
 
 use crate::{limits, names, settings::Settings};
 pub(crate) use counts::{Counts, Signed};
-pub(crate) use forwarding::Back;
 use forwarding::Forwarding;
+pub(crate) use forwarding::{Back, Forgery};
 
 /// Signs. Cloning is a reference count.
 #[derive(Clone)]

@@ -154,8 +154,8 @@ async fn reverse(shared: &Shared, rules: &Rules, peer: IpAddr) -> Option<(&'stat
         Looked::Failed => return None,
     };
     let names = names.iter().take(limits::PTR_NAMES_MAX);
-    let looked =
-        join_all(names.map(|name| look(shared, rules, shared.resolver.addresses(name)))).await;
+    let asking = |name| shared.resolver.addresses_like(name, peer);
+    let looked = join_all(names.map(|name| look(shared, rules, asking(name)))).await;
     let mut unknown = false;
     for looked in looked {
         match looked {

@@ -10,8 +10,8 @@
 use std::collections::BTreeSet;
 
 use origin::{
-    ArcResult, ArcVerdict, DkimResult, DmarcResult, IprevResult, Policy, SpfResult, Verdicts,
-    reports::PolicyReason,
+    ArcResult, ArcVerdict, DkimResult, DmarcResult, DmarcVerdict, IprevResult, Policy, SpfResult,
+    Verdicts, reports::PolicyReason,
 };
 use smtp::Refusal;
 
@@ -31,6 +31,8 @@ pub(crate) struct Decision {
     pub(crate) disposition: Policy,
     /// Why that is not what it asks for.
     pub(crate) reason: Option<PolicyReason>,
+    /// Whether seals stand in for the author's domain.
+    pub(crate) is_sealed: bool,
 }
 
 pub(crate) fn decide(
@@ -51,7 +53,7 @@ pub(crate) fn decide(
         })
         .collect();
     let is_refused = !acts.is_empty() && acts.iter().all(|(_, act, _)| *act == Action::Reject);
-    let mut decision = Decision::default();
+    let mut decision = Decision { is_sealed: sealers.is_some(), ..Decision::default() };
     if is_refused {
         let rule = acts.iter().filter_map(|(_, _, rule)| *rule).max();
         decision.refusal = rule.map(refusal);
@@ -88,7 +90,9 @@ fn refusal(rule: Rule) -> Refusal {
         Rule::SpfFail => Refusal::SpfFailed,
         Rule::DkimFail => Refusal::DkimFailed,
         Rule::IprevFail => Refusal::ReverseNameMissing,
-        Rule::DmarcQuarantine | Rule::DmarcReject => Refusal::AuthorNotVouchedFor,
+        Rule::AuthorUnclear | Rule::DmarcQuarantine | Rule::DmarcReject => {
+            Refusal::AuthorNotVouchedFor
+        }
     }
 }
 
@@ -113,12 +117,18 @@ fn faults(asked: &Asked, verdicts: &Verdicts, is_sealed: bool) -> Vec<Rule> {
     }
     if !is_sealed {
         match dmarc.disposition {
+            Policy::None if is_author_unclear(dmarc) => faults.push(Rule::AuthorUnclear),
             Policy::None => {}
             Policy::Quarantine => faults.push(Rule::DmarcQuarantine),
             Policy::Reject => faults.push(Rule::DmarcReject),
         }
     }
     faults
+}
+
+/// Whether there is nobody whose domain could have been asked.
+fn is_author_unclear(dmarc: &DmarcVerdict) -> bool {
+    dmarc.result == DmarcResult::PermError && dmarc.author_domain.is_empty()
 }
 
 /// Whether what could not be asked might make a difference.
@@ -164,7 +174,7 @@ fn says_dmarc_pass(results: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use origin::{ArcSet, Connection, DkimVerdict, DmarcVerdict, IprevVerdict, SpfVerdict};
+    use origin::{ArcSet, Connection, DkimVerdict, IprevVerdict, SpfVerdict};
 
     use super::*;
 
@@ -217,6 +227,27 @@ mod tests {
         let found = of(Policy::Reject);
         assert_eq!(found.refusal, Some(Refusal::AuthorNotVouchedFor));
         assert_eq!((found.disposition, found.reason), (Policy::Reject, None));
+    }
+
+    #[test]
+    fn authors_in_disorder_free_no_message() {
+        let ours = domains(&["example.org"]);
+        let asked = asked(SpfResult::Pass);
+        let mut verdicts = failing(Policy::Reject);
+        verdicts.dmarc.result = DmarcResult::PermError;
+        let found = decide(&Judging::default(), &asked, &verdicts, &ours);
+        assert_eq!(found.refusal, Some(Refusal::AuthorNotVouchedFor));
+        verdicts.dmarc.disposition = Policy::None;
+        let of = |settings: &Judging| decide(settings, &asked, &verdicts, &ours);
+        let found = of(&Judging::default());
+        assert_eq!((found.refusal, found.junk), (None, ours.clone()), "nobody has written it");
+        let found = of(&settings(&[("judging.author_unclear", "mark")]));
+        assert_eq!(found, Decision::default());
+        let found = of(&settings(&[("judging.author_unclear", "reject")]));
+        assert_eq!(found.refusal, Some(Refusal::AuthorNotVouchedFor));
+        verdicts.dmarc.author_domain = "example.com".to_owned();
+        let found = decide(&Judging::default(), &asked, &verdicts, &ours);
+        assert_eq!(found, Decision::default(), "its domain was asked");
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub enum Rule {
     DkimFail,
     /// The client's address has no name that leads back to it.
     IprevFail,
+    /// There is no author, or none with a domain that could vouch for it.
+    AuthorUnclear,
     /// The author's domain does not vouch for it, and asks for suspicion.
     DmarcQuarantine,
     /// The author's domain does not vouch for it, and asks for refusal.
@@ -91,19 +93,21 @@ pub struct Judging {
     of_domains: BTreeMap<(Rule, String), Action>,
 }
 
-const RULES: [(Rule, &str, Action); 5] = [
+const RULES: [(Rule, &str, Action); 6] = [
     (Rule::SpfFail, "judging.spf_fail", Action::Mark),
     (Rule::DkimFail, "judging.dkim_fail", Action::Mark),
     (Rule::IprevFail, "judging.iprev_fail", Action::Mark),
+    (Rule::AuthorUnclear, "judging.author_unclear", Action::Quarantine),
     (Rule::DmarcQuarantine, "judging.dmarc_quarantine", Action::Quarantine),
     (Rule::DmarcReject, "judging.dmarc_reject", Action::Reject),
 ];
 
 /// The rules for one domain, as they are shown among the settings there are.
-const RULES_OF_DOMAINS: [&str; 5] = [
+const RULES_OF_DOMAINS: [&str; 6] = [
     "judging.spf_fail.DOMAIN",
     "judging.dkim_fail.DOMAIN",
     "judging.iprev_fail.DOMAIN",
+    "judging.author_unclear.DOMAIN",
     "judging.dmarc_quarantine.DOMAIN",
     "judging.dmarc_reject.DOMAIN",
 ];

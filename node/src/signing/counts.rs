@@ -39,6 +39,8 @@ pub(crate) enum Rewritten {
     Back,
     /// Mail back is refused: its address is made up or too old, it is no bounce, or there are too many.
     Refused,
+    /// A message is not sent on: it claims to be from us.
+    Withheld,
 }
 
 const SIGNED: [(Signed, &str); 4] = [
@@ -48,11 +50,12 @@ const SIGNED: [(Signed, &str); 4] = [
     (Signed::Failed, "failed"),
 ];
 
-const REWRITTEN: [(Rewritten, &str); 4] = [
+const REWRITTEN: [(Rewritten, &str); 5] = [
     (Rewritten::Forward, "forward"),
     (Rewritten::Left, "left"),
     (Rewritten::Back, "back"),
     (Rewritten::Refused, "refused"),
+    (Rewritten::Withheld, "withheld"),
 ];
 
 const FOUND: [Found; 4] = [Found::There, Found::Missing, Found::Other, Found::Unasked];
@@ -66,7 +69,7 @@ pub(crate) struct Counts {
 #[derive(Default)]
 struct Inner {
     signed: [AtomicU64; 4],
-    rewritten: [AtomicU64; 4],
+    rewritten: [AtomicU64; 5],
     found: [AtomicU64; 4],
 }
 
@@ -90,7 +93,7 @@ impl Counts {
     }
 }
 
-fn add(counts: &[AtomicU64; 4], place: Option<usize>) {
+fn add(counts: &[AtomicU64], place: Option<usize>) {
     if let Some(count) = place.and_then(|place| counts.get(place)) {
         count.fetch_add(1, Ordering::Relaxed);
     }
@@ -102,20 +105,20 @@ impl Collector for Counts {
             (
                 "dkim_messages",
                 "Messages for other servers that were to be signed",
-                SIGNED.map(|(_, name)| name),
-                &self.inner.signed,
+                SIGNED.map(|(_, name)| name).to_vec(),
+                &self.inner.signed[..],
             ),
             (
                 "dkim_lookups",
                 "What DNS said of keys' records",
-                FOUND.map(Found::as_str),
-                &self.inner.found,
+                FOUND.map(Found::as_str).to_vec(),
+                &self.inner.found[..],
             ),
             (
                 "srs_addresses",
                 "Senders of forwarded mail, and bounces to them",
-                REWRITTEN.map(|(_, name)| name),
-                &self.inner.rewritten,
+                REWRITTEN.map(|(_, name)| name).to_vec(),
+                &self.inner.rewritten[..],
             ),
         ];
         for (name, help, outcomes, counts) in families {

@@ -3,16 +3,19 @@
 //!
 //! Only a bounce, whose own sender is null, goes back, at most [`limits::SRS_BOUNCES_PER_MINUTE`] of them
 //! on a node: a rewritten address is in the world's logs, and is no open relay to its original.
+//!
+//! What leaves here passes SPF in our name. So a stranger's message that only claims to be from us is not sent on
+//! ([`Signing::forgery`]): elsewhere it would be found to be ours.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use env::Monotonic;
 use mail::{StoreError, directory::Address};
-use origin::{Srs, SrsError};
+use origin::{DmarcResult, SpfResult, Srs, SrsError};
 use zeroize::Zeroizing;
 
 use super::{Signing, counts::Rewritten};
-use crate::{limits, settings::SrsDomain};
+use crate::{judging::Findings, limits, settings::SrsDomain};
 
 type Secrets = Arc<Vec<Zeroizing<Vec<u8>>>>;
 
@@ -42,30 +45,98 @@ pub(crate) enum Back {
     TooMany,
 }
 
+/// Whether a message that is to be sent on claims to be from us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Forgery {
+    /// Not that anybody could tell.
+    None,
+    /// It does, and whether it is could not be found out.
+    Unknown,
+    /// It does, and is not.
+    Found,
+}
+
 impl Signing {
+    /// Whether a judged message claims to be from us and is not, so that an alias of `alias_domain` must not
+    /// send it elsewhere.
+    pub(crate) async fn forgery(
+        &self,
+        sender: Option<&Address>,
+        alias_domain: &str,
+        findings: &Findings,
+    ) -> Result<Forgery, StoreError> {
+        let domain = self.srs_domain(alias_domain).unwrap_or_else(|| alias_domain.to_owned());
+        let dmarc = &findings.verdicts.dmarc;
+        let (author, asked) = (dmarc.author_domain.as_str(), dmarc.policy_domain.as_str());
+        let of_sender = match (findings.asked.sender.result, sender) {
+            (SpfResult::Pass, _) | (_, None) => Forgery::None,
+            // A signature of the sender's own domain shows as well whose it is.
+            (_, Some(sender)) if dmarc.result == DmarcResult::Pass && sender.domain() == author => {
+                Forgery::None
+            }
+            (_, Some(sender)) if !self.has_one_of(&[sender.domain()]).await? => Forgery::None,
+            (SpfResult::TempError, _) => Forgery::Unknown,
+            _ => Forgery::Found,
+        };
+        let of_author = match dmarc.result {
+            DmarcResult::None | DmarcResult::Pass => Forgery::None,
+            _ if findings.decision.is_sealed || author.is_empty() => Forgery::None,
+            // RFC 9989 §4.10.2: the rewritten sender may be of one organization with the author, and vouch.
+            _ if !is_within(&domain, author)
+                && !is_within(author, &domain)
+                && !is_within(&domain, asked)
+                && !self.has_one_of(&[author, asked]).await? =>
+            {
+                Forgery::None
+            }
+            DmarcResult::TempError => Forgery::Unknown,
+            DmarcResult::Fail | DmarcResult::PermError => Forgery::Found,
+        };
+        let worst = of_sender.max(of_author);
+        if worst != Forgery::None {
+            self.inner.counts.rewritten(Rewritten::Withheld);
+        }
+        Ok(worst)
+    }
+
+    /// Whose addresses senders become where an alias of `alias_domain` sends mail on; `None`: nobody's.
+    fn srs_domain(&self, alias_domain: &str) -> Option<String> {
+        match &self.inner.settings.borrow().signing.srs_domain {
+            SrsDomain::Off => None,
+            SrsDomain::Alias => Some(alias_domain.to_owned()),
+            SrsDomain::Named(domain) => Some(domain.clone()),
+        }
+    }
+
+    async fn has_one_of(&self, domains: &[&str]) -> Result<bool, StoreError> {
+        let look = |tx| async move {
+            for domain in domains.iter().filter(|domain| !domain.is_empty()) {
+                if mail::directory::is_local(&tx, domain).await? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        };
+        self.inner.db.run(look).await
+    }
+
     /// The sender that mail from `sender` goes on with, where an alias of `alias_domain` sends it elsewhere.
     pub(crate) async fn forwarded(
         &self,
         sender: &str,
         alias_domain: &str,
     ) -> Result<String, StoreError> {
-        let settings = self.inner.settings.borrow().signing.srs_domain.clone();
-        let domain = match &settings {
-            SrsDomain::Off => return Ok(sender.to_owned()),
-            SrsDomain::Alias => alias_domain,
-            SrsDomain::Named(domain) => domain,
-        };
+        let Some(domain) = self.srs_domain(alias_domain) else { return Ok(sender.to_owned()) };
         if sender.is_empty() {
             return Ok(String::new());
         }
         let (_, host) = sender.rsplit_once('@').unwrap_or_default();
         let host = &host.to_ascii_lowercase();
-        let is_ours = |tx| async move { mail::directory::is_local(&tx, host).await };
-        // Servers of ours may send for our domains.
-        if self.inner.db.run(is_ours).await? {
+        // Servers of ours may send for our domains; what strangers send for them is no forgery, or not here.
+        if self.has_one_of(&[host.as_str()]).await? {
             return Ok(sender.to_owned());
         }
-        let srs = Srs::new(domain, self.secrets().await?.to_vec());
+        let srs = Srs::new(&domain, self.secrets().await?.to_vec());
         let (outcome, sender) = match srs.forward(sender, self.inner.env.wall()) {
             Ok(rewritten) => (Rewritten::Forward, rewritten),
             Err(error) => {
@@ -147,6 +218,12 @@ impl Signing {
         gone.count += 1;
         gone.count <= limits::SRS_BOUNCES_PER_MINUTE
     }
+}
+
+/// Whether a domain is another or below it; nothing is below no domain.
+fn is_within(domain: &str, parent: &str) -> bool {
+    let above = domain.strip_suffix(parent).filter(|_| !parent.is_empty());
+    above.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 /// Told without a secret: nearly all addresses are not.

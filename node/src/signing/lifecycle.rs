@@ -7,6 +7,7 @@
 //! - A key signs only after DNS has shown its record, and still does [`Policy::settle`] later; or because
 //!   a person said so. Until then the one before it signs.
 //! - A domain never has more than [`DKIM_KEYS_PER_DOMAIN_MAX`] keys: then none is made until one goes.
+//! - A key whose algorithm is not wanted any more signs until one that is wanted does.
 //! - A retired key's private half is gone; its record stays for [`Policy::retire`].
 
 use std::time::Duration;
@@ -70,7 +71,7 @@ pub(crate) fn next_step(
     now: Timestamp,
     done: &[Step],
 ) -> Option<Step> {
-    let steps = keys.iter().flat_map(|key| due(key, policy, now));
+    let steps = keys.iter().flat_map(|key| due(key, keys, policy, now));
     let making = policy.algorithms.iter().copied();
     let making = making.filter(|it| has_room(keys) && is_missing(keys, policy, now, *it));
     steps.chain(making.map(Step::Make)).find(|step| !done.contains(step))
@@ -98,13 +99,21 @@ pub(crate) fn is_coming(keys: &[Key], algorithm: Algorithm) -> bool {
         .any(|key| key.algorithm == algorithm && matches!(key.state, State::Wanted | State::Seen))
 }
 
-/// Steps of one key that are due, in their order.
-fn due(key: &Key, policy: &Policy, now: Timestamp) -> Vec<Step> {
+/// Whether a key goes because of what it is: nothing is to be signed by its algorithm any more, and the domain
+/// does not lose its only signature by that.
+fn is_given_up(key: &Key, keys: &[Key], policy: &Policy) -> bool {
+    let is_wanted = |key: &Key| policy.algorithms.contains(&key.algorithm);
+    let another_signs = || keys.iter().any(|it| it.state == State::InUse && is_wanted(it));
+    let is_needed = key.state == State::InUse && !policy.algorithms.is_empty();
+    !is_wanted(key) && (!is_needed || another_signs())
+}
+
+/// Steps of one key of a domain's that are due, in their order.
+fn due(key: &Key, keys: &[Key], policy: &Policy, now: Timestamp) -> Vec<Step> {
     let number = key.number;
     let mut steps = Vec::new();
-    let is_wanted = policy.algorithms.contains(&key.algorithm);
     if key.state != State::Retired {
-        if !is_wanted {
+        if is_given_up(key, keys, policy) {
             return vec![Step::Retire(number)];
         }
         if policy.publisher == Publisher::Server && key.published.is_none() {
@@ -191,6 +200,12 @@ pub(crate) fn looked(key: &mut Key, found: Found, now: Timestamp) {
     }
     key.looked = Some(now);
     key.found = found;
+    // What the server was told and does not have, after the time that DNS takes, it is told again. A retired
+    // key's record is to go.
+    let is_lost = found == Found::Missing && key.state != State::Retired;
+    if is_lost && key.published.is_some_and(|at| age(now, at) >= DKIM_LOOK_MAX) {
+        key.published = None;
+    }
     match (key.state, found) {
         (State::Wanted, Found::There) => enter(key, State::Seen, now),
         // A server had it that the others have not caught up with, or it was taken back.

@@ -32,9 +32,11 @@ use crate::{
         Append, OnFailure, Reporting, Request, Returned, Target,
         outbound::{Body, RemoteRecipient, ReturnContent, Submission},
     },
-    judging, limits,
+    judging::{self, Findings},
+    limits,
     metrics::{Outcome, Protocol},
     services::Services,
+    signing::Forgery,
 };
 
 /// What became of each account's copy.
@@ -55,8 +57,8 @@ pub(super) async fn finish(
     let (reply, size, name) = match message {
         Err(refusal) => (Reply::Refused(refusal), 0, None),
         Ok(finished) => {
-            let junk = findings.as_ref().map(|it| it.decision.junk.clone()).unwrap_or_default();
-            let reply = deliver(services, role(protocol), envelope, &finished, &junk).await;
+            let findings = findings.as_deref();
+            let reply = deliver(services, role(protocol), envelope, &finished, findings).await;
             if for_reports && matches!(reply, Reply::MessageAccepted { .. }) {
                 services.received.offer(finished.blob, finished.email.size);
             }
@@ -103,8 +105,19 @@ async fn deliver(
     role: Role,
     mut envelope: Envelope,
     finished: &Finished,
-    junk: &BTreeSet<String>,
+    findings: Option<&Findings>,
 ) -> Reply {
+    let withheld = match withheld(services, &mut envelope, findings).await {
+        Ok(withheld) => withheld,
+        Err(refusal) => return Reply::Refused(refusal),
+    };
+    if let Some(refusal) = withheld
+        && envelope.recipients.iter().all(|recipient| recipient.accounts.is_empty())
+    {
+        return Reply::Refused(refusal);
+    }
+    let none = BTreeSet::new();
+    let junk = findings.map_or(&none, |findings| &findings.decision.junk);
     let outbound = match submission(services, &mut envelope, finished).await {
         Ok(outbound) => outbound,
         Err(error) => return Reply::Refused(errors::store(&error)),
@@ -131,9 +144,30 @@ async fn deliver(
         Role::Exchange | Role::Submission => match failed {
             Some(_) if probe::planted(Planted::AcceptUnstored) => Reply::MessageAccepted { id },
             Some(refusal) => Reply::Refused(refusal),
+            None if let Some(refusal) = withheld => Reply::Refused(refusal),
             None if delivery.served == Served::Somebody => Reply::MessageAccepted { id },
             None => Reply::Refused(for_all(&delivery.results)),
         },
+    }
+}
+
+/// Why the copies for elsewhere are not sent, which are taken out of the envelope then. The mailboxes here get
+/// theirs, and the client is told the refusal: it tells the sender if there is one, whom we cannot believe.
+async fn withheld(
+    services: &Services,
+    envelope: &mut Envelope,
+    findings: Option<&Findings>,
+) -> Result<Option<Refusal>, Refusal> {
+    let (Some(findings), Some(domain)) = (findings, &envelope.forwarder) else { return Ok(None) };
+    let forgery = services.signing.forgery(envelope.sender.as_ref(), domain, findings).await;
+    match forgery.map_err(|error| errors::store(&error))? {
+        Forgery::None => Ok(None),
+        // Nobody gets it yet, so that nobody gets it twice.
+        Forgery::Unknown => Err(Refusal::OriginUnknown),
+        Forgery::Found => {
+            envelope.remote.clear();
+            Ok(Some(Refusal::PolicyRejected))
+        }
     }
 }
 

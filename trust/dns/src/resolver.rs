@@ -206,6 +206,22 @@ impl Resolver {
         }))
     }
 
+    /// The name's addresses of the kind that `like` is of: for who looks whether that one is among them,
+    /// and must not take the other kind's for all there are.
+    ///
+    /// # Errors
+    /// [`LookupError`].
+    pub async fn addresses_like(
+        &self,
+        name: &str,
+        like: IpAddr,
+    ) -> Result<Answer<Vec<IpAddr>>, LookupError> {
+        Ok(match like.to_canonical() {
+            IpAddr::V4(_) => each(self.ipv4(name).await?, |it| Some(it.into())),
+            IpAddr::V6(_) => each(self.ipv6(name).await?, |it| Some(it.into())),
+        })
+    }
+
     async fn look(&self, name: Name, kind: RecordType) -> Result<Answer<Vec<RData>>, LookupError> {
         match &*self.source {
             Source::Fixed(zone) => chain::follow(name, kind, |name| zone.ask(name, kind)).await,

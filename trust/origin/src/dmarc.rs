@@ -7,7 +7,7 @@
 mod judge;
 mod record;
 
-pub(crate) use judge::{Authenticated, accepts_reports, author_domain, judge};
+pub(crate) use judge::{Authenticated, accepts_reports, judge};
 pub use record::{Alignment, DmarcRecord, FailureOptions, Psd};
 
 /// What a domain asks for.
@@ -62,7 +62,7 @@ pub enum DmarcResult {
     Fail,
     /// It could not be asked.
     TempError,
-    /// There is no author, or several domains of authors, or the record is of no use.
+    /// There is no author with a domain, or it cannot be told who the author is.
     PermError,
 }
 
@@ -96,13 +96,14 @@ pub enum Override {
 pub struct DmarcVerdict {
     /// Whether it vouches.
     pub result: DmarcResult,
-    /// The author's domain; empty where there is none.
+    /// The author's domain; of several the one that this is about; empty where there is none.
     pub author_domain: String,
     /// The domain whose record applies; empty where there is none.
     pub policy_domain: String,
     /// What the record asks for of a message like this one that fails.
     pub policy: Policy,
-    /// What is to be done: nothing unless the message fails, and maybe less than `policy`.
+    /// What is to be done: nothing unless the message fails or its authors are in disorder, and maybe less
+    /// than `policy`.
     pub disposition: Policy,
     /// Why it is less.
     pub reason: Override,

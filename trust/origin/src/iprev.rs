@@ -50,7 +50,7 @@ pub(crate) async fn check(resolver: &Resolver, peer: IpAddr) -> IprevVerdict {
     };
     let mut result = IprevResult::Fail;
     for name in names.into_iter().take(IPREV_NAMES_MAX) {
-        match resolver.addresses(&name).await {
+        match resolver.addresses_like(&name, peer).await {
             Ok(answer) if answer.records.contains(&peer) => {
                 return IprevVerdict { result: IprevResult::Pass, name: Some(name) };
             }

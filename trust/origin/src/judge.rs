@@ -169,12 +169,7 @@ impl Judge {
             unknown_dkim: signers(DkimResult::TempError),
             unknown_spf: envelope(SpfResult::TempError),
         };
-        let judging = Box::pin(dmarc::judge(&self.env, &self.resolver, fields, &authenticated));
-        self.env.timeout(POLICY_TIME_MAX, judging).await.unwrap_or_else(|_| DmarcVerdict {
-            result: DmarcResult::TempError,
-            author_domain: dmarc::author_domain(fields).unwrap_or_default(),
-            ..DmarcVerdict::default()
-        })
+        Box::pin(dmarc::judge(&self.env, &self.resolver, fields, &authenticated)).await
     }
 
     /// Whether somebody in domain `at` wants reports about domain `of`, because it is the same organization's

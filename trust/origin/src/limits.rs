@@ -58,8 +58,12 @@ pub const IPREV_NAMES_MAX: usize = 10;
 /// RFC 9989 §4.10: queries of one walk up the tree.
 pub const TREE_QUERIES_MAX: usize = 8;
 
-/// Authors' addresses that are read of a `From` field, to see whether they are of one domain.
+/// Authors' addresses that are read of a `From` field, to see of which domains they are.
 pub const AUTHORS_MAX: usize = 64;
+
+/// Authors' domains that are asked for their policy: each costs as much as a message with one. People write
+/// messages together, organizations hardly more than two.
+pub const AUTHOR_DOMAINS_MAX: usize = 4;
 
 /// Bits of an RSA key that a signature counts with (RFC 8301 §3.2).
 pub const RSA_BITS_MIN: usize = 1024;

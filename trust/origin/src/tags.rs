@@ -1,4 +1,5 @@
-//! Tag lists (RFC 6376 §3.2), as signatures, key records and policies are written.
+//! Tag lists (RFC 6376 §3.2), as signatures, key records and policies are written. Of a policy what is
+//! broken is skipped; a signature or a key that is broken anywhere is none.
 
 use crate::limits::TAGS_MAX;
 
@@ -19,18 +20,31 @@ impl<'a> Tags<'a> {
         let text = text.strip_suffix(';').unwrap_or(text);
         let mut list: Vec<(&str, &str)> = Vec::new();
         for tag in text.split(';') {
-            let (name, value) = tag.split_once('=').ok_or(NoTags)?;
-            let (name, value) = (name.trim_ascii(), value.trim_ascii());
-            let known = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-            let named = name.starts_with(|first: char| first.is_ascii_alphabetic());
+            let (name, value) = one(tag).ok_or(NoTags)?;
             // RFC 6376 §3.2: a name that occurs twice makes all of it invalid.
             let twice = list.iter().any(|(other, _)| *other == name);
-            if !named || !name.bytes().all(known) || twice || list.len() == TAGS_MAX {
+            if twice || list.len() == TAGS_MAX {
                 return Err(NoTags);
             }
             list.push((name, value));
         }
         Ok(Self { list })
+    }
+
+    /// Reads what can be read of a list: what is no tag is skipped, and of a name that occurs several times
+    /// the first counts. An empty list is one whose first piece is no tag, since all that it says hangs on that.
+    pub(crate) fn parse_lenient(text: &'a [u8]) -> Self {
+        let mut list: Vec<(&str, &str)> = Vec::new();
+        for (place, tag) in text.split(|byte| *byte == b';').enumerate() {
+            match std::str::from_utf8(tag).ok().and_then(one) {
+                Some((name, _)) if list.iter().any(|(other, _)| *other == name) => {}
+                Some(_) if list.len() == TAGS_MAX => break,
+                Some(tag) => list.push(tag),
+                None if place == 0 => break,
+                None => {}
+            }
+        }
+        Self { list }
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&'a str> {
@@ -47,6 +61,15 @@ impl<'a> Tags<'a> {
     pub(crate) fn first(&self) -> Option<(&'a str, &'a str)> {
         self.list.first().copied()
     }
+}
+
+/// One tag, without the blanks around its name and its value.
+fn one(tag: &str) -> Option<(&str, &str)> {
+    let (name, value) = tag.split_once('=')?;
+    let (name, value) = (name.trim_ascii(), value.trim_ascii());
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let named = name.starts_with(|first: char| first.is_ascii_alphabetic());
+    (named && name.bytes().all(known)).then_some((name, value))
 }
 
 #[cfg(test)]
@@ -72,5 +95,15 @@ mod tests {
         assert!(Tags::parse(b"a=\xff").is_err());
         let many: String = (0..100).map(|number| format!("a{number}=1;")).collect();
         assert!(Tags::parse(many.as_bytes()).is_err());
+    }
+    #[test]
+    fn what_is_broken_is_skipped_where_it_may_be() {
+        let tags = Tags::parse_lenient(b"v=1;; a ; b=2; a-b=3; c=\xff; b=4; d=5;").list;
+        assert_eq!(tags, [("v", "1"), ("b", "2"), ("d", "5")]);
+        for none in [&b""[..], b";v=1", b"a; v=1", b"\xff=1; v=1"] {
+            assert_eq!(Tags::parse_lenient(none).first(), None, "{none:?}");
+        }
+        let many: String = (0..100).map(|number| format!("a{number}=1;")).collect();
+        assert_eq!(Tags::parse_lenient(many.as_bytes()).list.len(), TAGS_MAX);
     }
 }

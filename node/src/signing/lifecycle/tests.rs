@@ -162,7 +162,7 @@ fn a_lookup_that_fails_says_nothing() {
     assert_eq!(key.state, State::Seen);
     looked(key, Found::Unasked, at(700));
     assert_eq!((key.state, key.found), (State::Seen, Found::There));
-    let steps = due(key, &play.policy, at(700));
+    let steps = due(&play.keys[0], &play.keys, &play.policy, at(700));
     assert!(!steps.contains(&Step::Use(1)), "{steps:?}");
 }
 
@@ -205,6 +205,42 @@ fn a_kind_that_is_not_wanted_any_more_retires() {
     play.until(at(DAY), at(2 * DAY));
     let kinds: Vec<_> = play.keys.iter().map(|key| (key.algorithm, key.state)).collect();
     assert_eq!(kinds, [(Algorithm::Ed25519, State::Retired), (Algorithm::Rsa, State::InUse)]);
+}
+
+#[test]
+fn a_kind_that_is_not_wanted_any_more_signs_until_another_does() {
+    let mut play = Play::new(policy(Publisher::Person));
+    play.zone = vec![1];
+    play.until(at(0), at(DAY));
+    assert_eq!(play.states(), [(1, State::InUse)]);
+    play.policy.algorithms = vec![Algorithm::Rsa];
+    play.until(at(DAY), at(100 * DAY));
+    assert_eq!(play.states(), [(1, State::InUse), (2, State::Wanted)], "nobody published it");
+    assert!(!play.keys[0].pkcs8.is_empty());
+    play.zone = vec![1, 2];
+    play.until(at(100 * DAY), at(101 * DAY));
+    assert_eq!(play.states(), [(1, State::Retired), (2, State::InUse)]);
+    // Whoever wants no signatures gets none, at once.
+    play.policy.algorithms.clear();
+    play.turn(at(101 * DAY));
+    assert_eq!(play.states(), [(1, State::Retired), (2, State::Retired)]);
+}
+
+#[test]
+fn a_servers_record_that_is_gone_is_published_again() {
+    let mut play = Play::new(Policy { rotate: None, ..policy(Publisher::Server) });
+    play.until(at(0), at(DAY));
+    assert_eq!(play.states(), [(1, State::InUse)]);
+    play.zone.clear();
+    play.until(at(DAY), at(3 * DAY));
+    assert_eq!((play.states(), play.zone), (vec![(1, State::InUse)], vec![1]));
+    let published = play.done.iter().filter(|step| **step == Step::Publish(1)).count();
+    assert_eq!(published, 2, "once more, and not at every look");
+    // A record that has just been published may take its time to be seen.
+    let mut key = play.keys.remove(0);
+    (key.state, key.published) = (State::Wanted, Some(at(4 * DAY)));
+    looked(&mut key, Found::Missing, at(4 * DAY + 60));
+    assert!(key.published.is_some());
 }
 
 #[test]

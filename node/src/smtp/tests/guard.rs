@@ -104,6 +104,9 @@ async fn an_address_without_a_name_scores() {
     confirmed.address("mx.remote.example", PEER);
     let unknown = Zone::new();
     unknown.temporary("1.2.0.192.in-addr.arpa");
+    let half = unconfirmed();
+    let other_kind: IpAddr = "2001:db8::1".parse().unwrap();
+    half.address("mx.remote.example", other_kind).temporary("mx.remote.example");
     for (zone, greeting, score) in [
         (Zone::new(), "mx.remote.example", 1 + 16),
         (unconfirmed(), "mx.remote.example", 2 + 16),
@@ -113,6 +116,7 @@ async fn an_address_without_a_name_scores() {
         (confirmed.clone(), "localhost", 16),
         // What cannot be found out counts nothing.
         (unknown, "[192.0.2.1]", 4),
+        (half, "[192.0.2.1]", 4),
     ] {
         let world = World::knowing(&zone).await;
         world.guarded_by(&settings);

@@ -134,6 +134,54 @@ async fn what_an_authors_domain_refuses_is_refused_or_junk_as_recipients_want() 
     world.check_counters().await;
 }
 
+/// What leaves here passes SPF in our name, so that a forgery would be found to be ours elsewhere.
+#[tokio::test]
+async fn what_only_claims_to_be_from_us_is_not_sent_on() {
+    let (world, zone, _) = world().await;
+    let now = world.env.wall();
+    for domain in ["example.net", "example.com"] {
+        let add = |tx| async move { directory::add_domain(&tx, domain, now).await };
+        world.services.db.run(add).await.unwrap();
+    }
+    zone.txt("example.org", "v=spf1 -all")
+        .txt("_dmarc.example.org", "v=DMARC1; p=none")
+        .txt("example.net", "v=spf1 ip4:192.0.2.1 -all")
+        .temporary("example.com");
+    world.list("fwd", ListKind::Alias, &["x@far.example"]).await;
+    world.list("both", ListKind::Alias, &["x@far.example", "alice@example.org"]).await;
+    let (fwd, both) = (&["fwd@example.org"], &["both@example.org"]);
+    let by = |author: &str| format!("From: {author}\r\n\r\nhello\r\n");
+    let senders = || async {
+        let rows = world.rows(kv::Subspace::Submission).await;
+        let records = rows.iter().map(|row| SubmissionRecord::decode(&row.value[..]).unwrap());
+        let mut senders: Vec<String> = records.map(|record| record.sender).collect();
+        senders.sort();
+        senders
+    };
+    let mut client = world.connect(Protocol::Smtp).await;
+    let (ann, theirs) = ("ann@remote.example", by("x@none.example"));
+    client.deliver("bob@example.org", fwd, &theirs, "550 5.7.1").await;
+    client.deliver("bob@example.org", both, &theirs, "550 5.7.1").await;
+    client.deliver("bob@example.com", both, &theirs, "451 4.4.3").await;
+    for author in ["ceo@example.org", "ceo@hr.example.org"] {
+        client.deliver(ann, fwd, &by(author), "550 5.7.1").await;
+        client.deliver("", fwd, &by(author), "550 5.7.1").await;
+    }
+    assert_eq!(senders().await, [""; 0]);
+    assert_eq!(world.in_role(world.alice, Role::Inbox).await, 1, "mailboxes here get it");
+    let metrics = world.services.metrics.render();
+    assert!(metrics.contains("outcome=\"withheld\"} 7"), "{metrics}");
+
+    client.deliver("bob@example.net", both, &theirs, "250").await;
+    client.deliver(ann, fwd, &by("ann@remote.example"), "250").await;
+    client.deliver(ann, fwd, &theirs, "250").await;
+    world.set("judging.trusted_networks", "192.0.2.0/24");
+    client.deliver("bob@example.org", fwd, &by("ceo@example.org"), "250").await;
+    let senders = senders().await;
+    assert!(senders[0].starts_with("SRS0=") && senders[1].starts_with("SRS0="), "{senders:?}");
+    assert_eq!(senders[2..], ["bob@example.net", "bob@example.org"]);
+}
+
 #[tokio::test]
 async fn trusted_clients_are_not_judged() {
     let (world, zone, _) = world().await;

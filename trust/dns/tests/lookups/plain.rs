@@ -76,6 +76,15 @@ async fn everything_is_found(resolver: &Resolver) {
     let four = resolver.addresses("four.plain.test").await.unwrap().records;
     assert_eq!(four, ["192.0.2.4".parse::<IpAddr>().unwrap()]);
     assert_eq!(resolver.ipv4("www.plain.test").await.unwrap().records.len(), 2);
+    for (like, expected) in
+        [("192.0.2.9", &three[..2]), ("::ffff:192.0.2.9", &three[..2]), ("::1", &three[2..])]
+    {
+        let like = like.parse().unwrap();
+        assert_eq!(
+            resolver.addresses_like("one.plain.test", like).await.unwrap().records,
+            expected
+        );
+    }
 
     let texts = resolver.txt("text.plain.test").await.unwrap().records;
     assert_eq!(texts, [&b"v=spf1 -all"[..], b"\xff\0"]);

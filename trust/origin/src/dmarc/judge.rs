@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use dns::{LookupError, Resolver};
 use env::Env;
+use futures_util::future::join_all;
 use message::Field;
 
 use crate::{
     ReportsWanted,
     dmarc::{Alignment, DmarcRecord, DmarcResult, DmarcVerdict, Override, Policy, Psd},
     domain,
-    limits::{AUTHORS_MAX, TREE_QUERIES_MAX},
+    limits::{AUTHOR_DOMAINS_MAX, AUTHORS_MAX, POLICY_TIME_MAX, TREE_QUERIES_MAX},
 };
 
 /// Labels that a long name is cut to (RFC 9989 §4.10).
@@ -33,24 +34,71 @@ pub(crate) struct Authenticated {
 #[derive(Debug, Clone, Copy)]
 struct Unknown;
 
+/// Judges each author's domain, and gives the verdict that is worst for the message. Ends within
+/// [`POLICY_TIME_MAX`].
 pub(crate) async fn judge(
     env: &Env,
     resolver: &Resolver,
     fields: &[Field<'_>],
     authenticated: &Authenticated,
 ) -> DmarcVerdict {
-    let Some(author) = author_domain(fields) else {
+    let authors = Authors::of(fields);
+    if authors.are_too_many {
+        // A domain that nobody has asked may want it refused.
+        let (policy, disposition) = (Policy::Reject, Policy::Reject);
+        let result = DmarcResult::PermError;
+        return DmarcVerdict { result, policy, disposition, ..DmarcVerdict::default() };
+    }
+    // At once, each with a time of its own: a stranger whose servers are slow must not keep another's
+    // policy from being applied.
+    let verdicts = join_all(authors.domains.iter().map(|author| async {
+        let judging = Box::pin(judge_author(env, resolver, author, authenticated));
+        env.timeout(POLICY_TIME_MAX, judging).await.unwrap_or_else(|_| DmarcVerdict {
+            result: DmarcResult::TempError,
+            author_domain: author.clone(),
+            ..DmarcVerdict::default()
+        })
+    }))
+    .await;
+    let Some(mut worst) = verdicts.into_iter().rev().max_by_key(badness) else {
         return DmarcVerdict { result: DmarcResult::PermError, ..DmarcVerdict::default() };
     };
+    // What could not be asked may be found out another time.
+    if authors.are_malformed && worst.result != DmarcResult::TempError {
+        worst.result = DmarcResult::PermError;
+        // No domain is told of what is no message of anybody's.
+        worst.record = None;
+    }
+    worst
+}
+
+/// RFC 7489 §6.6.1: the strictest policy of those that do not vouch counts.
+fn badness(verdict: &DmarcVerdict) -> (Policy, u8) {
+    let of_result = match verdict.result {
+        DmarcResult::TempError => 4,
+        DmarcResult::PermError => 3,
+        DmarcResult::Fail => 2,
+        DmarcResult::None => 1,
+        DmarcResult::Pass => 0,
+    };
+    (verdict.disposition, of_result)
+}
+
+async fn judge_author(
+    env: &Env,
+    resolver: &Resolver,
+    author: &str,
+    authenticated: &Authenticated,
+) -> DmarcVerdict {
     let mut trees = Trees { resolver, known: BTreeMap::new() };
-    let mut verdict = DmarcVerdict { author_domain: author.clone(), ..DmarcVerdict::default() };
+    let mut verdict = DmarcVerdict { author_domain: author.to_owned(), ..DmarcVerdict::default() };
     let found = async {
-        let tree = trees.get(&author).await?;
-        let Some((policy_domain, record)) = tree.policy(&author) else { return Ok(None) };
+        let tree = trees.get(author).await?;
+        let Some((policy_domain, record)) = tree.policy(author) else { return Ok(None) };
         let policy = if policy_domain == author {
             record.policy
         } else {
-            below(resolver, &author, &record).await?
+            below(resolver, author, &record).await?
         };
         Ok(Some((policy_domain, record, policy)))
     };
@@ -62,15 +110,15 @@ pub(crate) async fn judge(
             return verdict;
         }
     };
-    let (dkim, unknown_dkim) = trees.first(record.dkim, &authenticated.dkim, &author).await;
-    let (spf, unknown_spf) = trees.first(record.spf, authenticated.spf.as_slice(), &author).await;
+    let (dkim, unknown_dkim) = trees.first(record.dkim, &authenticated.dkim, author).await;
+    let (spf, unknown_spf) = trees.first(record.spf, authenticated.spf.as_slice(), author).await;
     (verdict.aligned_dkim, verdict.aligned_spf) = (dkim, spf);
     verdict.result = if verdict.aligned_dkim.is_some() || verdict.aligned_spf.is_some() {
         DmarcResult::Pass
     } else if unknown_dkim.is_err()
         || unknown_spf.is_err()
-        || trees.might(record.dkim, &authenticated.unknown_dkim, &author).await
-        || trees.might(record.spf, authenticated.unknown_spf.as_slice(), &author).await
+        || trees.might(record.dkim, &authenticated.unknown_dkim, author).await
+        || trees.might(record.spf, authenticated.unknown_spf.as_slice(), author).await
     {
         DmarcResult::TempError
     } else {
@@ -98,24 +146,40 @@ fn disposition(env: &Env, policy: Policy, record: &DmarcRecord) -> (Policy, Over
     }
 }
 
-/// The author's domain: that of the one `From` (RFC 9989 §5.3.1).
-pub(crate) fn author_domain(fields: &[Field<'_>]) -> Option<String> {
-    let mut from = fields.iter().filter(|field| field.is("From"));
-    let (Some(field), None) = (from.next(), from.next()) else { return None };
-    let authors = message::parse_addresses(field.value, AUTHORS_MAX);
-    // Behind as many, groups' begins and ends among them, another domain may stand.
-    if authors.len() >= AUTHORS_MAX {
-        return None;
-    }
-    let mut found: Option<String> = None;
-    for author in authors.iter().filter(|author| author.is_mailbox()) {
-        let domain = domain::ascii(author.host.as_deref().unwrap_or_default())?;
-        if found.as_ref().is_some_and(|other| *other != domain) {
-            return None;
+/// Who a message says has written it.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Authors {
+    /// Their domains, each once.
+    domains: Vec<String>,
+    /// There are several `From`s, though RFC 5322 §3.6 has one, or authors without a usable domain beside
+    /// others. A reader may be shown any of them, so each counts.
+    are_malformed: bool,
+    /// There are more than are looked at.
+    are_too_many: bool,
+}
+
+impl Authors {
+    fn of(fields: &[Field<'_>]) -> Self {
+        let mut found = Self::default();
+        for (place, field) in fields.iter().filter(|field| field.is("From")).enumerate() {
+            found.are_malformed |= place > 0;
+            let authors = message::parse_addresses(field.value, AUTHORS_MAX);
+            // Behind as many, groups' begins and ends among them, another domain may stand.
+            found.are_too_many |= authors.len() >= AUTHORS_MAX || place >= AUTHORS_MAX;
+            for author in authors.iter().filter(|author| author.is_mailbox()) {
+                match domain::ascii(author.host.as_deref().unwrap_or_default()) {
+                    None => found.are_malformed = true,
+                    Some(domain) if found.domains.contains(&domain) => {}
+                    Some(domain) => found.domains.push(domain),
+                }
+            }
+            found.are_too_many |= found.domains.len() > AUTHOR_DOMAINS_MAX;
+            if found.are_too_many {
+                break;
+            }
         }
-        found = Some(domain);
+        found
     }
-    found
 }
 
 /// Whether reports about `of` may go to `at` (RFC 9990 §4).
@@ -277,17 +341,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_authors_domain_is_that_of_all_authors() {
-        let of = |header: &str| author_domain(&Fields::new(header.as_bytes()).collect::<Vec<_>>());
-        let one = Some("a.example".to_owned());
-        assert_eq!(of("From: x@a.example\r\n"), one);
-        assert_eq!(of("From: x@a.example, y@A.example\r\n"), one);
-        assert_eq!(of("From: x@a.example, y@b.example\r\n"), None);
-        assert_eq!(of("From: x@a.example\r\nFrom: x@a.example\r\n"), None);
-        assert_eq!(of("To: x@a.example\r\n"), None);
+    fn every_authors_domain_is_found() {
+        let of = |header: &str| Authors::of(&Fields::new(header.as_bytes()).collect::<Vec<_>>());
+        let check = |header: &str, domains: &[&str], are_malformed: bool| {
+            let domains = domains.iter().map(|it| (*it).to_owned()).collect();
+            let expected = Authors { domains, are_malformed, are_too_many: false };
+            assert_eq!(of(header), expected, "{header:?}");
+        };
+        check("From: x@a.example\r\n", &["a.example"], false);
+        check("From: x@a.example, y@A.example\r\n", &["a.example"], false);
+        check("From: x@a.example, y@b.example\r\n", &["a.example", "b.example"], false);
+        check("From: x@a.example\r\nfrom: x@b.example\r\n", &["a.example", "b.example"], true);
+        check("From: x@[192.0.2.1], y@b.example\r\n", &["b.example"], true);
+        check("To: x@a.example\r\n", &[], false);
         let groups = |count: usize| format!("From: x@a.example{}\r\n", ", g:;".repeat(count));
-        assert_eq!(of(&groups(AUTHORS_MAX / 2 - 1)), one);
+        check(&groups(AUTHORS_MAX / 2 - 1), &["a.example"], false);
         let hidden = groups(AUTHORS_MAX / 2).replace("\r\n", ", y@b.example\r\n");
-        assert_eq!(of(&hidden), None, "nobody has seen who stands at its end");
+        assert!(of(&hidden).are_too_many, "nobody has seen who stands at its end");
+        let some = |count: usize| {
+            let authors: Vec<_> = (0..count).map(|at| format!("x@a{at}.example")).collect();
+            format!("From: {}\r\n", authors.join(","))
+        };
+        assert!(!of(&some(AUTHOR_DOMAINS_MAX)).are_too_many);
+        assert!(of(&some(AUTHOR_DOMAINS_MAX + 1)).are_too_many);
     }
 }

@@ -86,13 +86,20 @@ impl DmarcRecord {
         }
     }
 
-    /// Reads a record. Tags that are not known, or have no value that is, count as left out.
+    /// Reads a record. Tags that are not known, are broken, or have no value that is known, count as left
+    /// out, and of a tag that is there several times the first counts; but a policy that nobody knows makes
+    /// the record one that asks for nothing.
     pub fn parse(text: &[u8]) -> Option<Self> {
-        let tags = Tags::parse(text).ok()?;
+        // RFC 9989 §4.8, RFC 7489 §6.3: only the version has to be right, and first.
+        let tags = Tags::parse_lenient(text);
         if tags.first() != Some(("v", "DMARC1")) {
             return None;
         }
-        let policy_of = |name: &str| tags.get(name).and_then(Policy::parse);
+        // RFC 9989 §4.10.1, RFC 7489 §6.6.3: with one bad policy it is as `p=none`. Where there is no address
+        // for reports either it is no record to be applied, which comes to the same.
+        let is_known = |name: &&str| tags.get(name).is_none_or(|it| Policy::parse(it).is_some());
+        let all_known = ["p", "sp", "np"].iter().all(is_known);
+        let policy_of = |name: &str| tags.get(name).filter(|_| all_known).and_then(Policy::parse);
         let uris = |name: &str| -> Vec<String> {
             let list = tags.compact(name).unwrap_or_default();
             let uris = list.split(',').filter(|uri| !uri.is_empty()).map(str::to_owned);
@@ -106,7 +113,7 @@ impl DmarcRecord {
         let option = |wanted: &str| options.split(':').any(|it| it.eq_ignore_ascii_case(wanted));
         let percent = tags.get("pct").and_then(|text| text.parse().ok());
         Some(Self {
-            // RFC 9989 §4.7: without a policy, or with one that nobody knows, none.
+            // RFC 9989 §4.7: without a policy, none.
             policy: policy_of("p").unwrap_or_default(),
             subdomain_policy: policy_of("sp"),
             missing_policy: policy_of("np"),
@@ -150,18 +157,42 @@ mod tests {
 
     #[test]
     fn what_is_no_record_is_none() {
-        for bad in [
-            "",
-            "v=DMARC2; p=none",
-            "p=none; v=DMARC1",
-            "v=spf1 -all",
-            "v=DMARC1; p=none; p=reject",
-        ] {
+        for bad in
+            ["", "v=DMARC2; p=none", "p=none; v=DMARC1", "v=spf1 -all", "; v=DMARC1; p=reject"]
+        {
             assert_eq!(DmarcRecord::parse(bad.as_bytes()), None, "{bad:?}");
         }
-        let record = DmarcRecord::parse(b"v=DMARC1; p=nonsense; pct=900").unwrap();
-        assert_eq!((record.policy, record.percent), (Policy::None, 100));
         let twice = vec![b"v=DMARC1; p=none".to_vec(), b"v=DMARC1; p=reject".to_vec()];
         assert_eq!(DmarcRecord::find(&twice), None);
+    }
+    #[test]
+    fn a_broken_tag_does_not_take_the_policy_away() {
+        for broken in [
+            "v=DMARC1; p=reject; rua=mailto:a@x.example;mailto:b@x.example",
+            "v=DMARC1;; p=reject; rua=mailto:a@x.example;;",
+            "v=DMARC1; p=reject; p=none; rua=mailto:a@x.example; rua=mailto:b@x.example",
+            "v=DMARC1; x-y=1; adkim; p=reject; adkim=odd; pct=900; rua=mailto:a@x.example",
+        ] {
+            let record = DmarcRecord::parse(broken.as_bytes()).unwrap();
+            assert_eq!((record.policy, record.percent), (Policy::Reject, 100), "{broken}");
+            assert_eq!(record.aggregate_to, ["mailto:a@x.example"], "{broken}");
+        }
+        let record = DmarcRecord::parse(b"v=DMARC1; p=reject; ruf=mailto:\xff@x.example").unwrap();
+        assert_eq!((record.policy, record.failure_to.len()), (Policy::Reject, 0));
+    }
+
+    #[test]
+    fn a_policy_that_nobody_knows_asks_for_nothing() {
+        let none = [
+            "v=DMARC1",
+            "v=DMARC1; p=nonsense; sp=reject; rua=mailto:a@x.example",
+            "v=DMARC1; p=reject; sp=quarantin; rua=mailto:a@x.example",
+            "v=DMARC1; p=reject; np=",
+        ];
+        for text in none {
+            let record = DmarcRecord::parse(text.as_bytes()).unwrap();
+            let policies = (record.policy, record.subdomain_policy, record.missing_policy);
+            assert_eq!(policies, (Policy::None, None, None), "{text}");
+        }
     }
 }

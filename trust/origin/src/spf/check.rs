@@ -227,16 +227,7 @@ impl Evaluation<'_> {
 
     /// The host's addresses of the client's kind (RFC 7208 §5).
     async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, LookupError> {
-        Ok(match self.question.client {
-            IpAddr::V4(_) => {
-                let answer = self.resolver.ipv4(host).await?;
-                answer.records.into_iter().map(IpAddr::V4).collect()
-            }
-            IpAddr::V6(_) => {
-                let answer = self.resolver.ipv6(host).await?;
-                answer.records.into_iter().map(IpAddr::V6).collect()
-            }
-        })
+        Ok(self.resolver.addresses_like(host, self.question.client).await?.records)
     }
 
     async fn address_matches(&mut self, host: &str, bits: Bits) -> Checked<bool> {

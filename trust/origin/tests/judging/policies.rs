@@ -1,6 +1,6 @@
 //! What domains ask for: DMARC, iprev, and SPF where it fails.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use origin::{
     Digester, DkimError, DkimResult, DmarcResult, DmarcVerdict, IprevResult, Override, Policy,
@@ -39,7 +39,8 @@ async fn alignment_is_of_one_organization_or_the_same_domain() {
         ("a@strict.example", Some("mail.strict.example"), DmarcResult::Fail),
         ("a@nothing.example", Some("nothing.example"), DmarcResult::None),
         ("nobody", None, DmarcResult::PermError),
-        ("a@example.org, b@example.com", Some("example.org"), DmarcResult::PermError),
+        ("a@example.org, b@example.com", Some("example.org"), DmarcResult::None),
+        ("a@example.org, b@strict.example", Some("example.org"), DmarcResult::Fail),
         ("a@example.org, b@example.org", Some("example.org"), DmarcResult::Pass),
         ("a@example.org\r\nFrom: b@example.org", Some("example.org"), DmarcResult::PermError),
     ] {
@@ -48,6 +49,53 @@ async fn alignment_is_of_one_organization_or_the_same_domain() {
         let expected = if result == DmarcResult::Fail { Policy::Reject } else { Policy::None };
         assert_eq!(found.disposition, expected, "{from} {spf:?}");
     }
+}
+
+/// However its authors are written, a message is not freed of what one of them asks for.
+#[tokio::test]
+async fn of_several_authors_the_strictest_counts() {
+    let world = World::new();
+    world
+        .zone
+        .txt("_dmarc.bank.example", "v=DMARC1; p=reject; rua=mailto:a@bank.example")
+        .txt("_dmarc.shop.example", "v=DMARC1; p=quarantine")
+        .txt("_dmarc.evil.example", "v=DMARC1; p=none");
+    let many = (0..5).map(|at| format!("x@a{at}.example")).collect::<Vec<_>>().join(", ");
+    use DmarcResult::{Fail, None as NoRecord, PermError};
+    for (from, result, domain, disposition) in [
+        ("a@bank.example, b@evil.example", Fail, "bank.example", Policy::Reject),
+        ("b@evil.example, a@bank.example", Fail, "bank.example", Policy::Reject),
+        ("b@shop.example, a@bank.example", Fail, "bank.example", Policy::Reject),
+        ("b@evil.example, a@shop.example", Fail, "shop.example", Policy::Quarantine),
+        ("b@evil.example, a@nothing.example", NoRecord, "nothing.example", Policy::None),
+        ("b@evil.example\r\nFrom: a@bank.example", PermError, "bank.example", Policy::Reject),
+        ("a@bank.example\r\nFrom: b@evil.example", PermError, "bank.example", Policy::Reject),
+        ("a@bank.example\r\nFrom: a@bank.example", PermError, "bank.example", Policy::Reject),
+        ("a@bank.example, x@[192.0.2.1]", PermError, "bank.example", Policy::Reject),
+        ("b@evil.example\r\nFrom: b@evil.example", PermError, "evil.example", Policy::None),
+        (&many, PermError, "", Policy::Reject),
+    ] {
+        let found = dmarc(&world, from, Some("evil.example")).await;
+        assert_eq!(
+            (found.result, found.author_domain.as_str(), found.disposition),
+            (result, domain, disposition),
+            "{from}"
+        );
+        // Who is told of a message is an author's domain that has one.
+        assert!(result != PermError || found.record.is_none(), "{from}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_author_does_not_keep_anothers_policy_from_being_applied() {
+    let world = World::new();
+    world.zone.txt("_dmarc.bank.example", "v=DMARC1; p=reject");
+    world.zone.txt("_dmarc.slow.example", "v=DMARC1; p=none");
+    world.zone.slow(&world.env, "_dmarc.slow.example", Duration::from_secs(3_600));
+    let judging = dmarc(&world, "b@slow.example, a@bank.example", None);
+    let bound = limits::POLICY_TIME_MAX + Duration::from_secs(1);
+    let found = world.env.timeout(bound, judging).await.unwrap();
+    assert_eq!((found.result, found.disposition), (DmarcResult::Fail, Policy::Reject));
 }
 
 #[tokio::test]
@@ -178,13 +226,18 @@ async fn names_have_to_lead_back() {
         .address("one.example", [192, 0, 2, 1])
         .ptr([192, 0, 2, 2], "one.example")
         .ptr([192, 0, 2, 3], "down.example")
-        .temporary("down.example");
+        .temporary("down.example")
+        .ptr([192, 0, 2, 5], "half.example")
+        .address("half.example", "2001:db8::1".parse::<IpAddr>().unwrap())
+        .temporary("half.example");
     for (peer, result, name) in [
         ("192.0.2.1", IprevResult::Pass, Some("one.example")),
         ("::ffff:192.0.2.1", IprevResult::Pass, Some("one.example")),
         ("192.0.2.2", IprevResult::Fail, None),
         ("192.0.2.3", IprevResult::TempError, None),
         ("192.0.2.4", IprevResult::PermError, None),
+        // Its addresses of the other kind tell nothing of this one.
+        ("192.0.2.5", IprevResult::TempError, None),
     ] {
         let found = world.judge().judge_connection(peer.parse().unwrap(), "x.example").await.iprev;
         assert_eq!((found.result, found.name.as_deref()), (result, name), "{peer}");
