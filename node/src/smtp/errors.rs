@@ -58,6 +58,7 @@ pub(super) fn header(error: HeaderError) -> Refusal {
     match error {
         HeaderError::TooLarge => Refusal::MessageTooLarge,
         HeaderError::Loop => Refusal::RoutingLoop,
+        HeaderError::BareCr => Refusal::MessageMalformed,
     }
 }
 

@@ -8,7 +8,7 @@
 //!   before it; that blank line is added. So a message without a header keeps its text.
 //! - An mbox `From ` line at the front is dropped.
 //!
-//! All else, 8-bit octets included, is left as it is. Memory is bounded by
+//! A CR without its LF is refused. All else, 8-bit octets included, is left as it is. Memory is bounded by
 //! [`limits::HEADER_BYTES_MAX`] and one piece of input; a longer header is refused, since it
 //! cannot be told apart from what is no message at all.
 
@@ -23,6 +23,10 @@ pub(super) enum HeaderError {
     /// More than [`limits::RECEIVED_FIELDS_MAX`] servers had it before (RFC 5321 §6.3).
     #[error("the message goes round in circles")]
     Loop,
+    /// A CR without LF (RFC 5322 §2.2): others would see a field begin where we see none. Only BINARYMIME
+    /// lets one come so far.
+    #[error("a bare CR in the header")]
+    BareCr,
 }
 
 /// Fields to add where they are missing: whole lines with CRLF.
@@ -149,6 +153,10 @@ fn field_name(line: &[u8]) -> Option<&[u8]> {
 
 /// The fields as they are passed on.
 fn compose(held: &[u8], rest: Vec<u8>, additions: &Additions) -> Result<Opening, HeaderError> {
+    let mut carriage_returns = held.iter().enumerate().filter(|(_, byte)| **byte == b'\r');
+    if carriage_returns.any(|(at, _)| held.get(at + 1) != Some(&b'\n')) {
+        return Err(HeaderError::BareCr);
+    }
     let mut fields = Vec::with_capacity(held.len() + 256);
     let (mut hops, mut has_date, mut has_message_id, mut keeps) = (0_usize, false, false, true);
     let mut offset = 0;
@@ -288,6 +296,15 @@ mod tests {
         );
         let more = hops(limits::RECEIVED_FIELDS_MAX + 1);
         assert_eq!(pass([more.as_bytes(), b""], &Additions::Nothing), Err(HeaderError::Loop));
+    }
+
+    #[test]
+    fn nobody_hides_a_field_behind_a_bare_cr() {
+        let refused = Err(HeaderError::BareCr);
+        check("A: b\rFrom: c\r\n\r\nx\r\n", &Additions::Nothing, refused);
+        check("A: b\r\r\n\r\nx\r\n", &Additions::Nothing, refused);
+        check("A: b\r\n c\rd", &Additions::Nothing, refused);
+        check("A: b\n\nx\ry\r\n", &Additions::Nothing, Ok("A: b\n\nx\ry\r\n"));
     }
 
     #[test]

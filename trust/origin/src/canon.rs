@@ -11,8 +11,9 @@ pub(crate) enum Canon {
 }
 
 impl Canon {
+    /// RFC 6376 §3.5: it is a literal of a grammar, whose case does not count (RFC 5234 §2.3).
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        match text {
+        match text.to_ascii_lowercase().as_str() {
             "simple" => Some(Self::Simple),
             "relaxed" => Some(Self::Relaxed),
             _ => None,

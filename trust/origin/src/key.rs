@@ -101,16 +101,17 @@ impl PublicKey {
             return Err(DkimError::KeyRevoked);
         }
         let data = STANDARD.decode(data).map_err(|_| DkimError::BadKey)?;
-        let (algorithm, bytes, bits) = match tags.get("k").unwrap_or("rsa") {
-            "rsa" => {
-                let key = der::rsa_public_key(&data).ok_or(DkimError::BadKey)?;
-                let bits = der::rsa_bits(key).ok_or(DkimError::BadKey)?;
-                (Algorithm::RsaSha256, key.to_vec(), bits)
-            }
-            "ed25519" if data.len() == 32 => (Algorithm::Ed25519Sha256, data, 256),
-            "ed25519" => return Err(DkimError::BadKey),
-            _ => return Err(DkimError::UnknownAlgorithm),
-        };
+        let (algorithm, bytes, bits) =
+            match tags.get("k").unwrap_or("rsa").to_ascii_lowercase().as_str() {
+                "rsa" => {
+                    let key = der::rsa_public_key(&data).ok_or(DkimError::BadKey)?;
+                    let bits = der::rsa_bits(key).ok_or(DkimError::BadKey)?;
+                    (Algorithm::RsaSha256, key.to_vec(), bits)
+                }
+                "ed25519" if data.len() == 32 => (Algorithm::Ed25519Sha256, data, 256),
+                "ed25519" => return Err(DkimError::BadKey),
+                _ => return Err(DkimError::UnknownAlgorithm),
+            };
         let testing = if flag("y") { Testing::Yes } else { Testing::No };
         let identity = if flag("s") { Identity::SameDomain } else { Identity::Subdomains };
         Ok(Self { algorithm, bytes, bits, testing, identity })

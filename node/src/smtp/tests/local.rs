@@ -288,6 +288,11 @@ async fn chunks_and_binary_content_arrive_as_they_are() {
     client.expect_reply("250").await;
     let texts = world.inbox(world.alice).await;
     assert!(texts[0].ends_with("Subject: a\r\n\r\nx\0\n\r.\r\ny"), "{texts:?}");
+    // What others would see as a field of its own is none to us.
+    client.say("MAIL FROM:<x@remote.example> BODY=BINARYMIME", "250").await;
+    client.say("RCPT TO:<alice@example.org>", "250").await;
+    client.send(b"BDAT 20 LAST\r\nSubject: a\rFrom: b\r\n").await;
+    client.expect_reply("554 5.6.0").await;
 }
 
 #[tokio::test]

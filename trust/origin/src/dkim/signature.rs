@@ -70,7 +70,9 @@ impl Signature {
             return Err(DkimError::AuthorNotSigned);
         }
         let queries = tags.compact("q").unwrap_or_default();
-        if !queries.is_empty() && !queries.split(':').any(|query| query == "dns/txt") {
+        if !queries.is_empty()
+            && !queries.split(':').any(|query| query.eq_ignore_ascii_case("dns/txt"))
+        {
             return Err(DkimError::UnknownAlgorithm);
         }
         let (timestamp, expires) = (number("t")?, number("x")?);
@@ -164,6 +166,7 @@ mod tests {
             &format!("{GOOD}; c=relaxed; i=me@mail.example.com; q=x/y:dns/txt; l=7; z=a|b"),
             Ok(()),
         );
+        check(&format!("{GOOD}; c=Relaxed/SIMPLE; q=DNS/txt"), Ok(()));
         let long = format!("{GOOD}; x={}", "9".repeat(76));
         assert_eq!(Signature::parse(Kind::Dkim, long.as_bytes()).unwrap().expires, Some(u64::MAX));
     }

@@ -188,6 +188,9 @@ async fn what_keys_say_counts() {
     world.zone.remove(key).txt(key, record.replace("p=", "t=y:s; p="));
     let found = world.verdicts(&message).await.dkim;
     assert!(found[1].testing && found[1].result == DkimResult::Pass);
+    // RFC 6376 §3.6.1: literals count in any case.
+    world.zone.remove(key).txt(key, record.replace("k=ed25519", "k=Ed25519"));
+    assert_eq!(world.verdicts(&message).await.dkim[1].result, DkimResult::Pass);
 }
 
 #[tokio::test]
