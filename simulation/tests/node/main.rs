@@ -101,7 +101,7 @@ fn blobs_that_hang_cost_a_sender_a_minute() {
         client.expect("MAIL FROM:<a@remote.test>", 250).await;
         client.expect("RCPT TO:<alice@example.org>", 250).await;
         client.expect("DATA", 354).await;
-        client.expect("Subject: well\r\n\r\nbody\r\n.", 250).await;
+        client.expect("From: a@remote.test\r\nSubject: well\r\n\r\nbody\r\n.", 250).await;
         assert_eq!(world.messages().await.len(), 1);
         world.take_node().drain().await;
     });
