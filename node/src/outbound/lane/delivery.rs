@@ -110,7 +110,7 @@ impl Lane<'_> {
                     verdicts.extend(of_some);
                     // The rest would go and see the same.
                     if self.down_until(task).is_some()
-                        && let Some(last) = verdicts.last().cloned()
+                        && let Some(last @ Verdict::Deferred(_)) = verdicts.last().cloned()
                     {
                         verdicts.resize(recipients.len(), last);
                     }
