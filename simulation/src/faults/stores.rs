@@ -73,10 +73,7 @@ impl Fault for Away {
     fn once<'a>(&'a self, world: &'a World, random: &'a mut Random) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             let nodes = one_or_all(world, random);
-            let reach = match random.chance(500) {
-                true => Reach::CutOff,
-                false => Reach::RepliesLost,
-            };
+            let reach = any_reach(random);
             let lasts = lasting(random, 100, 40_000);
             let what = format!("the store is {reach:?} for {}, {lasts:?}", names(&nodes));
             let _episode = begin(world, what);
@@ -98,10 +95,7 @@ impl Fault for Outage {
     fn once<'a>(&'a self, world: &'a World, random: &'a mut Random) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             let nodes: Vec<_> = world.nodes().collect();
-            let reach = match random.chance(500) {
-                true => Reach::CutOff,
-                false => Reach::RepliesLost,
-            };
+            let reach = any_reach(random);
             let lasts = Duration::from_millis(random.within(6_000..=60_000));
             let _episode = begin(world, format!("the store is {reach:?} for all, {lasts:?}"));
             set_reach(world, &nodes, reach);
@@ -109,6 +103,11 @@ impl Fault for Outage {
             set_reach(world, &nodes, Reach::Connected);
         })
     }
+}
+
+/// Nothing arrives, or no reply comes back.
+fn any_reach(random: &mut Random) -> Reach {
+    if random.chance(500) { Reach::CutOff } else { Reach::RepliesLost }
 }
 
 fn set_reach(world: &World, nodes: &[NodeId], reach: Reach) {
