@@ -12,7 +12,7 @@ use cluster::work::{self, Kind};
 use env::BoxFuture;
 use kv::{RangeQuery, Transaction};
 use mail::{
-    AccountId, StoreError,
+    AccountId,
     directory::{self, Address},
     keys,
     keys::directory::Target,
@@ -158,6 +158,8 @@ fn reports(text: &str, token: &str, recipient: &str) -> bool {
 
 async fn find(world: &World, recipients: &BTreeSet<String>) -> Result<Found, String> {
     let mut found = Found::default();
+    // First what is queued: the nodes go on, and what leaves the queue goes to a mailbox.
+    queue(world, &mut found).await?;
     for recipient in recipients.iter().filter(|recipient| !is_elsewhere(recipient)) {
         let Some(account) = account(world, recipient).await? else {
             return Err(format!("{recipient} is no account"));
@@ -173,7 +175,6 @@ async fn find(world: &World, recipients: &BTreeSet<String>) -> Result<Found, Str
             mailbox(world, account, &extra, &mut found).await?;
         }
     }
-    queue(world, &mut found).await?;
     Ok(found)
 }
 
@@ -211,12 +212,20 @@ async fn mailbox(
 
 /// What is queued, and for whom.
 async fn queue(world: &World, found: &mut Found) -> Result<(), String> {
-    let (begin, end) = outbound::submission_range();
-    let submissions = rows(world, begin, end).await?;
+    // In one transaction, since an item's end may end its submission too.
+    let look = |tx: Transaction| async move {
+        let (begin, end) = outbound::submission_range();
+        let submissions = tx.range(RangeQuery::new(begin, end)).collect().await?;
+        let (begin, end) = work::item_range(Kind::Outbound);
+        let items = tx.range(RangeQuery::new(begin, end)).collect().await?;
+        Ok::<_, kv::Error>((submissions, items))
+    };
+    let (submissions, items) = world.db().run(look).await.map_err(|error| error.to_string())?;
     let mut tokens: BTreeMap<Vec<u8>, String> = BTreeMap::new();
-    for (key, value) in submissions {
-        let Some(id) = outbound::submission_of(&key) else { return Err("a bad key".to_owned()) };
-        let record = outbound::SubmissionRecord::decode(&value[..]).map_err(|it| it.to_string())?;
+    for row in submissions {
+        let id = outbound::submission_of(&row.key).ok_or("a bad key")?;
+        let record =
+            outbound::SubmissionRecord::decode(&row.value[..]).map_err(|it| it.to_string())?;
         let text = text(world, &record.blob, record.size).await?;
         if record.sender.is_empty() {
             found.reports.push(text);
@@ -224,9 +233,8 @@ async fn queue(world: &World, found: &mut Found) -> Result<(), String> {
             tokens.insert(id.to_vec(), subject(&text).to_owned());
         }
     }
-    let (begin, end) = work::item_range(Kind::Outbound);
-    for (_, value) in rows(world, begin, end).await? {
-        let item = OutboundItem::decode(&value[..]).map_err(|error| error.to_string())?;
+    for row in items {
+        let item = OutboundItem::decode(&row.value[..]).map_err(|error| error.to_string())?;
         let Some(token) = tokens.get(&item.submission) else { continue };
         for recipient in item.recipients {
             *found.queued.entry((token.clone(), recipient.address)).or_default() += 1;
@@ -238,19 +246,6 @@ async fn queue(world: &World, found: &mut Found) -> Result<(), String> {
 fn subject(text: &str) -> &str {
     let line = text.lines().find_map(|line| line.strip_prefix("Subject: "));
     line.unwrap_or_default().trim_end()
-}
-
-async fn rows(
-    world: &World,
-    begin: Vec<u8>,
-    end: Vec<u8>,
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String> {
-    let query = &RangeQuery::new(begin, end);
-    let read = |tx: Transaction| async move {
-        Ok::<_, StoreError>(tx.range(query.clone()).collect().await?)
-    };
-    let rows = world.db().run(read).await.map_err(|error| error.to_string())?;
-    Ok(rows.into_iter().map(|row| (row.key.to_vec(), row.value.to_vec())).collect())
 }
 
 async fn text(world: &World, blob: &[u8], size: u64) -> Result<String, String> {
