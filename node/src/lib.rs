@@ -10,6 +10,7 @@ pub mod config;
 pub mod date;
 pub mod deliver;
 pub mod guard;
+mod hex;
 pub mod http;
 pub mod hub;
 mod imap;

@@ -36,6 +36,7 @@ pub use stats::{DomainStats, QueueStats, StatsQuery, stats};
 use super::{Admin, AdminError, Page, cluster::node_names};
 use crate::{
     deliver::outbound::{self, HELD_DUE_MS, OutboundItem, SubmissionRecord},
+    hex::{hex, unhex},
     limits::{ADMIN_PAGE_ROWS_MAX, QUEUE_ROWS_PER_REQUEST, QUEUE_SEARCH_ROWS_MAX},
     outbound::domain::{self, DomainTrouble},
 };
@@ -629,14 +630,4 @@ fn domain_name(text: &str) -> Result<String, AdminError> {
 fn parse_id(text: &str) -> Result<[u8; 16], AdminError> {
     let id = unhex(text).and_then(|bytes| bytes.try_into().ok());
     id.ok_or_else(|| AdminError::NoMessage(text.to_owned()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let is_hex = text.len().is_multiple_of(2) && text.bytes().all(|it| it.is_ascii_hexdigit());
-    let bytes = is_hex.then(|| text.as_bytes().chunks(2))?;
-    bytes.map(|two| u8::from_str_radix(str::from_utf8(two).ok()?, 16).ok()).collect()
 }

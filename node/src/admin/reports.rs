@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Admin, AdminError, Page, PageQuery};
-use crate::judging::received::{self, Hash, ReceivedRecord};
+use crate::{
+    hex::hex,
+    judging::received::{self, Hash, ReceivedRecord},
+};
 
 /// A report, as a list has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,7 +84,7 @@ pub async fn show(admin: &Admin, id: &str) -> Result<ReportDetail, AdminError> {
 }
 
 fn info(day: i64, hash: &Hash, record: &ReceivedRecord) -> ReportInfo {
-    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex(hash);
     ReportInfo {
         id: format!("{day}-{hash}"),
         kind: record.kind().as_str().to_owned(),

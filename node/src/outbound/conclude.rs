@@ -29,6 +29,7 @@ use crate::{
         self, Fate, Report, Reporting, Returned, Status, Trouble,
         outbound::{self, OutboundItem, OutboundRecipient, SubmissionRecord},
     },
+    hex::hex,
     limits,
     metrics::Sent,
 };
@@ -435,10 +436,6 @@ fn count(parts: &Parts, task: &Task, verdict: &Verdict) {
         let took = parts.env.wall().unix_ms().saturating_sub(since.unix_ms());
         parts.metrics.outbound_seconds(Duration::from_millis(u64::try_from(took).unwrap_or(0)));
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Writes the report, where there is anything to tell and anybody to tell it to.

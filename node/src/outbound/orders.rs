@@ -37,6 +37,7 @@ use crate::{
         Trouble,
         outbound::{self, HELD_ALONE, HELD_DUE_MS, HELD_WITH_DOMAIN, OutboundItem},
     },
+    hex::hex,
     limits,
 };
 
@@ -416,7 +417,7 @@ async fn write(
             Change::Moves(..) => "held",
             Change::Goes => "cancelled",
         };
-        let id: String = item.id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let id = hex(&item.id);
         tracing::info!(id, domain = held.zone, what, "an order was obeyed");
     }
     Ok(committed.value)

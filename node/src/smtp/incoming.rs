@@ -25,6 +25,7 @@ use super::{
 use crate::{
     date,
     deliver::outbound::TlsWish,
+    hex::hex,
     judging::{self, Asking, Brought, Findings},
     limits,
     patience::blob_step,
@@ -48,7 +49,7 @@ pub(super) struct MessageName(pub(super) [u8; 16]);
 
 impl MessageName {
     fn to_hex(self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(self.0)
     }
 
     pub(super) fn queue_id(self) -> QueueId {

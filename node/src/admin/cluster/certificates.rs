@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::{Admin, AdminError};
 use crate::{
+    hex::hex,
     limits::{CERTIFICATE_EXPIRES_SOON, CERTIFICATE_NAME_BYTES_MAX},
     tls::{self, CertificateError, Facts},
 };
@@ -162,7 +163,7 @@ pub async fn certificates(admin: &Admin) -> Result<Vec<CertificateInfo>, AdminEr
             hosts: facts.as_ref().map(|facts| facts.hosts.clone()).unwrap_or_default(),
             not_before_ms: facts.as_ref().map_or(0, |facts| facts.not_before.unix_ms()),
             not_after_ms: facts.as_ref().map_or(0, |facts| facts.not_after.unix_ms()),
-            fingerprint: fingerprint.iter().map(|byte| format!("{byte:02x}")).collect(),
+            fingerprint: hex(fingerprint),
             added_ms: certificate.added.unix_ms(),
         }
     };

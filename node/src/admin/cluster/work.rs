@@ -13,7 +13,10 @@ use mail::StoreError;
 use serde::{Deserialize, Serialize};
 
 use super::{Admin, AdminError, Page, PageQuery};
-use crate::limits::{WORK_COUNT_MAX, WORK_GLANCE_MAX, WORK_WORST_MAX, WORK_ZONES_PER_PAGE};
+use crate::{
+    hex::{hex, unhex},
+    limits::{WORK_COUNT_MAX, WORK_GLANCE_MAX, WORK_WORST_MAX, WORK_ZONES_PER_PAGE},
+};
 
 /// A count that may not have been finished.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -280,15 +283,6 @@ pub async fn items(
 fn parse(kind: &str) -> Result<Kind, AdminError> {
     let found = Kind::ALL.into_iter().find(|known| known.as_str() == kind);
     found.ok_or_else(|| AdminError::NoKind(kind.to_owned()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let bytes = text.as_bytes().chunks(2);
-    bytes.map(|two| u8::from_str_radix(str::from_utf8(two).ok()?, 16).ok()).collect()
 }
 
 /// The names of the epochs that are registered, or to be settled.

@@ -23,7 +23,7 @@ use mail::{
 };
 
 use super::{Cure, Finding, Line, Summary, Teller, step};
-use crate::{guard::block, limits::FSCK_CLUSTER_DAMAGES_MAX};
+use crate::{guard::block, hex::hex, limits::FSCK_CLUSTER_DAMAGES_MAX};
 
 /// Something wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -432,10 +432,6 @@ impl Damage {
         let remedy = if self.is_repairable() { Cure::Repair } else { Cure::Person };
         Finding { code: code.to_owned(), account: None, detail, remedy }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

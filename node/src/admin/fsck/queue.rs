@@ -22,6 +22,7 @@ use crate::{
     deliver::outbound::{
         OutboundItem, SubmissionRecord, submission_key, submission_of, submission_range,
     },
+    hex::hex,
     limits::{FSCK_QUEUE_HELD_MAX, FSCK_QUEUE_ROWS, FSCK_SUBMISSIONS_MAX},
 };
 
@@ -372,10 +373,6 @@ impl Damage {
         let remedy = if self.is_repairable() { Cure::Repair } else { Cure::Person };
         Finding { code: code.to_owned(), account: None, detail, remedy }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

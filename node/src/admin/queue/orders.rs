@@ -5,10 +5,11 @@ use kv::Transaction;
 use mail::StoreError;
 use serde::{Deserialize, Serialize};
 
-use super::{Row, Walk, domain_name, first_due, hex, parse_id};
+use super::{Row, Walk, domain_name, first_due, parse_id};
 use crate::{
     admin::{Admin, AdminError},
     deliver::outbound::{self, HELD_ALONE, SubmissionRecord},
+    hex::hex,
     limits::{
         QUEUE_DOMAINS_TOLD_MAX, QUEUE_HELD_DOMAINS_ROWS, QUEUE_ORDERS_PER_REQUEST,
         QUEUE_ORDERS_PER_TRANSACTION,

@@ -7,6 +7,7 @@ use mail::keys::encode_over;
 
 use super::{Lane, Reach};
 use crate::{
+    hex::hex,
     limits,
     outbound::{
         attempt::Verdict,
@@ -110,7 +111,7 @@ impl Lane<'_> {
     /// When an item comes again that cannot be read: in a long time, so that it does not keep its
     /// zone busy.
     pub(in crate::outbound) fn set_aside(&self, item: zone::Item, reason: &str) -> PutOff {
-        let id: String = item.id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let id = hex(&item.id);
         let domain = &self.held.zone;
         tracing::error!(id, domain, reason, "an item of the queue is put off: it cannot be read");
         let due = later(self.parts.env.wall(), limits::DAMAGED_PUT_OFF);
