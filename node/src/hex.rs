@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 /// Two lower-case digits a byte.
-pub(crate) fn hex(bytes: impl AsRef<[u8]>) -> String {
-    bytes.as_ref().iter().fold(String::new(), |mut digits, byte| {
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut digits, byte| {
         write!(digits, "{byte:02x}").expect("a String takes everything");
         digits
     })
@@ -23,7 +23,7 @@ mod tests {
 
     #[test]
     fn digits_are_read_as_they_are_written() {
-        assert_eq!(hex([0x00, 0x7f, 0xff]), "007fff");
+        assert_eq!(hex(&[0x00, 0x7f, 0xff]), "007fff");
         assert_eq!(unhex("007fFF"), Some(vec![0x00, 0x7f, 0xff]));
         assert_eq!(unhex(""), Some(Vec::new()));
         for wrong in ["f", "0g", "+1", "ää"] {

@@ -333,8 +333,13 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a server may take nothing of what is sent to it (RFC 5321 §4.5.3.2.5).
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Messages of a domain that is down come back over this many milliseconds.
-pub const DOMAIN_SPREAD_MS: u64 = 5_000;
+/// When a domain comes again whose turn could not be begun or ended: what waits for it has no time of
+/// its own at which it is tried.
+pub const LANE_FAILED_PAUSE: Duration = Duration::from_secs(10);
+
+/// How often a turn reads its domain's messages from the begin, where urgent ones go that have come
+/// meanwhile: often beside how long people wait, seldom beside how often it reads.
+pub const LOOK_BACK_PERIOD: Duration = Duration::from_secs(1);
 
 /// How long who is owed a report waits where it cannot be written: the bytes that it quotes, or the place
 /// for its own, are away.

@@ -16,7 +16,7 @@ use mail::{
 use super::registry;
 use crate::{
     Epoch, limits,
-    work::{self, Kind},
+    work::{self, Kind, zone::Again},
 };
 
 /// Settles what an ended epoch held. The work that it had claimed is due again as it was.
@@ -69,7 +69,7 @@ async fn return_claims(
         let passed_over = probe::planted(Planted::PassOverUnknownKinds)
             && !Kind::ALL.iter().any(|known| *known as u64 == kind);
         if !passed_over {
-            work::zone::hand_back(tx, kind, &zone, epoch).await?;
+            work::zone::hand_back(tx, kind, &zone, epoch, Again::AsItWas).await?;
             if probe::planted(Planted::TrustOwnClock) {
                 work::zone::hide_until(tx, kind, &zone, now).await?;
             }

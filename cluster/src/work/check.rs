@@ -10,7 +10,7 @@ use mail::StoreError;
 
 use super::{
     Kind, census, failures_key, pointer_key,
-    zone::{self, ZoneState},
+    zone::{self, Again, ZoneState},
     zone_key,
 };
 use crate::{
@@ -80,7 +80,7 @@ pub async fn mend_zone(
     match zone_fault(tx, kind, zone).await? {
         None => {}
         Some(ZoneFault::UnknownClaim(by)) => {
-            zone::hand_back(tx, number, zone, by).await?;
+            zone::hand_back(tx, number, zone, by, Again::AsItWas).await?;
             tx.clear(&claim_key(by, number, zone));
         }
         Some(ZoneFault::UnlistedClaim(by)) => tx.set(&claim_key(by, number, zone), &[]),

@@ -193,7 +193,10 @@ mod tests {
 
     use super::*;
     use crate::Epoch;
-    use crate::work::{enqueue, zone::hand_back};
+    use crate::work::{
+        enqueue,
+        zone::{Again, hand_back},
+    };
 
     const KIND: Kind = Kind::Outbound;
 
@@ -223,7 +226,7 @@ mod tests {
             let orders = first(&tx, KIND, "z", 10).await?;
             let ids: Vec<_> = orders.iter().map(|order| order.id.clone()).collect();
             assert_eq!(ids, [b"".to_vec(), b"a".to_vec()]);
-            hand_back(&tx, 1, "z", epoch).await?;
+            hand_back(&tx, 1, "z", epoch, Again::WithItems).await?;
             let state = zone::state(&tx, KIND, "z").await?;
             assert_eq!(state, Some(ZoneState::Waiting { due_ms: 5 }));
 
@@ -231,7 +234,7 @@ mod tests {
             tx.clear(&pointer_key(1, 5, "z"));
             tx.set(&zone_key(1, "z"), &claimed.encode());
             super::super::remove(&tx, KIND, "z", at(1_000), b"a");
-            hand_back(&tx, 1, "z", epoch).await?;
+            hand_back(&tx, 1, "z", epoch, Again::WithItems).await?;
             assert_eq!(zone::state(&tx, KIND, "z").await?, None);
             assert_eq!(of_kind(&tx, KIND, None).await?.rows, []);
             Ok::<_, StoreError>(())

@@ -14,7 +14,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -30,7 +30,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     Failures, Kind, item_key,
-    zone::{self, Claimed, Due, Item, LeftOff},
+    zone::{self, Again, Claimed, Due, Item, LeftOff},
 };
 use crate::{ClusterError, Fence, Membership, limits};
 
@@ -91,6 +91,8 @@ pub struct Held {
     pub kind: Kind,
     /// Its name.
     pub zone: String,
+    /// Nothing that was in it when it was claimed is due before.
+    pub since: Timestamp,
 }
 
 /// Whether an item was there to be completed.
@@ -389,13 +391,11 @@ impl Scan {
     async fn claim(&mut self, fence: &Fence, zone: String, now: Timestamp) -> usize {
         let shared = Arc::clone(&self.shared);
         let kind = shared.worker.kind();
-        let held = Held { fence: fence.clone(), kind, zone };
-        let held_here = &held;
-        let claim = shared.db.run(|tx| async move {
-            zone::claim(&tx, &held_here.fence, kind, &held_here.zone, now).await
-        });
-        let work = match claim.await {
-            Ok(Claimed::Ours) => true,
+        let named = &zone;
+        let claim =
+            shared.db.run(|tx| async move { zone::claim(&tx, fence, kind, named, now).await });
+        let since = match claim.await {
+            Ok(Claimed::Ours { since }) => Some(since),
             Ok(Claimed::NotDue) => {
                 shared.counters.lost_races.fetch_add(1, Ordering::Relaxed);
                 env::sometimes!("another node was faster with a claim");
@@ -403,26 +403,32 @@ impl Scan {
             }
             Err(ClusterError::Ended(_)) => return 0,
             Err(error) => {
-                tracing::warn!(kind = kind.as_str(), zone = held.zone, %error, "zone not claimed");
+                tracing::warn!(kind = kind.as_str(), zone, %error, "zone not claimed");
                 // The commit may have gone through: let go of what may be ours.
-                false
+                None
             }
         };
+        let held = Held { fence: fence.clone(), kind, zone, since: since.unwrap_or(now) };
         self.active.insert(held.zone.clone());
         shared.counters.claimed.store(self.active.len() as u64, Ordering::Relaxed);
         let end = shared.env.monotonic() + shared.settings.zone_turn;
-        let turn = Arc::new(Turn { shared: Arc::clone(&shared), held, end });
+        let again = Mutex::new(None);
+        let turn = Arc::new(Turn { shared: Arc::clone(&shared), held, end, again });
         self.tasks.push(Box::pin(async move {
-            if work {
+            let mut unsaid = Again::AsItWas;
+            if since.is_some() {
                 let (worker, working) = (Arc::clone(&shared.worker), Arc::clone(&turn));
                 let task =
                     shared.env.spawn("zone", async move { worker.work_zone(&working).await });
-                if task.await.is_err() {
-                    tracing::error!(zone = turn.held.zone, "a worker has panicked");
-                    shared.counters.failed.fetch_add(1, Ordering::Relaxed);
+                match task.await {
+                    Ok(()) => unsaid = Again::WithItems,
+                    Err(_) => {
+                        tracing::error!(zone = turn.held.zone, "a worker has panicked");
+                        shared.counters.failed.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
             }
-            turn.release().await;
+            turn.release(unsaid).await;
             turn.held.zone.clone()
         }));
         1
@@ -434,6 +440,8 @@ pub struct Turn {
     shared: Arc<Shared>,
     held: Held,
     end: env::Monotonic,
+    /// What the worker has said of when the zone is to come again.
+    again: Mutex<Option<Timestamp>>,
 }
 
 impl Turn {
@@ -473,6 +481,12 @@ impl Turn {
     /// Whether the zone may still be kept: the node does not stop, and has its epoch.
     pub fn is_ours(&self) -> bool {
         !self.shared.is_stopped() && self.held.fence.is_live()
+    }
+
+    /// Lets the zone come again at a time, though none of its items is due by then; or else with its
+    /// first item. What was said last counts.
+    pub fn come_again(&self, by: Option<Timestamp>) {
+        *self.again.lock().unwrap_or_else(PoisonError::into_inner) = by;
     }
 
     /// Puts items off, all in one transaction; what is not there any more stays away. At most
@@ -562,11 +576,16 @@ impl Turn {
     }
 
     /// Lets the zone go, however long the store does not let us, as long as it is ours.
-    async fn release(&self) {
+    async fn release(&self, unsaid: Again) {
         let (shared, held) = (&self.shared, &self.held);
+        let said = *self.again.lock().unwrap_or_else(PoisonError::into_inner);
+        let again = match (unsaid, said) {
+            (Again::WithItems, Some(by)) => Again::By(by),
+            (unsaid, _) => unsaid,
+        };
         loop {
             let release = shared.db.run(|tx| async move {
-                zone::release(&tx, &held.fence, held.kind, &held.zone).await
+                zone::release(&tx, &held.fence, held.kind, &held.zone, again).await
             });
             match release.await {
                 Ok(()) | Err(ClusterError::Ended(_)) => return,

@@ -142,8 +142,11 @@ async fn read_due(
 /// What came of a try to claim a zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claimed {
-    /// It is ours.
-    Ours,
+    /// It is ours, and nothing that was in it is due before `since`.
+    Ours {
+        /// When it came due.
+        since: Timestamp,
+    },
     /// Another node was first, or it is not due any more.
     NotDue,
 }
@@ -167,11 +170,24 @@ pub async fn claim(
             tx.clear(&pointer_key(kind as u64, due_ms, zone));
             tx.set(&zone_key(kind as u64, zone), &ZoneState::Claimed { due_ms, by }.encode());
             tx.set(&registry::claim_key(by, kind as u64, zone), &[]);
-            Ok(Claimed::Ours)
+            Ok(Claimed::Ours { since: Timestamp::from_unix_ms(due_ms) })
         }
-        Some(ZoneState::Claimed { by, .. }) if by == fence.epoch() => Ok(Claimed::Ours),
+        Some(ZoneState::Claimed { by, due_ms }) if by == fence.epoch() => {
+            Ok(Claimed::Ours { since: Timestamp::from_unix_ms(due_ms) })
+        }
         _ => Ok(Claimed::NotDue),
     }
+}
+
+/// When a zone that is let go comes again, at the latest. With its first item it comes in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// With its first item.
+    WithItems,
+    /// At a time at which there is something to be done for all of its items together.
+    By(Timestamp),
+    /// At once: nobody knows what was left undone.
+    AsItWas,
 }
 
 /// Lets a zone go: it waits for its first item, or has nothing to do. Where it is due already it stays
@@ -184,21 +200,23 @@ pub async fn release(
     fence: &Fence,
     kind: Kind,
     zone: &str,
+    again: Again,
 ) -> Result<(), ClusterError> {
     fence.check(tx).await?;
-    hand_back(tx, kind as u64, zone, fence.epoch()).await?;
+    hand_back(tx, kind as u64, zone, fence.epoch(), again).await?;
     tx.clear(&registry::claim_key(fence.epoch(), kind as u64, zone));
     Ok(())
 }
 
-/// Gives a claimed zone a pointer again where it has items, due when its first item is, and at once
-/// where it has orders. One that `by` has not claimed stays as it is. `kind` is a number: what an ended node claimed may be of a kind that
+/// Gives a claimed zone a pointer again where it has items, due when its first item is or before, as
+/// `again` says, and at once where it has orders. One that `by` has not claimed stays as it is. `kind` is a number: what an ended node claimed may be of a kind that
 /// only a newer release knows.
 pub(crate) async fn hand_back(
     tx: &Transaction,
     kind: u64,
     zone: &str,
     by: Epoch,
+    again: Again,
 ) -> Result<(), StoreError> {
     let claimed_ms = match state_of(tx, kind, zone).await? {
         Some(ZoneState::Claimed { by: held, due_ms }) if held == by => due_ms,
@@ -207,7 +225,12 @@ pub(crate) async fn hand_back(
     match first_due(tx, kind, zone).await? {
         Some(first_ms) => {
             let has_orders = orders::any(tx, kind, zone).await?;
-            let due_ms = if has_orders { first_ms.min(claimed_ms) } else { first_ms };
+            let due_ms = match again {
+                _ if has_orders => first_ms.min(claimed_ms),
+                Again::WithItems => first_ms,
+                Again::By(at) => first_ms.min(at.unix_ms()),
+                Again::AsItWas => first_ms.min(claimed_ms),
+            };
             env::sometimes!("let go of a zone that has more to do");
             tx.set(&zone_key(kind, zone), &ZoneState::Waiting { due_ms }.encode());
             tx.set(&pointer_key(kind, due_ms, zone), &[]);
@@ -294,7 +317,22 @@ pub async fn first_items(
     zone: &str,
     limit: usize,
 ) -> Result<Vec<Item>, StoreError> {
-    let (begin, end) = super::zone_item_range(kind as u64, zone);
+    items_since(tx, kind, zone, super::zone_item_range(kind as u64, zone).0, limit).await
+}
+
+/// As [`first_items`], from a key on ([`super::item_key`]): what has been taken out before it is not
+/// passed over again, which costs a store that notes removals much.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn items_since(
+    tx: &Transaction,
+    kind: Kind,
+    zone: &str,
+    begin: Vec<u8>,
+    limit: usize,
+) -> Result<Vec<Item>, StoreError> {
+    let (_, end) = super::zone_item_range(kind as u64, zone);
     let rows = tx.range(RangeQuery::new(begin, end).limit(limit).snapshot()).collect().await?;
     let item = |row: kv::KeyValue| {
         let key = super::parse_item(&row.key)?;
@@ -354,4 +392,62 @@ pub async fn stands(
 ) -> Result<bool, StoreError> {
     let key = item_key(kind, zone, item.due.unix_ms(), &item.id);
     Ok(tx.get(&key).await?.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use env::Env;
+    use kv::Database;
+
+    use super::*;
+    use crate::work::enqueue;
+
+    const KIND: Kind = Kind::Outbound;
+
+    fn at(ms: i64) -> Timestamp {
+        Timestamp::from_unix_ms(ms)
+    }
+
+    #[tokio::test]
+    async fn a_zone_comes_again_with_its_first_item_or_before() {
+        let cases = [
+            (Again::WithItems, 1_000),
+            (Again::By(at(600)), 600),
+            (Again::By(at(5_000)), 1_000),
+            (Again::AsItWas, 5),
+        ];
+        for (again, expected) in cases {
+            let db = Database::memory(Env::system());
+            let by = Epoch(7);
+            let run = |tx: Transaction| async move {
+                enqueue(&tx, KIND, "z", at(1_000), b"a", b"").await?;
+                tx.clear(&pointer_key(1, 1_000, "z"));
+                tx.set(&zone_key(1, "z"), &ZoneState::Claimed { due_ms: 5, by }.encode());
+                hand_back(&tx, 1, "z", by, again).await?;
+                assert_eq!(
+                    state(&tx, KIND, "z").await?,
+                    Some(ZoneState::Waiting { due_ms: expected })
+                );
+                assert!(tx.get(&pointer_key(1, expected, "z")).await?.is_some());
+                Ok::<_, StoreError>(())
+            };
+            db.run(run).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn items_are_read_from_a_key_on() {
+        let db = Database::memory(Env::system());
+        let run = |tx: Transaction| async move {
+            for ms in [10, 20, 30] {
+                enqueue(&tx, KIND, "z", at(ms), b"a", b"").await?;
+            }
+            let begin = super::super::item_key(KIND, "z", 20, &[]);
+            let found = items_since(&tx, KIND, "z", begin, 10).await?;
+            assert_eq!(found.iter().map(|it| it.due).collect::<Vec<_>>(), [at(20), at(30)]);
+            assert_eq!(first_items(&tx, KIND, "z", 10).await?.len(), 3);
+            Ok::<_, StoreError>(())
+        };
+        db.run(run).await.unwrap();
+    }
 }

@@ -267,12 +267,13 @@ pub async fn show(admin: &Admin, id: &str) -> Result<QueuedMessage, AdminError> 
             _ => None,
         };
         let known = domains.of(&domain).await?;
-        let state = QueueState::of(&message, item.due, known.held_ms != 0, admin.env.wall());
+        let due = due(&item, &message, &known);
+        let state = QueueState::of(&message, due, known.held_ms != 0, admin.env.wall());
         let trouble = known.is_trouble().then(|| told(&known.status, &known.reason));
         let recipients = message.recipients.into_iter().map(recipient).collect();
         shown.push(QueuedShare {
             state,
-            due_ms: due_ms(item.due).filter(|_| state != QueueState::Held),
+            due_ms: due_ms(due).filter(|_| state != QueueState::Held),
             tries: message.tries,
             node,
             trouble,
@@ -421,7 +422,7 @@ impl<'a> Walk<'a> {
     /// Where another request goes on; `None` at the end.
     fn position(&self) -> Option<String> {
         let is_at_end = self.is_over && self.slice.len() == 0;
-        self.last.as_ref().filter(|_| !is_at_end).map(|key| hex(key))
+        self.last.as_ref().filter(|_| !is_at_end).map(Vec::as_slice).map(hex)
     }
 }
 
@@ -492,11 +493,12 @@ impl<'a> Domains<'a> {
             }
         };
         let now = self.admin.env.wall();
-        let state = QueueState::of(&message, item.due, known.held_ms != 0, now);
+        let due = due(&item, &message, &known);
+        let state = QueueState::of(&message, due, known.held_ms != 0, now);
         Ok(QueuedInfo {
             id: hex(&item.id),
             state,
-            due_ms: due_ms(item.due).filter(|_| state != QueueState::Held),
+            due_ms: due_ms(due).filter(|_| state != QueueState::Held),
             recipients: message.recipients.len() as u64,
             size: record.as_ref().map_or(0, |record| record.size),
             received_ms,
@@ -591,6 +593,14 @@ fn first_due(record: &SubmissionRecord) -> Timestamp {
         priority: record.priority,
         ..OutboundItem::default()
     })
+}
+
+/// When a message is tried: what waits for its domain goes with the domain.
+fn due(item: &Item, message: &OutboundItem, known: &DomainTrouble) -> Timestamp {
+    match message.waits_for_domain && known.is_trouble() {
+        true => item.due.min(Timestamp::from_unix_ms(known.retry_ms)),
+        false => item.due,
+    }
 }
 
 fn due_ms(due: Timestamp) -> Option<i64> {

@@ -151,8 +151,16 @@ enum Unwritten {
     Commit(#[from] ClusterError),
 }
 
-/// Writes what came of a try. `retry_at` is when the domain is tried again, where it is down;
-/// `unreported`, what becomes of it where a report is due and cannot be written.
+/// What a message waits for that is not delivered yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waits {
+    /// The time at which it is tried again.
+    ForItsTime,
+    /// Its domain, which cannot be reached, and is tried for all that wait together.
+    ForDomain,
+}
+
+/// Writes what came of a try. `waits` says for what the message waits where it stays, and `unreported`, what becomes of it where a report is due and cannot be written.
 ///
 /// Goes on until it is written, or the epoch has ended: where it gave up before, servers would get again what
 /// they have. That a heartbeat is late ends nothing: where the store is away for all, nobody takes over.
@@ -162,14 +170,14 @@ pub(super) async fn conclude(
     item: &zone::Item,
     task: Task,
     verdicts: Vec<Verdict>,
-    retry_at: Option<Timestamp>,
+    waits: Waits,
     unreported: Unreported,
 ) -> Result<(), String> {
     for (recipient, verdict) in task.item.recipients.iter().zip(&verdicts) {
         log(&task, recipient, verdict);
         count(parts, &task, verdict);
     }
-    let decided = |telling| decide(parts, &task, &verdicts, retry_at, telling);
+    let decided = |telling| decide(parts, &task, &verdicts, waits, telling);
     let written = match write_all(parts, held, item, &task, decided(Telling::Now)).await {
         Err(Unwritten::Report(reason)) if unreported == Unreported::Waits => {
             tracing::warn!(id = hex(&task.id), reason, "a report waits: it cannot be written");
@@ -256,7 +264,7 @@ fn decide(
     parts: &Parts,
     task: &Task,
     verdicts: &[Verdict],
-    retry_at: Option<Timestamp>,
+    waits: Waits,
     telling: Telling,
 ) -> Conclusion {
     let now = parts.env.wall();
@@ -292,15 +300,13 @@ fn decide(
             recipients: waiting,
             tries,
             is_late_told: task.item.is_late_told || moment.tells_late,
-            waits_for_domain: retry_at.is_some(),
+            waits_for_domain: waits == Waits::ForDomain,
             ..task.item.clone()
         };
         fit(&mut item);
         let due = match telling {
-            Telling::Now => {
-                let due = parts.schedule.next(&parts.env, tries, term.begun);
-                term.bound(retry_at.map_or(due, |at| at.min(term.end.max(due))), now)
-            }
+            Telling::Now if waits == Waits::ForDomain => term.turning(&item, now),
+            Telling::Now => term.bound(parts.schedule.next(&parts.env, tries, term.begun), now),
             Telling::Later => later(now, limits::REPORT_RETRY),
         };
         (item, due)

@@ -21,6 +21,7 @@ use cluster::{
     ClusterError,
     work::{self, Held, Turn, zone},
 };
+use env::Monotonic;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use mail::StoreError;
 use tokio::sync::OnceCell;
@@ -33,6 +34,7 @@ use super::{
     pace::{Pace, Width},
     reach::{Scope, Unreached, Way},
     route::{NoRoute, Route},
+    schedule::later,
 };
 use crate::{deliver::Trouble, limits};
 
@@ -62,6 +64,19 @@ struct State {
     is_held: bool,
     /// An order has come meanwhile: the turn ends, and the next one begins with obeying.
     has_orders: bool,
+    /// From where on the queue is read.
+    place: Place,
+}
+
+/// How far a turn has read. What has left the queue is passed over by the store row by row, which
+/// takes long where much has: so reading goes on where it was.
+struct Place {
+    /// Where the first is that was still there.
+    first: Vec<u8>,
+    /// Behind it, the first page of those that wait for the domain, where it is known.
+    waiting: Option<Vec<u8>>,
+    /// When it was last read from the begin, where what is urgent goes.
+    looked_back: Monotonic,
 }
 
 impl State {
@@ -82,6 +97,8 @@ enum Reach {
 
 /// Works on a domain until nothing of it is due.
 pub(super) async fn run(parts: &Parts, turn: &Turn) {
+    // What waits for the domain is not due by itself: somebody has to come for it.
+    turn.come_again(Some(later(parts.env.wall(), limits::LANE_FAILED_PAUSE)));
     let lane = match Lane::open(parts, turn.held()).await {
         Ok(lane) => lane,
         Err(reason) => {
@@ -164,6 +181,7 @@ impl<'a> Lane<'a> {
             recipients_max: limits::OUTBOUND_RECIPIENTS_MAX,
             is_held,
             has_orders: false,
+            place: Place { first: begin(held), waiting: None, looked_back: parts.env.monotonic() },
         };
         let way = Way::new(parts, zone);
         Ok(Self { parts, held, is_here, way, route: OnceCell::new(), state: Mutex::new(state) })
@@ -237,42 +255,114 @@ impl<'a> Lane<'a> {
         self.parts.db.run(read).await.map_err(|error| error.to_string())
     }
 
-    /// What may leave now, but for what is on its way. A domain that can be reached again sends
-    /// what has waited for that, too.
+    /// What may leave now, but for what is on its way. Where the domain may be reached again that is
+    /// also what has waited for it.
     async fn read_due(
         &self,
         on_their_way: &BTreeSet<Vec<u8>>,
     ) -> Result<Vec<zone::Item>, StoreError> {
         let (kind, zone) = (self.held.kind, &self.held.zone);
         let limit = cluster::limits::ITEMS_PER_READ;
+        let from = &self.begin_reading();
         let read = |tx| async move {
-            let items = zone::first_items(&tx, kind, zone, limit).await?;
+            let items = zone::items_since(&tx, kind, zone, from.clone(), limit).await?;
             let has_orders = !work::orders::first(&tx, kind, zone, 1).await?.is_empty();
             Ok::<_, StoreError>((items, domain::is_held(&tx, zone).await?, has_orders))
         };
-        let (mut items, is_held, has_orders) = self.parts.db.run(read).await?;
+        let (items, is_held, has_orders) = self.parts.db.run(read).await?;
         {
             let mut state = self.state();
             (state.is_held, state.has_orders) = (is_held, has_orders);
+            if let Some(first) = items.first() {
+                state.place.first = self.key(first);
+            }
         }
         if is_held || has_orders {
             return Ok(Vec::new());
         }
-        let now = self.parts.env.wall();
-        let recovers = self.recovers();
-        items.retain(|item| {
-            let may_go = item.due <= now || (recovers && conclude::waits_for_domain(item));
-            may_go && !on_their_way.contains(&item.id)
-        });
+        let behind = (items.len() >= limit).then(|| items.last().map(|it| self.key_behind(it)));
+        let mut ready = self.ready(items, on_their_way);
+        if ready.is_empty()
+            && self.recovers()
+            && let Some(behind) = behind.flatten()
+        {
+            ready = self.read_waiting(behind, on_their_way).await?;
+        }
         // RFC 6710 §4.2: of what is read together the more urgent goes first.
-        items.sort_by_cached_key(|item| std::cmp::Reverse(conclude::priority(item)));
-        Ok(items)
+        ready.sort_by_cached_key(|item| std::cmp::Reverse(conclude::priority(item)));
+        Ok(ready)
     }
 
-    /// Whether the domain was in trouble and is reached again.
+    /// From where the queue is read now: from the begin now and then, where what is urgent goes.
+    fn begin_reading(&self) -> Vec<u8> {
+        let now = self.parts.env.monotonic();
+        let place = &mut self.state().place;
+        if now.saturating_since(place.looked_back) >= limits::LOOK_BACK_PERIOD {
+            place.looked_back = now;
+            place.first = begin(self.held);
+        }
+        place.first.clone()
+    }
+
+    /// What has waited for the domain, behind much that waits for other times.
+    async fn read_waiting(
+        &self,
+        behind: Vec<u8>,
+        on_their_way: &BTreeSet<Vec<u8>>,
+    ) -> Result<Vec<zone::Item>, StoreError> {
+        let (kind, zone) = (self.held.kind, &self.held.zone);
+        let limit = cluster::limits::ITEMS_PER_READ;
+        let mut from =
+            self.state().place.waiting.take().map_or(behind.clone(), |it| it.max(behind));
+        loop {
+            let begin = &from;
+            let read =
+                |tx| async move { zone::items_since(&tx, kind, zone, begin.clone(), limit).await };
+            let items = self.parts.db.run(read).await?;
+            let next = items.last().map(|it| self.key_behind(it));
+            let is_last = items.len() < limit;
+            let ready = self.ready(items, on_their_way);
+            if is_last || !ready.is_empty() {
+                self.state().place.waiting = Some(from);
+                return Ok(ready);
+            }
+            from = next.expect("a full page has a last row");
+        }
+    }
+
+    /// Those of some messages that may leave now.
+    fn ready(
+        &self,
+        mut items: Vec<zone::Item>,
+        on_their_way: &BTreeSet<Vec<u8>>,
+    ) -> Vec<zone::Item> {
+        let now = self.parts.env.wall();
+        let (is_down, is_down_by_tls) = {
+            let state = self.state();
+            (state.reach == Reach::Down, state.is_down_by_tls())
+        };
+        items.retain(|item| {
+            let waits_no_longer = || {
+                let may_go = !is_down || (is_down_by_tls && conclude::is_tls_optional(item));
+                may_go && conclude::waits_for_domain(item)
+            };
+            (item.due <= now || waits_no_longer()) && !on_their_way.contains(&item.id)
+        });
+        items
+    }
+
+    pub(super) fn key(&self, item: &zone::Item) -> Vec<u8> {
+        work::item_key(self.held.kind, &self.held.zone, item.due.unix_ms(), &item.id)
+    }
+
+    fn key_behind(&self, item: &zone::Item) -> Vec<u8> {
+        [&self.key(item)[..], &[0]].concat()
+    }
+
+    /// Whether something may wait for the domain, which may be reached again.
     fn recovers(&self) -> bool {
         let state = self.state();
-        state.reach == Reach::Reached && state.trouble.is_some()
+        state.reach != Reach::Down && state.trouble.is_some()
     }
 
     /// A server has answered.
@@ -356,4 +446,9 @@ impl<'a> Lane<'a> {
         let security = &self.parts.security;
         futures_util::future::join_all(idle.into_iter().map(|it| it.close(security))).await;
     }
+}
+
+/// Where what a zone had to do began when it was claimed.
+fn begin(held: &Held) -> Vec<u8> {
+    work::item_key(held.kind, &held.zone, held.since.unix_ms(), &[])
 }

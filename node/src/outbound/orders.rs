@@ -28,7 +28,7 @@ use prost::Message;
 
 use super::{
     attempt::Verdict,
-    conclude::{self, Task, Unreported},
+    conclude::{self, Task, Unreported, Waits},
     domain,
     lane::Lane,
 };
@@ -322,7 +322,7 @@ async fn of_domain(lane: &Lane<'_>, turn: &Turn, mut given: orders::Order) -> Re
         }
         match rest {
             Some(rest) => given.value = rest.into(),
-            None => return lane.wake_waiting(&order).await,
+            None => return Ok(()),
         }
         if !turn.goes_on() {
             return Ok(());
@@ -463,7 +463,8 @@ async fn cancel_telling(lane: &Lane<'_>, item: &Item) -> Result<(), String> {
         remote: None,
     };
     let verdicts = vec![Verdict::Failed(trouble); task.item.recipients.len()];
-    conclude::conclude(parts, held, item, task, verdicts, None, Unreported::Fails).await
+    conclude::conclude(parts, held, item, task, verdicts, Waits::ForItsTime, Unreported::Fails)
+        .await
 }
 
 /// What becomes of a message whose cancellation cannot be reported: it is held, and says why.
@@ -482,18 +483,6 @@ fn unreported(item: &Item, reason: &str) -> Change {
 }
 
 impl Lane<'_> {
-    /// After an order to retry: where all of the domain's messages wait for it, one goes and sees.
-    async fn wake_waiting(&self, order: &Order) -> Result<(), String> {
-        let now = self.parts().env.wall();
-        let first = self.first_items().await?;
-        if !order.retry || first.iter().any(|item| item.due <= now) {
-            return Ok(());
-        }
-        let Some(item) = first.into_iter().find(conclude::waits_for_domain) else { return Ok(()) };
-        let message = conclude::decode(&item)?;
-        write(self, vec![(item, Change::Moves(message, now))], &[]).await.map(drop)
-    }
-
     /// Some of the domain's items, and whether they are the last.
     async fn page(&self, from: Option<&[u8]>) -> Result<(Vec<Item>, bool), String> {
         let (kind, zone) = (self.held().kind, &self.held().zone);
@@ -501,11 +490,6 @@ impl Lane<'_> {
         let slice = self.parts().db.run(read).await.map_err(|error| error.to_string())?;
         let is_last = slice.next.is_none();
         Ok((slice.rows.into_iter().map(|(_, item)| item).collect(), is_last))
-    }
-
-    fn key(&self, item: &Item) -> Vec<u8> {
-        let held = self.held();
-        cluster::work::item_key(held.kind, &held.zone, item.due.unix_ms(), &item.id)
     }
 
     /// The items that are where they were when the orders were given, or are held.

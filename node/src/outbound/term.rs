@@ -44,6 +44,13 @@ impl Term {
         self.notify_at.is_some_and(|at| at <= now)
     }
 
+    /// When something becomes of a message that waits for its domain: its sender is told that it is
+    /// late, or it is given up.
+    pub(super) fn turning(&self, item: &OutboundItem, now: Timestamp) -> Timestamp {
+        let late = if item.is_late_told { self.end } else { self.late };
+        self.bound(late, now)
+    }
+
     /// A time to try again, no later than the end and than when the sender is to be told.
     pub(super) fn bound(&self, due: Timestamp, now: Timestamp) -> Timestamp {
         let soon = later(now, Duration::from_millis(1));

@@ -195,7 +195,12 @@ pub(super) struct Mx {
 
 impl Mx {
     pub(super) async fn start(env: &Env, manner: Manner) -> Self {
-        let listener = env.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        Self::start_at(env, manner, 0).await
+    }
+
+    /// On a port of one's own.
+    pub(super) async fn start_at(env: &Env, manner: Manner, port: u16) -> Self {
+        let listener = env.listen(([127, 0, 0, 1], port).into()).await.unwrap();
         let port = listener.local_address().unwrap().port();
         let letters = Arc::new(Mutex::new(Vec::new()));
         let (got, own) = (Arc::clone(&letters), env.clone());

@@ -49,7 +49,7 @@ pub(super) struct MessageName(pub(super) [u8; 16]);
 
 impl MessageName {
     fn to_hex(self) -> String {
-        hex(self.0)
+        hex(&self.0)
     }
 
     pub(super) fn queue_id(self) -> QueueId {

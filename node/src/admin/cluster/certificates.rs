@@ -163,7 +163,7 @@ pub async fn certificates(admin: &Admin) -> Result<Vec<CertificateInfo>, AdminEr
             hosts: facts.as_ref().map(|facts| facts.hosts.clone()).unwrap_or_default(),
             not_before_ms: facts.as_ref().map_or(0, |facts| facts.not_before.unix_ms()),
             not_after_ms: facts.as_ref().map_or(0, |facts| facts.not_after.unix_ms()),
-            fingerprint: hex(fingerprint),
+            fingerprint: hex(&fingerprint),
             added_ms: certificate.added.unix_ms(),
         }
     };

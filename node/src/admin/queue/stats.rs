@@ -20,6 +20,7 @@ use crate::{
     admin::{Admin, AdminError},
     deliver::outbound::OutboundItem,
     limits::{QUEUE_COUNT_MAX, QUEUE_COUNT_PER_DOMAIN_MAX, QUEUE_DOMAINS_TOLD_MAX},
+    outbound::domain::DomainTrouble,
 };
 
 /// What of the count is to be told.
@@ -86,7 +87,7 @@ pub async fn stats(admin: &Admin, query: &StatsQuery) -> Result<QueueStats, Admi
     let top = query.top.unwrap_or(20).min(QUEUE_DOMAINS_TOLD_MAX);
     let mut count = Count { top, stats: QueueStats::default(), domain: None };
     let mut domains = Domains::new(admin);
-    let mut is_domain_held = false;
+    let mut known = DomainTrouble::default();
     let mut from: Option<Vec<u8>> = None;
     loop {
         let begin = from.as_deref();
@@ -105,11 +106,12 @@ pub async fn stats(admin: &Admin, query: &StatsQuery) -> Result<QueueStats, Admi
                 break;
             }
             if count.is_new(&zone) {
-                is_domain_held = domains.of(&zone).await?.held_ms != 0;
+                known = domains.of(&zone).await?;
             }
             let message = OutboundItem::decode(item.payload.clone()).unwrap_or_default();
             let now = admin.env.wall();
-            let state = QueueState::of(&message, item.due, is_domain_held, now);
+            let due = super::due(&item, &message, &known);
+            let state = QueueState::of(&message, due, known.held_ms != 0, now);
             count.add(zone, state, message.received_ms);
         }
         if from.is_none() {

@@ -1,7 +1,6 @@
 //! How one message is sent: to some of its recipients after the others, over connections that are kept.
 
 use cluster::work::{Done, PutOff, zone};
-use env::Timestamp;
 
 use super::{Lane, Reach};
 use crate::{
@@ -9,7 +8,7 @@ use crate::{
     outbound::{
         Parts,
         attempt::{self, Reports, Verdict},
-        conclude::{self, ReadError, Task, Unreported},
+        conclude::{self, ReadError, Task, Unreported, Waits},
         connection::{Connection, SendError},
         content::Content,
         reach::{Scope, Unreached},
@@ -55,21 +54,19 @@ impl Lane<'_> {
             Err(SendError::Unclaimed) => return Err("the claim is lost".to_owned()),
             Err(error) => return Err(error.to_string()),
         };
-        let retry_at = self.down_until(&task);
+        let waits = self.waits(&task);
         let (parts, held, unreported) = (self.parts, self.held, Unreported::Waits);
-        conclude::conclude(parts, held, item, task, verdicts, retry_at, unreported).await?;
+        conclude::conclude(parts, held, item, task, verdicts, waits, unreported).await?;
         Ok(Done::Completed)
     }
 
-    /// When what waits for the domain is tried again, where this waits for it.
-    fn down_until(&self, task: &Task) -> Option<Timestamp> {
+    /// What a message waits for that does not leave now.
+    fn waits(&self, task: &Task) -> Waits {
         let state = self.state();
-        if state.is_down_by_tls() && Need::of(&task.record) == Need::Nothing {
-            return None;
-        }
-        match (&state.trouble, state.reach) {
-            (Some(trouble), Reach::Down) => Some(trouble.retry_at()),
-            _ => None,
+        let goes_all_the_same = state.is_down_by_tls() && Need::of(&task.record) == Need::Nothing;
+        match state.reach {
+            Reach::Down if !goes_all_the_same => Waits::ForDomain,
+            _ => Waits::ForItsTime,
         }
     }
 
@@ -109,7 +106,7 @@ impl Lane<'_> {
                 Ok(of_some) => {
                     verdicts.extend(of_some);
                     // The rest would go and see the same.
-                    if self.down_until(task).is_some()
+                    if self.waits(task) == Waits::ForDomain
                         && let Some(last @ Verdict::Deferred(_)) = verdicts.last().cloned()
                     {
                         verdicts.resize(recipients.len(), last);

@@ -1,8 +1,9 @@
 //! A turn's end: what becomes of what is due and did not leave.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use cluster::work::{Done, PutOff, Turn, zone};
+use env::Timestamp;
 use mail::keys::encode_over;
 
 use super::{Lane, Reach};
@@ -11,7 +12,7 @@ use crate::{
     limits,
     outbound::{
         attempt::Verdict,
-        conclude::{self, ReadError, Task, Unreported, of_trouble},
+        conclude::{self, ReadError, Task, Unreported, Waits, of_trouble},
         domain::DomainTrouble,
         orders,
         schedule::later,
@@ -20,8 +21,9 @@ use crate::{
 };
 
 impl Lane<'_> {
-    /// The turn's end: a domain that is down puts off what is due; one that has sent all that
-    /// waited for it is in no trouble any more.
+    /// The turn's end: what is due of a domain that is down waits for it from now on, and the domain
+    /// comes again when it is to be tried; one that has sent all that waited for it is in no trouble
+    /// any more.
     pub(super) async fn settle(&self, turn: &Turn) {
         let (reach, trouble, is_held, has_orders) = {
             let state = self.state();
@@ -29,18 +31,28 @@ impl Lane<'_> {
         };
         let settled = match (reach, &trouble) {
             // What is due stays so, until the orders are obeyed.
-            _ if has_orders => Ok(()),
-            _ if is_held => orders::hold_due(self, turn).await,
-            (Reach::Down, Some(trouble)) => self.put_off_due(turn, trouble).await,
-            (Reach::Reached, Some(_)) => self.recover(turn).await,
-            _ => Ok(()),
+            _ if has_orders => Ok(None),
+            _ if is_held => orders::hold_due(self, turn).await.map(|()| None),
+            (Reach::Down, Some(trouble)) => {
+                self.put_off_due(turn, trouble).await.map(|()| Some(trouble.retry_at()))
+            }
+            (_, Some(_)) => self.recover(reach).await,
+            _ => Ok(None),
         };
         let settled = match settled {
-            Ok(()) if trouble.is_some() => self.forget_trouble().await,
+            Ok(again) if trouble.is_some() => self.forget_trouble().await.map(|()| again),
             settled => settled,
         };
-        if let Err(error) = settled {
-            tracing::warn!(domain = self.held.zone, error, "a domain's messages are not put off");
+        let soon = later(self.parts.env.wall(), limits::PUT_OFF_MIN);
+        match settled {
+            Ok(again) => turn.come_again(again.map(|at| at.max(soon))),
+            Err(error) => {
+                tracing::warn!(
+                    domain = self.held.zone,
+                    error,
+                    "a domain's messages are not put off"
+                );
+            }
         }
     }
 
@@ -91,15 +103,14 @@ impl Lane<'_> {
                     };
                     let verdict = Verdict::Deferred(of_trouble(trouble));
                     let verdicts = vec![verdict; task.item.recipients.len()];
-                    let (parts, held, at) = (self.parts, self.held, Some(trouble.retry_at()));
+                    let (parts, held, waits) = (self.parts, self.held, Waits::ForDomain);
                     let unreported = Unreported::Waits;
-                    conclude::conclude(parts, held, &item, task, verdicts, at, unreported).await?;
+                    conclude::conclude(parts, held, &item, task, verdicts, waits, unreported)
+                        .await?;
                     continue;
                 }
                 message.waits_for_domain = true;
-                let spread = env.random_below(limits::DOMAIN_SPREAD_MS);
-                let due = later(trouble.retry_at(), Duration::from_millis(spread));
-                let due = term.bound(due, now).max(later(now, limits::PUT_OFF_MIN));
+                let due = term.turning(&message, now).max(later(now, limits::PUT_OFF_MIN));
                 let payload = encode_over(&message, &item.payload);
                 together.push(PutOff { item, due, payload });
             }
@@ -118,17 +129,17 @@ impl Lane<'_> {
         PutOff { due, payload: item.payload.to_vec(), item }
     }
 
-    /// Nothing waits for the domain any more; or something does, and comes next.
-    async fn recover(&self, turn: &Turn) -> Result<(), String> {
+    /// Nothing waits any more for the domain, which was in trouble; or something does, and is to be
+    /// sent soon. When the domain is to come again.
+    async fn recover(&self, reach: Reach) -> Result<Option<Timestamp>, String> {
         let waiting = self.read_due(&BTreeSet::new()).await.map_err(|error| error.to_string())?;
-        match waiting.into_iter().next() {
-            None => self.note(None).await,
-            Some(item) => {
-                let (due, payload) = (self.parts.env.wall(), item.payload.to_vec());
-                let first = [PutOff { item, due, payload }];
-                turn.put_off(&first).await.map_err(|error| error.to_string())?;
-            }
+        let is_undisturbed = {
+            let state = self.state();
+            !state.is_held && !state.has_orders
+        };
+        if waiting.is_empty() && is_undisturbed && reach == Reach::Reached {
+            self.note(None).await;
         }
-        Ok(())
+        Ok((!waiting.is_empty()).then(|| self.parts.env.wall()))
     }
 }

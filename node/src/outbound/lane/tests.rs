@@ -21,6 +21,8 @@ use crate::{
     },
 };
 
+mod waiting;
+
 const DOMAIN: &str = "example.net";
 
 /// Longer than any test.
