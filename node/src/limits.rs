@@ -320,6 +320,9 @@ pub const HOST_ADDRESSES_MAX: usize = 8;
 /// Connections that one message's try attempts before it is put off.
 pub const CONNECT_TRIES_MAX: usize = 10;
 
+/// Names of the cluster's nodes that a turn at a domain knows as its own: a cluster has fewer.
+pub const OWN_NODES_MAX: usize = 1_000;
+
 /// How long a server may take to accept a connection: a lost packet is sent again several times.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -1,6 +1,9 @@
 //! How one message is sent: to some of its recipients after the others, over connections that are kept.
 
-use cluster::work::{Done, PutOff, zone};
+use cluster::{
+    NodeName,
+    work::{Done, PutOff, zone},
+};
 use env::Timestamp;
 
 use super::{Lane, Reach};
@@ -233,10 +236,14 @@ impl Lane<'_> {
     }
 
     async fn route(&self) -> &Result<Route, NoRoute> {
-        let Parts { env, resolver, hostname, settings, .. } = self.parts;
+        let Parts { env, resolver, ourselves, settings, .. } = self.parts;
         let zone = &self.held.zone;
-        let path = settings.borrow().routes.path(zone);
-        self.route.get_or_init(|| route::by(path, env, resolver, zone, hostname)).await
+        let find = || async {
+            let path = settings.borrow().routes.path(zone);
+            let ourselves = ourselves.clone().with_names(self.nodes.iter().map(NodeName::as_str));
+            route::by(path, env, resolver, zone, &ourselves).await
+        };
+        self.route.get_or_init(find).await
     }
 
     /// A new connection to the first server that answers.

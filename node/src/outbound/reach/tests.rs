@@ -92,9 +92,9 @@ async fn world(zone: &Zone, name: &str, offers: Offers) -> (World, Task<()>) {
 }
 
 async fn connect(world: &World, way: &Way<'_>, need: Need) -> Result<Assurance, (Verdict, bool)> {
-    let Parts { env, resolver, hostname, .. } = &world.parts;
+    let Parts { env, resolver, ourselves, .. } = &world.parts;
     let path = crate::settings::routes::Path::Direct;
-    let route = route::by(path, env, resolver, DOMAIN, hostname).await.unwrap();
+    let route = route::by(path, env, resolver, DOMAIN, ourselves).await.unwrap();
     match way.connect(&route, need).await {
         Ok(connection) => {
             let assurance = connection.assurance();
@@ -192,9 +192,9 @@ async fn servers_that_say_nothing_do_not_take_the_time_of_the_others_nor_more_th
         others.push(silent(&world.env, last, port).await);
     }
     let way = Way::new(&world.parts, DOMAIN);
-    let Parts { env, resolver, hostname, .. } = &world.parts;
+    let Parts { env, resolver, ourselves, .. } = &world.parts;
     let path = crate::settings::routes::Path::Direct;
-    let route = route::by(path, env, resolver, DOMAIN, hostname).await.unwrap();
+    let route = route::by(path, env, resolver, DOMAIN, ourselves).await.unwrap();
     assert_eq!(route.hosts.last().map(String::as_str), Some(HOST));
     let time = Duration::from_secs(2);
     let found = way.connect_within(&route, Need::Ordinary, time).await;
