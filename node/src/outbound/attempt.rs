@@ -141,8 +141,55 @@ fn is_crowded_out(outcome: &RecipientOutcome) -> bool {
     matches!(response.code, 452 | 552) && says_so
 }
 
+/// What a server had to say to a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Said {
+    /// No more than that the connection ends: nothing of the message is there.
+    Goodbye,
+    /// That it takes it for nobody now: nothing of it is there.
+    NotNow,
+    /// That it lacks what the message needs, which another may have.
+    NotHere,
+    /// What holds whatever others would say, or may have been said too late to ask them.
+    Verdict,
+}
+
+/// What an outcome says. A recipient whose reply to the message's end was not seen may have it, so that
+/// nobody else is asked.
+pub(super) fn said(outcome: &Outcome) -> Said {
+    let is_put_off = |it: &RecipientOutcome| match it {
+        RecipientOutcome::NotSent => true,
+        RecipientOutcome::Refused { .. } => it.permanence() != Some(Permanence::Permanent),
+        RecipientOutcome::Accepted(_) | RecipientOutcome::Unknown => false,
+    };
+    if outcome.recipients.iter().all(is_goodbye) {
+        Said::Goodbye
+    } else if outcome.recipients.iter().all(is_put_off) {
+        Said::NotNow
+    } else {
+        Said::Verdict
+    }
+}
+
+/// What it says that a message could not be begun.
+pub(super) fn said_at_beginning(error: &BeginError) -> Said {
+    match error {
+        BeginError::NotReady | BeginError::Exhausted { .. } => Said::Goodbye,
+        BeginError::Utf8Unsupported
+        | BeginError::EightBitUnsupported
+        | BeginError::BinaryUnsupported
+        | BeginError::RequireTlsUnsupported
+        | BeginError::DeliverByUnsupported
+        | BeginError::DeliverByTooSoon { .. } => Said::NotHere,
+        // A server behind it would pass on what this one then refuses (RFC 1870 §6).
+        BeginError::TooLarge { .. }
+        | BeginError::NoRecipients
+        | BeginError::TooManyRecipients { .. } => Said::Verdict,
+    }
+}
+
 /// Whether a server said no more than that it ends the connection, if so much (RFC 5321 §3.8: 421).
-pub(super) fn is_goodbye(outcome: &RecipientOutcome) -> bool {
+fn is_goodbye(outcome: &RecipientOutcome) -> bool {
     match outcome {
         RecipientOutcome::NotSent => true,
         RecipientOutcome::Refused { at, response } => response.code == 421 && *at != Stage::End,

@@ -18,7 +18,7 @@ use smtp::{
     HeloName,
     client::{
         BeginError, Client, Dialect, Encryption, Event, Failure, Login, Outcome, Output, Settings,
-        Transaction,
+        Timeouts, Transaction,
     },
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -63,6 +63,8 @@ pub(super) struct Call {
     pub(super) demand: Demand,
     /// What the message needs that it is opened for.
     pub(super) need: Need,
+    /// How long the server is waited for.
+    pub(super) timeouts: Timeouts,
 }
 
 /// What a session comes to next.
@@ -141,14 +143,14 @@ impl Connection {
         mut stream: Stream,
         call: Call,
     ) -> Result<Self, ConnectError> {
-        let Call { host, helo, dialect, encryption, login, demand, need, .. } = call;
+        let Call { host, helo, dialect, encryption, login, demand, need, timeouts, .. } = call;
         let mut shown = Shown { assurance: Assurance::Clear, unproven: None };
         if encryption == Encryption::Implicit {
             let shaking = security.handshake(stream, &host, &demand);
             let shaken = in_time(env, shaking).await.map_err(ConnectError::Handshake)?;
             (stream, shown) = shaken;
         }
-        let settings = Settings { dialect, encryption, login, ..Settings::new(helo) };
+        let settings = Settings { dialect, encryption, login, timeouts, ..Settings::new(helo) };
         let mut connection = Self {
             env: env.clone(),
             stream: Some(stream),

@@ -42,6 +42,7 @@ async fn open(env: &Env, security: &Security) -> (Connection, DuplexStream) {
         login: None,
         demand: Demand::Nothing,
         need: Need::Ordinary,
+        timeouts: Timeouts::default(),
     };
     let serving = async {
         server.write_all(b"220 mx\r\n").await.unwrap();

@@ -1,5 +1,7 @@
 //! Turns at a domain with a server in this process, or with none.
 
+mod next;
+
 use std::time::Duration;
 
 use blob::{BlobFaults, BlobId, BlobName};
