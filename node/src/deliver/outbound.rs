@@ -205,6 +205,17 @@ pub struct SubmissionRecord {
     pub prepend: Vec<u8>,
 }
 
+impl SubmissionRecord {
+    /// What its content needs.
+    pub(crate) fn body(&self) -> Body {
+        match self.body {
+            0 => Body::SevenBit,
+            1 => Body::EightBitMime,
+            _ => Body::BinaryMime,
+        }
+    }
+}
+
 /// One destination domain's share of a message.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct OutboundItem {
@@ -245,6 +256,10 @@ pub struct OutboundItem {
     /// As [`SubmissionRecord::tls_optional`].
     #[prost(bool, tag = "12")]
     pub tls_optional: bool,
+    /// Who has the message, and whose success is still to be reported: `last` names the server that took
+    /// it. Beside [`recipients`](Self::recipients), so that no release sends it to them again.
+    #[prost(message, repeated, tag = "13")]
+    pub owed: Vec<OutboundRecipient>,
 }
 
 /// When what is held comes due: at the end of the year 9999. Only a release brings it back.
@@ -456,6 +471,7 @@ pub(crate) async fn enqueue(tx: &Transaction, submission: &Submission) -> Result
             deliver_by_ms: record.deliver_by_ms,
             deliver_by_mode: record.deliver_by_mode,
             tls_optional: record.tls_optional,
+            owed: Vec::new(),
         };
         let due = first_due(&item);
         let item = item.encode_to_vec();

@@ -228,7 +228,7 @@ impl Lane<'_> {
 /// NOTIFY for destinations of which the sender wants to hear nothing that is only theirs.
 fn never(recipient: &OutboundRecipient) -> Option<String> {
     let notify = recipient.notify.as_deref().and_then(Notify::parse).unwrap_or_default();
-    let wants_none = !conclude::wants_failures(notify) && !conclude::wants(notify, |on| on.delay);
+    let wants_none = !notify.failure() && !notify.delay();
     wants_none.then(|| "NEVER".to_owned())
 }
 
@@ -240,7 +240,6 @@ fn appends(
     expansion: &Expansion,
 ) -> Vec<Append> {
     let told = |wanted: bool| wanted.then(|| recipient.address.clone()).into_iter().collect();
-    let wants_success = conclude::wants(notify, |on| on.success);
     // One's success is not all's.
     let is_single = expansion.accounts.len() == 1 && expansion.remote.is_empty();
     let of = |account: &AccountId| Append {
@@ -249,8 +248,8 @@ fn appends(
         email: Arc::clone(email),
         // One copy, however many recipients lead there.
         operation: OperationId::of(derived(task, "a", &account.0.to_string())),
-        recipients: told(conclude::wants_failures(notify)),
-        tell_success: told(is_single && wants_success),
+        recipients: told(notify.failure()),
+        tell_success: told(is_single && notify.success()),
     };
     expansion.accounts.iter().map(of).collect()
 }

@@ -108,6 +108,10 @@ impl Lane<'_> {
     /// One verdict for each recipient. An error tells nothing of any of them.
     async fn deliver(&self, task: &Task) -> Result<Vec<Verdict>, SendError> {
         let recipients = &task.item.recipients;
+        if recipients.is_empty() {
+            // All have it; only their reports are owed.
+            return Ok(Vec::new());
+        }
         let of_all = |verdict: Verdict| vec![verdict; recipients.len()];
         if let Some(trouble) = term::overdue(&task.record, self.parts.env.wall()) {
             return Ok(of_all(Verdict::Failed(trouble)));

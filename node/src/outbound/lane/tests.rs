@@ -1,6 +1,7 @@
 //! Turns at a domain with a server in this process, or with none.
 
 mod next;
+mod reports;
 
 use std::time::Duration;
 
