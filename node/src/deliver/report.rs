@@ -85,10 +85,14 @@ pub(crate) struct Trouble {
 }
 
 impl Trouble {
-    /// One of our own.
+    /// Something of our own that is in the way.
+    pub(crate) fn new(status: &str, words: impl Into<String>) -> Self {
+        Self { status: status.to_owned(), words: words.into(), remote: None }
+    }
+
+    /// A refusal of our own.
     pub(crate) fn of(refusal: &Refusal) -> Self {
-        let (status, words) = (refusal.status().to_owned(), refusal.to_string());
-        Self { status, words, remote: None }
+        Self::new(refusal.status(), refusal.to_string())
     }
 }
 

@@ -248,9 +248,7 @@ fn trouble_of(response: &Response, permanence: Option<Permanence>, remote: &str)
 
 /// Why a server cannot take a message as it is: another may, or none (RFC 3463 §3).
 pub(super) fn unfit(error: BeginError, remote: &str) -> Verdict {
-    let failed = |status: &str, words: String| {
-        Verdict::Failed(Trouble { status: status.to_owned(), words, remote: None })
-    };
+    let failed = |status: &str, words: String| Verdict::Failed(Trouble::new(status, words));
     match error {
         BeginError::NotReady | BeginError::Exhausted { .. } => {
             deferred(remote, BROKEN, "the session is over")

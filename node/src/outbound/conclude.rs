@@ -82,7 +82,7 @@ pub(super) fn is_tls_optional(item: &zone::Item) -> bool {
 }
 
 pub(super) fn of_trouble(trouble: &DomainTrouble) -> Trouble {
-    Trouble { status: trouble.status.clone(), words: trouble.reason.clone(), remote: None }
+    Trouble::new(&trouble.status, trouble.reason.clone())
 }
 
 impl Task {

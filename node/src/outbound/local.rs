@@ -49,7 +49,7 @@ impl Lane<'_> {
         let letter = match self.letter(task).await {
             Ok(letter) => letter,
             Err(reason) => {
-                return vec![Verdict::Deferred(trouble("4.3.0", reason)); recipients.len()];
+                return vec![Verdict::Deferred(Trouble::new("4.3.0", reason)); recipients.len()];
             }
         };
         let mut verdicts = Vec::with_capacity(recipients.len());
@@ -88,7 +88,7 @@ impl Lane<'_> {
     ) -> Verdict {
         let Ok(address) = Address::parse(&recipient.address) else {
             let words = format!("{} is no address", recipient.address);
-            return Verdict::Failed(trouble("5.1.3", words));
+            return Verdict::Failed(Trouble::new("5.1.3", words));
         };
         let wanted = &address;
         let resolved =
@@ -100,7 +100,7 @@ impl Lane<'_> {
         let notify = recipient.notify.as_deref().and_then(Notify::parse).unwrap_or_default();
         let outbound = match self.passed_on(task, &letter.email, recipient, &expansion).await {
             Ok(outbound) => outbound,
-            Err(error) => return Verdict::Deferred(trouble("4.3.0", error.to_string())),
+            Err(error) => return Verdict::Deferred(Trouble::new("4.3.0", error.to_string())),
         };
         let appends = appends(task, &letter.email, recipient, notify, &expansion);
         match self.submit(appends, outbound, letter).await {
@@ -109,7 +109,7 @@ impl Lane<'_> {
             }
             Ok(Served::Nobody(refusal)) => refused(&refusal),
             // What was done of it is found done by the next try.
-            Err(error) => Verdict::Deferred(trouble("4.3.0", undelivered(&error).to_owned())),
+            Err(error) => Verdict::Deferred(Trouble::new("4.3.0", undelivered(&error))),
         }
     }
 
@@ -264,19 +264,15 @@ fn derived(task: &Task, kind: &str, of: &str) -> [u8; 16] {
     id
 }
 
-fn trouble(status: &str, words: String) -> Trouble {
-    Trouble { status: status.to_owned(), words, remote: None }
-}
-
 fn unresolved(error: &ResolveError) -> Verdict {
     match error {
-        ResolveError::Unknown(_) => Verdict::Failed(trouble("5.1.1", error.to_string())),
+        ResolveError::Unknown(_) => Verdict::Failed(Trouble::new("5.1.1", error.to_string())),
         // An administrator can mend the alias, or give the domain back, before the message is given up.
         ResolveError::TooMany(_) | ResolveError::NotLocal(_) => {
-            Verdict::Deferred(trouble("4.3.5", error.to_string()))
+            Verdict::Deferred(Trouble::new("4.3.5", error.to_string()))
         }
         ResolveError::Store(_) => {
-            Verdict::Deferred(trouble("4.3.0", "the store cannot be read".to_owned()))
+            Verdict::Deferred(Trouble::new("4.3.0", "the store cannot be read"))
         }
     }
 }
@@ -285,9 +281,9 @@ fn refused(refusal: &Refusal) -> Verdict {
     let words = refusal.to_string();
     match refusal {
         // The owner may make room before the message is given up.
-        Refusal::OverQuota => Verdict::Deferred(trouble("4.2.2", words)),
+        Refusal::OverQuota => Verdict::Deferred(Trouble::new("4.2.2", words)),
         Refusal::NoMailbox | Refusal::LargerThanQuota | Refusal::TooManyKeywords => {
-            Verdict::Failed(trouble(refusal.status(), words))
+            Verdict::Failed(Trouble::new(refusal.status(), words))
         }
     }
 }

@@ -335,7 +335,7 @@ fn of_passed(passed: &Passed, host: &str) -> Trouble {
         Passed::Lookup(_) => "4.4.1",
         Passed::Tlsa(_) | Passed::Policy | Passed::Unproven | Passed::PolicyUnknown => UNSAFE,
     };
-    Trouble { status: status.to_owned(), words: format!("{host}: {passed}"), remote: None }
+    Trouble::new(status, format!("{host}: {passed}"))
 }
 
 fn trouble_of(error: &ConnectError, host: &str, address: SocketAddr) -> Trouble {
@@ -352,7 +352,7 @@ fn trouble_of(error: &ConnectError, host: &str, address: SocketAddr) -> Trouble 
         }
     };
     let words = format!("{host} [{}]: {words}", address.ip());
-    Trouble { status: status.to_owned(), words, remote: None }
+    Trouble::new(status, words)
 }
 
 #[cfg(test)]

@@ -56,10 +56,6 @@ pub(super) enum NoRoute {
     Now(Trouble),
 }
 
-fn trouble(status: &str, words: String) -> Trouble {
-    Trouble { status: status.to_owned(), words, remote: None }
-}
-
 /// Finds the servers of a domain by the way that is set for it.
 pub(super) async fn by(
     path: Path,
@@ -82,7 +78,7 @@ pub(super) async fn by(
         Path::Local => {
             let words =
                 format!("mail for {domain} goes to no other server, and it is not served here");
-            Err(NoRoute::Never(trouble("5.1.2", words)))
+            Err(NoRoute::Never(Trouble::new("5.1.2", words)))
         }
     }
 }
@@ -114,17 +110,17 @@ async fn find(
         }
         Err(LookupError::NoName { .. } | LookupError::BadName) => {
             let words = format!("there is no domain {domain}");
-            return Err(NoRoute::Never(trouble("5.1.2", words)));
+            return Err(NoRoute::Never(Trouble::new("5.1.2", words)));
         }
         Err(error @ (LookupError::Temporary(_) | LookupError::Bogus)) => {
             let words = format!("the mail servers of {domain} cannot be looked up: {error}");
-            return Err(NoRoute::Now(trouble("4.4.3", words)));
+            return Err(NoRoute::Now(Trouble::new("4.4.3", words)));
         }
     };
     // RFC 7505 §3.
     if exchanges.iter().all(|mx| mx.exchange.is_empty()) {
         let words = format!("{domain} takes no mail");
-        return Err(NoRoute::Never(trouble("5.1.10", words)));
+        return Err(NoRoute::Never(Trouble::new("5.1.10", words)));
     }
     exchanges.retain(|mx| !mx.exchange.is_empty());
     exchanges.sort_by_key(|mx| mx.preference);
@@ -173,7 +169,7 @@ fn no_server_of_its_own(
         // RFC 5321 §5.1: that is an error. RFC 3463 §3.2: the system does not exist, or takes no mail.
         Err(error) if error.is_denial() => {
             let words = format!("{domain} has neither mail servers nor an address");
-            Some(NoRoute::Never(trouble("5.1.2", words)))
+            Some(NoRoute::Never(Trouble::new("5.1.2", words)))
         }
         Ok(_) | Err(_) => None,
     }
@@ -183,7 +179,7 @@ fn no_server_of_its_own(
 fn comes_back(domain: &str) -> NoRoute {
     let words =
         format!("mail for {domain} would come back to this server, which does not serve it");
-    NoRoute::Never(trouble("5.4.6", words))
+    NoRoute::Never(Trouble::new("5.4.6", words))
 }
 
 /// What an address literal names, where a host is one.

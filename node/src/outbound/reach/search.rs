@@ -177,7 +177,7 @@ impl Way<'_> {
 impl Search {
     fn new(domain: &str, need: Need) -> Self {
         let words = format!("no mail server of {domain} has an address");
-        let last = Trouble { status: "4.4.1".to_owned(), words, remote: None };
+        let last = Trouble::new("4.4.1", words);
         let (tls_failed, all_lack_tls) = (TlsFailed::No, true);
         Self { need, last, tls_failed, all_lack_tls, lacking: NEEDS_TLS }
     }
@@ -197,7 +197,7 @@ impl Search {
     fn lacks_requiretls(&mut self, host: &str) {
         self.lacking = NEEDS_REQUIRETLS;
         let words = format!("{host} does not offer REQUIRETLS");
-        self.last = Trouble { status: NEEDS_REQUIRETLS.to_owned(), words, remote: None };
+        self.last = Trouble::new(NEEDS_REQUIRETLS, words);
     }
 
     fn failed(&mut self, error: Option<&ConnectError>, trouble: Trouble) {
@@ -212,7 +212,7 @@ impl Search {
     fn unreached(self, are_any: bool) -> Unreached {
         if self.need == Need::RequireTls && self.all_lack_tls && are_any {
             let words = format!("the message requires TLS: {}", self.last.words);
-            let trouble = Trouble { status: self.lacking.to_owned(), words, remote: None };
+            let trouble = Trouble::new(self.lacking, words);
             return Unreached { trouble, whose: Whose::MessageForGood };
         }
         of(self.need, self.tls_failed, self.last)
