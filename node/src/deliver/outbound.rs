@@ -214,6 +214,24 @@ impl SubmissionRecord {
             _ => Body::BinaryMime,
         }
     }
+
+    /// What a failure report returns.
+    pub(crate) fn returns(&self) -> ReturnContent {
+        match self.return_content {
+            1 => ReturnContent::Full,
+            2 => ReturnContent::Headers,
+            _ => ReturnContent::Unspecified,
+        }
+    }
+
+    /// What it wants of TLS.
+    pub(crate) fn tls(&self) -> TlsWish {
+        match (self.require_tls, self.tls_optional) {
+            (true, _) => TlsWish::Required,
+            (false, true) => TlsWish::Optional,
+            (false, false) => TlsWish::Usual,
+        }
+    }
 }
 
 /// One destination domain's share of a message.

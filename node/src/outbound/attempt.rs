@@ -10,7 +10,7 @@ use smtp::{
 use super::{connection::SendError, term};
 use crate::deliver::{
     Trouble,
-    outbound::{OutboundRecipient, SubmissionRecord},
+    outbound::{Body, OutboundRecipient, ReturnContent, SubmissionRecord, TlsWish},
 };
 
 /// What became of a recipient.
@@ -68,19 +68,22 @@ pub(super) fn envelope(
     }
     Ok(Transaction {
         size: Some(record.size.saturating_sub(record.skip) + record.prepend.len() as u64),
-        body: match record.body {
-            0 => smtp::Body::SevenBit,
-            1 => smtp::Body::EightBitMime,
-            _ => smtp::Body::BinaryMime,
+        body: match record.body() {
+            Body::SevenBit => smtp::Body::SevenBit,
+            Body::EightBitMime => smtp::Body::EightBitMime,
+            Body::BinaryMime => smtp::Body::BinaryMime,
         },
         charset: if record.utf8 { Charset::Utf8 } else { Charset::Ascii },
         envid: record.envelope_id.as_deref().and_then(EnvelopeId::parse),
-        ret: match record.return_content {
-            1 => Some(Ret::Full),
-            2 => Some(Ret::Headers),
-            _ => None,
+        ret: match record.returns() {
+            ReturnContent::Full => Some(Ret::Full),
+            ReturnContent::Headers => Some(Ret::Headers),
+            ReturnContent::Unspecified => None,
         },
-        require_tls: if record.require_tls { RequireTls::Yes } else { RequireTls::No },
+        require_tls: match record.tls() {
+            TlsWish::Required => RequireTls::Yes,
+            TlsWish::Usual | TlsWish::Optional => RequireTls::No,
+        },
         priority: i8::try_from(record.priority)
             .ok()
             .and_then(Priority::new)

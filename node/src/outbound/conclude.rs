@@ -27,7 +27,9 @@ use super::{
 use crate::{
     deliver::{
         self, Fate, Report, Reporting, Returned, Status, Trouble,
-        outbound::{self, Body, OutboundItem, OutboundRecipient, SubmissionRecord, TlsWish},
+        outbound::{
+            self, Body, OutboundItem, OutboundRecipient, ReturnContent, SubmissionRecord, TlsWish,
+        },
     },
     limits,
     metrics::Sent,
@@ -488,7 +490,7 @@ pub(super) async fn reporting(
         returned: returned(parts, task, told).await?,
         deliver_by: (task.record.deliver_by_mode != 0)
             .then(|| Timestamp::from_unix_ms(task.record.deliver_by_ms)),
-        tls: if task.record.require_tls { TlsWish::Required } else { TlsWish::Usual },
+        tls: task.record.tls(),
     }))
 }
 
@@ -497,7 +499,8 @@ pub(super) async fn reporting(
 async fn returned(parts: &Parts, task: &Task, told: &[Status]) -> Result<Returned, String> {
     let has_failed = told.iter().any(|status| matches!(status.fate, Fate::Failed(_)));
     // RFC 8689 §5: the report may go where the message may not.
-    let wants_all = task.record.return_content == 1 && has_failed && !task.record.require_tls;
+    let asks_for_all = task.record.returns() == ReturnContent::Full;
+    let wants_all = asks_for_all && has_failed && task.record.tls() != TlsWish::Required;
     let length = task.record.size.saturating_sub(task.record.skip);
     let is_binary = task.record.body() == Body::BinaryMime;
     let is_whole = wants_all && !is_binary && length <= limits::RETURNED_BYTES_MAX;

@@ -23,9 +23,7 @@ use super::{
 use crate::{
     deliver::{
         Append, DeliverError, OnFailure, Refusal, Reporting, Request, Target, Trouble,
-        outbound::{
-            Body, Handling, OutboundRecipient, RemoteRecipient, ReturnContent, Submission, TlsWish,
-        },
+        outbound::{Handling, OutboundRecipient, RemoteRecipient, Submission},
     },
     limits,
 };
@@ -200,25 +198,10 @@ impl Lane<'_> {
             account: (record.account != 0).then_some(AccountId(record.account)),
             received_at: self.parts().env.wall(),
             envelope_id: record.envelope_id.clone(),
-            return_content: match record.return_content {
-                1 => ReturnContent::Full,
-                2 => ReturnContent::Headers,
-                _ => ReturnContent::Unspecified,
-            },
-            body: match record.body {
-                0 => Body::SevenBit,
-                1 => Body::EightBitMime,
-                _ => Body::BinaryMime,
-            },
+            return_content: record.returns(),
+            body: record.body(),
             utf8: record.utf8,
-            handling: Handling {
-                tls: match (record.require_tls, record.tls_optional) {
-                    (true, _) => TlsWish::Required,
-                    (false, true) => TlsWish::Optional,
-                    (false, false) => TlsWish::Usual,
-                },
-                ..Handling::default()
-            },
+            handling: Handling { tls: record.tls(), ..Handling::default() },
             prepend: record.prepend.clone(),
             recipients,
         }))
