@@ -320,11 +320,19 @@ pub const HOST_ADDRESSES_MAX: usize = 8;
 /// Connections that one message's try attempts before it is put off.
 pub const CONNECT_TRIES_MAX: usize = 10;
 
+/// Servers that one message is offered to in one try, where each puts it off or cannot carry it: each may
+/// take minutes for it, in which the domain's other messages wait for the place.
+pub const HOSTS_OFFERED_MAX: usize = 3;
+
+/// Names of the cluster's nodes that a turn at a domain knows as its own: a cluster has fewer.
+pub const OWN_NODES_MAX: usize = 1_000;
+
 /// How long a server may take to accept a connection: a lost packet is sent again several times.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long the search for a server goes on, over all of a domain's: the greeting of one may take as
-/// long (RFC 5321 §4.5.3.2.1), and a message must not wait for ten that say nothing.
+/// How long servers of a domain are called, one after the other. A connection that stands has its own time
+/// for the greeting, which is as long (RFC 5321 §4.5.3.2.1), beside those that are called after it: so a
+/// message does not wait for each of ten that say nothing.
 pub const REACH_TIME_MAX: Duration = Duration::from_mins(5);
 
 /// How long a server may take for its side of a TLS handshake.

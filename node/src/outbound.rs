@@ -11,6 +11,7 @@
 //! | `local.rs` | what is for a domain that is served here |
 //! | `domain.rs` | what the store knows of a domain that is in trouble |
 //! | `route.rs` | from a domain to servers: as a setting says, or RFC 5321 §5.1 |
+//! | `ourselves.rs` | who we are: mail does not go round in circles |
 //! | `reach.rs` | from servers to a connection |
 //! | `terms.rs` | what a server's TLS has to show: DANE, MTA-STS, REQUIRETLS |
 //! | `sts.rs` | MTA-STS policies, found and kept |
@@ -43,6 +44,7 @@ mod https;
 mod lane;
 mod local;
 pub(crate) mod orders;
+mod ourselves;
 mod pace;
 mod reach;
 mod route;
@@ -66,7 +68,7 @@ use kv::Database;
 use tokio::sync::watch;
 
 pub(crate) use self::tls_reports::TlsReporter;
-use self::{lane::Lane, schedule::Schedule, security::Security};
+use self::{lane::Lane, ourselves::Ourselves, schedule::Schedule, security::Security};
 use crate::{
     announce::Announcer, config, deliver::Deliverer, metrics::Metrics, services::Services,
     settings::Settings, signing::Signing, upkeep,
@@ -91,6 +93,8 @@ struct Parts {
     config: config::Outbound,
     /// Our own name, as in EHLO.
     hostname: String,
+    /// Where this node takes mail, by its configuration.
+    ourselves: Ourselves,
     /// When domains whose rate is bounded may be sent to again.
     slots: pace::Slots,
     /// What is in force of the settings that all nodes share.
@@ -120,6 +124,7 @@ impl Parts {
             metrics: services.metrics.clone(),
             schedule: Schedule::of(&config),
             hostname: services.config.hostname.clone(),
+            ourselves: Ourselves::of(&services.config),
             slots: pace::Slots::default(),
             config,
         }

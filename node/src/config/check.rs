@@ -1,6 +1,9 @@
 //! What a type cannot say: ranges, names, and keys that depend on each other.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use super::{BlobEngine, Config, Engine, outbound};
 use crate::names;
@@ -178,6 +181,12 @@ fn check_outbound(config: &Config) -> Result<(), Problem> {
     if outbound.retry_seconds_min > outbound.retry_seconds_max {
         let reason = "must be at least outbound.retry_seconds_min".to_owned();
         return Err(Problem { key: "outbound.retry_seconds_max", reason });
+    }
+    for host in &outbound.own_hosts {
+        if host.parse::<IpAddr>().is_err() && names::domain(host).is_err() {
+            let reason = format!("`{host}` is neither a name nor an address");
+            return Err(Problem { key: "outbound.own_hosts", reason });
+        }
     }
     Ok(())
 }

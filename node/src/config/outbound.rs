@@ -36,6 +36,9 @@ pub struct Outbound {
     pub https_port: u16,
     /// The addresses that connections come from, one of them at random; empty for the system's choice.
     pub source_addresses: Vec<IpAddr>,
+    /// Names and addresses at which the cluster takes mail, beside its nodes' own: mail that would go
+    /// there comes back instead.
+    pub own_hosts: Vec<String>,
     /// PEM file with the authorities that may vouch for other servers; empty for the machine's own.
     pub tls_roots: PathBuf,
 }
@@ -98,6 +101,7 @@ impl Default for Outbound {
             hold_seconds_max: 30 * 86_400,
             https_port: 443,
             source_addresses: Vec::new(),
+            own_hosts: Vec::new(),
             tls_roots: PathBuf::new(),
         }
     }

@@ -381,6 +381,10 @@ pub(crate) async fn write_report(
     let (to, host) = (reporting.sender.clone(), &*reporting.hostname);
     let mut report = put(env, blobs, signing, host, &bytes, report::RETURN_PATH.len(), to).await?;
     report.about = about;
+    if reporting.tls == outbound::TlsWish::Required {
+        // RFC 8689 §5: a report tells of its message, and is protected like it.
+        report.tls = outbound::TlsWish::Required;
+    }
     Ok(report)
 }
 

@@ -205,6 +205,35 @@ pub struct SubmissionRecord {
     pub prepend: Vec<u8>,
 }
 
+impl SubmissionRecord {
+    /// What its content needs.
+    pub(crate) fn body(&self) -> Body {
+        match self.body {
+            0 => Body::SevenBit,
+            1 => Body::EightBitMime,
+            _ => Body::BinaryMime,
+        }
+    }
+
+    /// What a failure report returns.
+    pub(crate) fn returns(&self) -> ReturnContent {
+        match self.return_content {
+            1 => ReturnContent::Full,
+            2 => ReturnContent::Headers,
+            _ => ReturnContent::Unspecified,
+        }
+    }
+
+    /// What it wants of TLS.
+    pub(crate) fn tls(&self) -> TlsWish {
+        match (self.require_tls, self.tls_optional) {
+            (true, _) => TlsWish::Required,
+            (false, true) => TlsWish::Optional,
+            (false, false) => TlsWish::Usual,
+        }
+    }
+}
+
 /// One destination domain's share of a message.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct OutboundItem {
@@ -245,6 +274,10 @@ pub struct OutboundItem {
     /// As [`SubmissionRecord::tls_optional`].
     #[prost(bool, tag = "12")]
     pub tls_optional: bool,
+    /// Who has the message, and whose success is still to be reported: `last` names the server that took
+    /// it. Beside [`recipients`](Self::recipients), so that no release sends it to them again.
+    #[prost(message, repeated, tag = "13")]
+    pub owed: Vec<OutboundRecipient>,
 }
 
 /// When what is held comes due: at the end of the year 9999. Only a release brings it back.
@@ -456,6 +489,7 @@ pub(crate) async fn enqueue(tx: &Transaction, submission: &Submission) -> Result
             deliver_by_ms: record.deliver_by_ms,
             deliver_by_mode: record.deliver_by_mode,
             tls_optional: record.tls_optional,
+            owed: Vec::new(),
         };
         let due = first_due(&item);
         let item = item.encode_to_vec();

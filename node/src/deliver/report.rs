@@ -7,7 +7,7 @@ use env::Timestamp;
 use mail::directory::Address;
 use smtp::OriginalRecipient;
 
-use super::Refusal;
+use super::{Refusal, outbound::TlsWish};
 use crate::date;
 
 /// Whom to tell, and what about.
@@ -23,6 +23,10 @@ pub struct Reporting {
     pub arrived_at: Timestamp,
     /// What of the message goes back with the report.
     pub returned: Returned,
+    /// When the sender wanted it delivered (RFC 2852).
+    pub deliver_by: Option<Timestamp>,
+    /// How the report travels.
+    pub tls: TlsWish,
 }
 
 /// What of a message goes back with a report (RFC 3461 §4.3).
@@ -30,6 +34,9 @@ pub struct Reporting {
 pub enum Returned {
     /// Its header.
     Header(Vec<u8>),
+    /// The same where all of it was asked for: it is binary, which many servers take no report of
+    /// (RFC 3030 §3).
+    HeaderOfBinary(Vec<u8>),
     /// All of it.
     Whole(Vec<u8>),
 }
@@ -52,7 +59,7 @@ pub(crate) enum Fate {
     Delivered,
     /// A server took it that sends no reports.
     Relayed {
-        /// Its name.
+        /// Its name; empty where it was not kept.
         remote: String,
     },
     /// It waits.
@@ -78,10 +85,14 @@ pub(crate) struct Trouble {
 }
 
 impl Trouble {
-    /// One of our own.
+    /// Something of our own that is in the way.
+    pub(crate) fn new(status: &str, words: impl Into<String>) -> Self {
+        Self { status: status.to_owned(), words: words.into(), remote: None }
+    }
+
+    /// A refusal of our own.
     pub(crate) fn of(refusal: &Refusal) -> Self {
-        let (status, words) = (refusal.status().to_owned(), refusal.to_string());
-        Self { status, words, remote: None }
+        Self::new(refusal.status(), refusal.to_string())
     }
 }
 
@@ -100,6 +111,7 @@ impl Fate {
         match self {
             Self::Delivered => "delivered".to_owned(),
             Self::Relayed { remote } => {
+                let remote = if remote.is_empty() { "another server" } else { remote };
                 format!("passed on to {remote}, which may not tell what becomes of it")
             }
             Self::Delayed { trouble, until } => {
@@ -142,7 +154,7 @@ impl Status {
             Fate::Relayed { remote } => Some(remote),
             fate => fate.trouble().and_then(|trouble| trouble.remote.as_ref()),
         };
-        if let Some(remote) = remote {
+        if let Some(remote) = remote.filter(|remote| !remote.is_empty()) {
             fields.push_str(&format!("Remote-MTA: dns; {remote}\r\n"));
         }
         if let Some(trouble) = self.fate.trouble().filter(|trouble| trouble.remote.is_some()) {
@@ -189,7 +201,7 @@ pub(super) fn build(
     now: Timestamp,
     unique: u128,
 ) -> Vec<u8> {
-    let Reporting { sender, hostname, envelope_id, arrived_at, returned } = reporting;
+    let Reporting { sender, hostname, envelope_id, arrived_at, returned, .. } = reporting;
     let boundary = format!("report-{unique:032x}");
     let (date, arrival) = (date::rfc5322(now), date::rfc5322(*arrived_at));
     let mut text = String::new();
@@ -203,11 +215,25 @@ pub(super) fn build(
     // RFC 6533 §3 and §4.
     let status_type = if is_ascii { "delivery-status" } else { "global-delivery-status" };
     let (returned_type, returned) = match (returned, is_ascii) {
-        (Returned::Header(header), true) => ("text/rfc822-headers", header),
-        (Returned::Header(header), false) => ("message/global-headers", header),
+        (Returned::Header(header) | Returned::HeaderOfBinary(header), true) => {
+            ("text/rfc822-headers", header)
+        }
+        (Returned::Header(header) | Returned::HeaderOfBinary(header), false) => {
+            ("message/global-headers", header)
+        }
         (Returned::Whole(message), true) => ("message/rfc822", message),
         (Returned::Whole(message), false) => ("message/global", message),
     };
+    let binary = match reporting.returned {
+        Returned::HeaderOfBinary(_) => {
+            "The message is binary, so only its header comes back with this report.\r\n"
+        }
+        _ => "",
+    };
+    // RFC 2852 §5: a field of the message's own.
+    let deliver_by = reporting.deliver_by.map(date::rfc5322);
+    let deliver_by =
+        deliver_by.map(|date| format!("Deliver-By-Date: {date}\r\n")).unwrap_or_default();
     let envelope_id = envelope_id
         .as_deref()
         .and_then(smtp::EnvelopeId::parse)
@@ -232,12 +258,14 @@ pub(super) fn build(
          {text}\
          \r\n\
          Its other recipients, if any, are not mentioned here.\r\n\
+         {binary}\
          \r\n\
          --{boundary}\r\n\
          Content-Type: message/{status_type}\r\n\
          \r\n\
          {envelope_id}Reporting-MTA: dns; {hostname}\r\n\
          Arrival-Date: {arrival}\r\n\
+         {deliver_by}\
          {fields}\
          \r\n\
          --{boundary}\r\n\
@@ -261,6 +289,8 @@ mod tests {
             envelope_id: Some("QQ+2B1".to_owned()),
             arrived_at: Timestamp::from_unix_seconds(0),
             returned,
+            deliver_by: None,
+            tls: TlsWish::Usual,
         }
     }
 
@@ -293,6 +323,23 @@ mod tests {
         assert!(text.contains("Action: delivered\r\nStatus: 2.0.0\r\n"));
         assert!(text.contains("Status: 5.2.2\r\n") && text.contains("Original-Envelope-Id: QQ+1"));
         assert!(!text.contains("Diagnostic-Code"));
+    }
+
+    #[test]
+    fn a_binary_message_comes_back_as_its_header_and_a_wish_for_time_is_told() {
+        let about = [status("x@example.net", Fate::Failed(Trouble::of(&Refusal::NoMailbox)))];
+        let header = || b"Subject: hello\r\n".to_vec();
+        let (text, kinds) = built(Returned::HeaderOfBinary(header()), &about);
+        assert_eq!(kinds, ["plain", "delivery-status", "rfc822-headers"]);
+        assert!(text.contains("is binary, so only its header comes back"), "{text}");
+        assert!(!text.contains("Deliver-By-Date"));
+        let deliver_by = Some(Timestamp::from_unix_seconds(86_400));
+        let reporting = Reporting { deliver_by, ..reporting(Returned::Header(header())) };
+        let text = build(&reporting, &about, Timestamp::from_unix_seconds(60), 7);
+        let text = String::from_utf8(text).unwrap();
+        let line = "Arrival-Date: Thu, 1 Jan 1970 00:00:00 +0000\r\n\
+                    Deliver-By-Date: Fri, 2 Jan 1970 00:00:00 +0000\r\n\r\nFinal-Recipient:";
+        assert!(text.contains(line) && !text.contains("is binary"), "{text}");
     }
 
     #[test]

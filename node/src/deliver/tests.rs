@@ -139,6 +139,8 @@ fn report_to(sender: &str) -> OnFailure {
         envelope_id: None,
         arrived_at: env::Timestamp::from_unix_seconds(0),
         returned: Returned::Header(b"Subject: x\r\n".to_vec()),
+        deliver_by: None,
+        tls: outbound::TlsWish::Usual,
     }))
 }
 

@@ -10,7 +10,7 @@ use smtp::{
 use super::{connection::SendError, term};
 use crate::deliver::{
     Trouble,
-    outbound::{OutboundRecipient, SubmissionRecord},
+    outbound::{Body, OutboundRecipient, ReturnContent, SubmissionRecord, TlsWish},
 };
 
 /// What became of a recipient.
@@ -68,19 +68,22 @@ pub(super) fn envelope(
     }
     Ok(Transaction {
         size: Some(record.size.saturating_sub(record.skip) + record.prepend.len() as u64),
-        body: match record.body {
-            0 => smtp::Body::SevenBit,
-            1 => smtp::Body::EightBitMime,
-            _ => smtp::Body::BinaryMime,
+        body: match record.body() {
+            Body::SevenBit => smtp::Body::SevenBit,
+            Body::EightBitMime => smtp::Body::EightBitMime,
+            Body::BinaryMime => smtp::Body::BinaryMime,
         },
         charset: if record.utf8 { Charset::Utf8 } else { Charset::Ascii },
         envid: record.envelope_id.as_deref().and_then(EnvelopeId::parse),
-        ret: match record.return_content {
-            1 => Some(Ret::Full),
-            2 => Some(Ret::Headers),
-            _ => None,
+        ret: match record.returns() {
+            ReturnContent::Full => Some(Ret::Full),
+            ReturnContent::Headers => Some(Ret::Headers),
+            ReturnContent::Unspecified => None,
         },
-        require_tls: if record.require_tls { RequireTls::Yes } else { RequireTls::No },
+        require_tls: match record.tls() {
+            TlsWish::Required => RequireTls::Yes,
+            TlsWish::Usual | TlsWish::Optional => RequireTls::No,
+        },
         priority: i8::try_from(record.priority)
             .ok()
             .and_then(Priority::new)
@@ -141,8 +144,55 @@ fn is_crowded_out(outcome: &RecipientOutcome) -> bool {
     matches!(response.code, 452 | 552) && says_so
 }
 
+/// What a server had to say to a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Said {
+    /// No more than that the connection ends: nothing of the message is there.
+    Goodbye,
+    /// That it takes it for nobody now: nothing of it is there.
+    NotNow,
+    /// That it lacks what the message needs, which another may have.
+    NotHere,
+    /// What holds whatever others would say, or may have been said too late to ask them.
+    Verdict,
+}
+
+/// What an outcome says. A recipient whose reply to the message's end was not seen may have it, so that
+/// nobody else is asked.
+pub(super) fn said(outcome: &Outcome) -> Said {
+    let is_put_off = |it: &RecipientOutcome| match it {
+        RecipientOutcome::NotSent => true,
+        RecipientOutcome::Refused { .. } => it.permanence() != Some(Permanence::Permanent),
+        RecipientOutcome::Accepted(_) | RecipientOutcome::Unknown => false,
+    };
+    if outcome.recipients.iter().all(is_goodbye) {
+        Said::Goodbye
+    } else if outcome.recipients.iter().all(is_put_off) {
+        Said::NotNow
+    } else {
+        Said::Verdict
+    }
+}
+
+/// What it says that a message could not be begun.
+pub(super) fn said_at_beginning(error: &BeginError) -> Said {
+    match error {
+        BeginError::NotReady | BeginError::Exhausted { .. } => Said::Goodbye,
+        BeginError::Utf8Unsupported
+        | BeginError::EightBitUnsupported
+        | BeginError::BinaryUnsupported
+        | BeginError::RequireTlsUnsupported
+        | BeginError::DeliverByUnsupported
+        | BeginError::DeliverByTooSoon { .. } => Said::NotHere,
+        // A server behind it would pass on what this one then refuses (RFC 1870 §6).
+        BeginError::TooLarge { .. }
+        | BeginError::NoRecipients
+        | BeginError::TooManyRecipients { .. } => Said::Verdict,
+    }
+}
+
 /// Whether a server said no more than that it ends the connection, if so much (RFC 5321 §3.8: 421).
-pub(super) fn is_goodbye(outcome: &RecipientOutcome) -> bool {
+fn is_goodbye(outcome: &RecipientOutcome) -> bool {
     match outcome {
         RecipientOutcome::NotSent => true,
         RecipientOutcome::Refused { at, response } => response.code == 421 && *at != Stage::End,
@@ -201,9 +251,7 @@ fn trouble_of(response: &Response, permanence: Option<Permanence>, remote: &str)
 
 /// Why a server cannot take a message as it is: another may, or none (RFC 3463 §3).
 pub(super) fn unfit(error: BeginError, remote: &str) -> Verdict {
-    let failed = |status: &str, words: String| {
-        Verdict::Failed(Trouble { status: status.to_owned(), words, remote: None })
-    };
+    let failed = |status: &str, words: String| Verdict::Failed(Trouble::new(status, words));
     match error {
         BeginError::NotReady | BeginError::Exhausted { .. } => {
             deferred(remote, BROKEN, "the session is over")

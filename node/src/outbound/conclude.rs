@@ -27,7 +27,9 @@ use super::{
 use crate::{
     deliver::{
         self, Fate, Report, Reporting, Returned, Status, Trouble,
-        outbound::{self, OutboundItem, OutboundRecipient, SubmissionRecord},
+        outbound::{
+            self, Body, OutboundItem, OutboundRecipient, ReturnContent, SubmissionRecord, TlsWish,
+        },
     },
     hex::hex,
     limits,
@@ -83,7 +85,7 @@ pub(super) fn is_tls_optional(item: &zone::Item) -> bool {
 }
 
 pub(super) fn of_trouble(trouble: &DomainTrouble) -> Trouble {
-    Trouble { status: trouble.status.clone(), words: trouble.reason.clone(), remote: None }
+    Trouble::new(&trouble.status, trouble.reason.clone())
 }
 
 impl Task {
@@ -271,7 +273,10 @@ fn decide(
     let term = Term::of(&parts.schedule, &task.item);
     let is_late = !task.item.is_late_told && term.late <= now;
     let moment = Moment { now, term, tells_late: is_late && telling == Telling::Now, telling };
-    let mut told = Vec::new();
+    let (mut told, mut owed) = match telling {
+        Telling::Now => (task.item.owed.iter().map(paid).collect(), Vec::new()),
+        Telling::Later => (Vec::new(), task.item.owed.clone()),
+    };
     let mut waiting = Vec::new();
     for (recipient, verdict) in task.item.recipients.iter().zip(verdicts) {
         if probe::planted(Planted::ForgetDelivered) && matches!(verdict, Verdict::Taken { .. }) {
@@ -280,24 +285,21 @@ fn decide(
         if let Some(trouble) = moment.waits(verdict)
             && !probe::planted(Planted::ForgetDeferred)
         {
-            let last = outbound::Trouble {
-                status: trouble.status.clone(),
-                words: trouble.words.clone(),
-                remote: trouble.remote.clone().unwrap_or_default(),
-            };
-            waiting.push(OutboundRecipient { last: Some(last), ..recipient.clone() });
+            waiting.push(deferred(recipient, trouble));
         }
         let notify = recipient.notify.as_deref().and_then(Notify::parse).unwrap_or_default();
-        told.extend(moment.fate(verdict.clone(), notify).map(|fate| Status {
-            recipient: recipient.address.clone(),
-            original: recipient.original.clone(),
-            fate,
-        }));
+        match (telling, moment.fate(verdict.clone(), notify)) {
+            (Telling::Now, Some(fate)) => told.push(status(recipient, fate)),
+            (Telling::Later, Some(Fate::Relayed { remote })) => owed.push(owes(recipient, remote)),
+            // Whoever is to be told of them is tried again, and told then.
+            (Telling::Later, Some(_)) | (_, None) => {}
+        }
     }
     let tries = task.item.tries.saturating_add(1);
-    let stays = (!waiting.is_empty()).then(|| {
+    let stays = (!waiting.is_empty() || !owed.is_empty()).then(|| {
         let mut item = OutboundItem {
             recipients: waiting,
+            owed,
             tries,
             is_late_told: task.item.is_late_told || moment.tells_late,
             waits_for_domain: waits == Waits::ForDomain,
@@ -312,6 +314,34 @@ fn decide(
         (item, due)
     });
     Conclusion { stays, told }
+}
+
+fn status(recipient: &OutboundRecipient, fate: Fate) -> Status {
+    let OutboundRecipient { address, original, .. } = recipient.clone();
+    Status { recipient: address, original, fate }
+}
+
+/// A recipient that stays in the queue, with why.
+fn deferred(recipient: &OutboundRecipient, trouble: &Trouble) -> OutboundRecipient {
+    let last = outbound::Trouble {
+        status: trouble.status.clone(),
+        words: trouble.words.clone(),
+        remote: trouble.remote.clone().unwrap_or_default(),
+    };
+    OutboundRecipient { last: Some(last), ..recipient.clone() }
+}
+
+/// What is kept of a recipient that has the message, until that can be told.
+fn owes(recipient: &OutboundRecipient, remote: String) -> OutboundRecipient {
+    env::sometimes!("a success was not told at once");
+    let last = outbound::Trouble { status: "2.0.0".to_owned(), words: String::new(), remote };
+    OutboundRecipient { last: Some(last), ..recipient.clone() }
+}
+
+/// What is told of such a one.
+fn paid(owed: &OutboundRecipient) -> Status {
+    let remote = owed.last.as_ref().map(|last| last.remote.clone()).unwrap_or_default();
+    status(owed, Fate::Relayed { remote })
 }
 
 /// When verdicts are looked at, and whether anybody can be told.
@@ -337,29 +367,24 @@ impl Moment {
         }
     }
 
-    /// What a recipient's sender is told.
+    /// What a recipient's sender is to be told.
     fn fate(&self, verdict: Verdict, notify: Notify) -> Option<Fate> {
-        if self.telling == Telling::Later {
-            return None;
-        }
         match verdict {
             Verdict::Taken { remote, reports } => {
                 // RFC 3461 §5.2.2: a server that knows DSN tells of a success by itself.
                 let tells = match reports {
                     Reports::Yes => false,
-                    Reports::No => wants(notify, |on| on.success),
+                    Reports::No => notify.success(),
                     // RFC 2852 §4.1.4.2: its sender hears that nobody watches the time from there on.
                     Reports::Untimed => notify != Notify::Never,
                 };
                 tells.then_some(Fate::Relayed { remote })
             }
-            Verdict::Failed(trouble) => wants_failures(notify).then_some(Fate::Failed(trouble)),
+            Verdict::Failed(trouble) => notify.failure().then_some(Fate::Failed(trouble)),
             Verdict::Deferred(trouble) if self.term.end <= self.now => {
-                wants_failures(notify).then(|| Fate::Failed(expired(trouble)))
+                notify.failure().then(|| Fate::Failed(expired(trouble)))
             }
             Verdict::Deferred(trouble) => {
-                // RFC 3461 §4.1: a delay is told unless the sender wants to hear of other things.
-                let wants_delay = notify == Notify::Default || wants(notify, |on| on.delay);
                 let trouble = match self.term.is_past_wish(self.now) {
                     // RFC 2852 §4.1.3: such a report has this status.
                     true => Trouble { status: "4.4.7".to_owned(), ..trouble },
@@ -367,7 +392,7 @@ impl Moment {
                 };
                 let until = self.term.end;
                 let trouble = Trouble { status: passing(&trouble.status), ..trouble };
-                (self.tells_late && wants_delay).then_some(Fate::Delayed { trouble, until })
+                (self.tells_late && notify.delay()).then_some(Fate::Delayed { trouble, until })
             }
         }
     }
@@ -385,7 +410,8 @@ fn fit(item: &mut OutboundItem) {
     if whole <= limits::OUTBOUND_ITEM_BYTES_MAX {
         return;
     }
-    let mut lasts: Vec<_> = item.recipients.iter_mut().filter_map(|it| it.last.as_mut()).collect();
+    let named = item.recipients.iter_mut().chain(&mut item.owed);
+    let mut lasts: Vec<_> = named.filter_map(|it| it.last.as_mut()).collect();
     let said: usize = lasts.iter().map(|last| last.words.len() + last.remote.len()).sum();
     let room = limits::OUTBOUND_ITEM_BYTES_MAX.saturating_sub(whole - said);
     let share = room / lasts.len().max(1);
@@ -395,14 +421,6 @@ fn fit(item: &mut OutboundItem) {
             last.words.truncate(last.words.floor_char_boundary(share));
         }
     }
-}
-
-pub(super) fn wants(notify: Notify, case: impl Fn(smtp::NotifyOn) -> bool) -> bool {
-    matches!(notify, Notify::On(on) if case(on))
-}
-
-pub(super) fn wants_failures(notify: Notify) -> bool {
-    notify == Notify::Default || wants(notify, |on| on.failure)
 }
 
 /// RFC 3463 §3.5: what was tried in vain until its end. The last server's words stay.
@@ -473,16 +491,22 @@ pub(super) async fn reporting(
         envelope_id: task.record.envelope_id.clone(),
         arrived_at: task.received(),
         returned: returned(parts, task, told).await?,
+        deliver_by: (task.record.deliver_by_mode != 0)
+            .then(|| Timestamp::from_unix_ms(task.record.deliver_by_ms)),
+        tls: task.record.tls(),
     }))
 }
 
-/// RFC 3461 §4.3: the whole message where it is asked for and something failed, else its header.
+/// RFC 3461 §4.3: the whole message where it is asked for and something failed, else its header. Of a binary
+/// one its header: in a report, which goes by 8BITMIME at most, it would have to be another message.
 async fn returned(parts: &Parts, task: &Task, told: &[Status]) -> Result<Returned, String> {
     let has_failed = told.iter().any(|status| matches!(status.fate, Fate::Failed(_)));
     // RFC 8689 §5: the report may go where the message may not.
-    let wants_all = task.record.return_content == 1 && has_failed && !task.record.require_tls;
+    let asks_for_all = task.record.returns() == ReturnContent::Full;
+    let wants_all = asks_for_all && has_failed && task.record.tls() != TlsWish::Required;
     let length = task.record.size.saturating_sub(task.record.skip);
-    let is_whole = wants_all && length <= limits::RETURNED_BYTES_MAX;
+    let is_binary = task.record.body() == Body::BinaryMime;
+    let is_whole = wants_all && !is_binary && length <= limits::RETURNED_BYTES_MAX;
     let most = if is_whole { length } else { length.min(limits::RETURNED_HEADER_BYTES_MAX) };
     let range = task.record.skip..task.record.skip + most;
     let most = usize::try_from(most).unwrap_or(usize::MAX);
@@ -502,7 +526,11 @@ async fn returned(parts: &Parts, task: &Task, told: &[Status]) -> Result<Returne
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 2);
     // A header that is cut off ends with a whole line.
     let end = end.or_else(|| bytes.windows(2).rposition(|two| two == b"\r\n").map(|at| at + 2));
-    Ok(Returned::Header(bytes[..end.unwrap_or(0)].to_vec()))
+    let header = bytes[..end.unwrap_or(0)].to_vec();
+    match wants_all && is_binary {
+        true => Ok(Returned::HeaderOfBinary(header)),
+        false => Ok(Returned::Header(header)),
+    }
 }
 
 #[cfg(test)]
@@ -536,6 +564,17 @@ mod tests {
                 assert!(last.words.len() >= 20, "{}", last.words);
             }
         }
+    }
+
+    #[test]
+    fn what_is_owed_fits_too() {
+        let mut whole = item(1000, 2_000);
+        let owed = whole.recipients.split_off(500);
+        whole.owed = owed.iter().map(|it| owes(it, "mx.example.net".repeat(10))).collect();
+        fit(&mut whole);
+        let length = whole.encoded_len();
+        assert!(length <= limits::OUTBOUND_ITEM_BYTES_MAX, "{length}");
+        assert_eq!(paid(&whole.owed[0]).recipient, owed[0].address);
     }
 
     #[test]

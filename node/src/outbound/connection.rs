@@ -18,10 +18,10 @@ use smtp::{
     HeloName,
     client::{
         BeginError, Client, Dialect, Encryption, Event, Failure, Login, Outcome, Output, Settings,
-        Transaction,
+        Timeouts, Transaction,
     },
 };
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::{
     content::Content,
@@ -63,16 +63,26 @@ pub(super) struct Call {
     pub(super) demand: Demand,
     /// What the message needs that it is opened for.
     pub(super) need: Need,
+    /// How long the server is waited for.
+    pub(super) timeouts: Timeouts,
 }
 
 /// What a session comes to next.
 enum Step {
     /// It has something to tell.
     Event(Event),
+    /// It wants this written, with the last of which the server may take the message.
+    End(Bytes),
     /// It wants the next piece of the content.
     Content,
     /// The connection is closed.
     Closed,
+}
+
+/// How much of a content's end has left.
+enum Written {
+    All,
+    NotAll,
 }
 
 /// Why a server cannot be talked to.
@@ -113,24 +123,34 @@ impl Connection {
         security: &Security,
         call: Call,
     ) -> Result<Self, ConnectError> {
-        let Call { address, source, host, helo, dialect, encryption, login, demand, need } = call;
         let connecting = async {
-            match source {
-                Some(source) => env.connect_from(source, address).await,
-                None => env.connect(address).await,
+            match call.source {
+                Some(source) => env.connect_from(source, call.address).await,
+                None => env.connect(call.address).await,
             }
         };
         let connecting = env.timeout(limits::CONNECT_TIMEOUT, connecting).await;
-        let mut stream = connecting
+        let stream = connecting
             .unwrap_or_else(|env::Elapsed| Err(io::ErrorKind::TimedOut.into()))
             .map_err(ConnectError::Socket)?;
+        Self::greet(env, security, stream, call).await
+    }
+
+    /// Does the same over a connection that stands.
+    async fn greet(
+        env: &Env,
+        security: &Security,
+        mut stream: Stream,
+        call: Call,
+    ) -> Result<Self, ConnectError> {
+        let Call { host, helo, dialect, encryption, login, demand, need, timeouts, .. } = call;
         let mut shown = Shown { assurance: Assurance::Clear, unproven: None };
         if encryption == Encryption::Implicit {
             let shaking = security.handshake(stream, &host, &demand);
             let shaken = in_time(env, shaking).await.map_err(ConnectError::Handshake)?;
             (stream, shown) = shaken;
         }
-        let settings = Settings { dialect, encryption, login, ..Settings::new(helo) };
+        let settings = Settings { dialect, encryption, login, timeouts, ..Settings::new(helo) };
         let mut connection = Self {
             env: env.clone(),
             stream: Some(stream),
@@ -204,7 +224,8 @@ impl Connection {
         self.client.capabilities().offers(smtp::client::Extension::DeliverBy)
     }
 
-    /// Sends one message. `may_end` is asked right before the content's end.
+    /// Sends one message. `may_end` is asked right before the content's end, and each time that some of
+    /// it would be taken: what was so may have been over for minutes once a server takes anything again.
     ///
     /// # Errors
     /// [`SendError`]; the server then has no message.
@@ -224,6 +245,14 @@ impl Connection {
                     return given_up.map_or(Ok(outcome), Err);
                 }
                 Step::Event(_) => {}
+                Step::End(bytes) => {
+                    if let Err(error) = self.send_end(&bytes, &may_end).await {
+                        given_up = Some(error);
+                        // Without a farewell, which would push out what is held of the end.
+                        self.stream = None;
+                        self.client.abort();
+                    }
+                }
                 Step::Content => {
                     if let Err(error) = self.hand_in(&mut content, &may_end).await {
                         given_up = Some(error);
@@ -266,11 +295,11 @@ impl Connection {
     /// Goes on until the session has something to tell or wants something.
     async fn step(&mut self, security: &Security) -> Step {
         loop {
-            if let Some(event) = self.put_out(security).await {
-                if let Event::Failed(failure) = &event {
+            if let Some(step) = self.put_out(security).await {
+                if let Step::Event(Event::Failed(failure)) = &step {
                     self.failure = Some(failure.clone());
                 }
-                return Step::Event(event);
+                return step;
             }
             if self.client.wants_content() {
                 return Step::Content;
@@ -300,13 +329,14 @@ impl Connection {
         }
     }
 
-    /// Does what the session wants, up to its next event.
-    async fn put_out(&mut self, security: &Security) -> Option<Event> {
+    /// Does what the session wants, up to what only its caller can do.
+    async fn put_out(&mut self, security: &Security) -> Option<Step> {
         while let Some(output) = self.client.poll_output() {
             match output {
                 Output::Send(bytes) => self.send_bytes(bytes).await,
+                Output::SendEnd(bytes) => return Some(Step::End(bytes)),
                 Output::WakeAt(at) => self.wake = Some(self.begun + at),
-                Output::Event(event) => return Some(event),
+                Output::Event(event) => return Some(Step::Event(event)),
                 Output::StartTls => self.start_tls(security).await,
                 Output::Close => self.shut().await,
             }
@@ -324,10 +354,50 @@ impl Connection {
         };
         let written = self.env.timeout(limits::SEND_TIMEOUT, writing).await;
         if !matches!(written, Ok(Ok(()))) {
-            self.stream = None;
-            let now = self.now();
-            self.client.handle_closed(now);
+            self.lost();
         }
+    }
+
+    /// Writes a content's end. An error: not all of it has left, so that the server has no message.
+    async fn send_end(
+        &mut self,
+        bytes: &[u8],
+        may_end: impl Fn() -> bool,
+    ) -> Result<(), SendError> {
+        let Some(stream) = self.stream.as_mut() else { return Ok(()) };
+        let mut rest = bytes;
+        let writing = poll_fn(|cx| {
+            loop {
+                // TLS may hold what it has taken until the socket takes it, so this is asked then, too.
+                if !may_end() {
+                    return Poll::Ready(Ok(Written::NotAll));
+                }
+                if rest.is_empty() {
+                    return Pin::new(&mut *stream).poll_flush(cx).map_ok(|()| Written::All);
+                }
+                match ready!(Pin::new(&mut *stream).poll_write(cx, rest))? {
+                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    taken => rest = &rest[taken..],
+                }
+            }
+        });
+        let written: Result<io::Result<Written>, env::Elapsed> =
+            self.env.timeout(limits::SEND_TIMEOUT, writing).await;
+        match written {
+            Ok(Ok(Written::All)) => Ok(()),
+            Ok(Ok(Written::NotAll)) => Err(SendError::Unclaimed),
+            Ok(Err(_)) | Err(env::Elapsed) => {
+                self.lost();
+                Ok(())
+            }
+        }
+    }
+
+    /// The connection is gone.
+    fn lost(&mut self) {
+        self.stream = None;
+        let now = self.now();
+        self.client.handle_closed(now);
     }
 
     async fn start_tls(&mut self, security: &Security) {
@@ -363,3 +433,6 @@ async fn in_time<T>(
     shaken
         .unwrap_or_else(|env::Elapsed| Err(HandshakeError::Failed("no answer in time".to_owned())))
 }
+
+#[cfg(test)]
+mod tests;

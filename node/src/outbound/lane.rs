@@ -18,7 +18,8 @@ use std::{
 };
 
 use cluster::{
-    ClusterError,
+    ClusterError, NodeName,
+    membership::roll,
     work::{self, Held, Turn, zone},
 };
 use env::Monotonic;
@@ -44,6 +45,8 @@ pub(super) struct Lane<'a> {
     held: &'a Held,
     /// Whether the domain is served here.
     is_here: bool,
+    /// The cluster's nodes, by name.
+    nodes: Vec<NodeName>,
     way: Way<'a>,
     route: OnceCell<Result<Route, NoRoute>>,
     state: Mutex<State>,
@@ -159,10 +162,16 @@ impl<'a> Lane<'a> {
     pub(super) async fn open(parts: &'a Parts, held: &'a Held) -> Result<Self, String> {
         let zone = &held.zone;
         let read = |tx| async move {
-            let trouble = domain::trouble(&tx, zone).await?;
-            Ok::<_, StoreError>((trouble, mail::directory::is_local(&tx, zone).await?))
+            let (trouble, is_here, nodes) = tokio::try_join!(
+                domain::trouble(&tx, zone),
+                mail::directory::is_local(&tx, zone),
+                roll::names(&tx, None, limits::OWN_NODES_MAX),
+            )?;
+            let nodes: Vec<_> = nodes.into_iter().map(|(name, _)| name).collect();
+            Ok::<_, StoreError>((trouble, is_here, nodes))
         };
-        let (trouble, is_here) = parts.db.run(read).await.map_err(|error| error.to_string())?;
+        let read = parts.db.run(read).await;
+        let (trouble, is_here, nodes) = read.map_err(|error| error.to_string())?;
         let now = parts.env.wall();
         let reach = match &trouble {
             Some(trouble) if trouble.failures > 0 && trouble.retry_at() > now => Reach::Down,
@@ -184,7 +193,8 @@ impl<'a> Lane<'a> {
             place: Place { first: begin(held), waiting: None, looked_back: parts.env.monotonic() },
         };
         let way = Way::new(parts, zone);
-        Ok(Self { parts, held, is_here, way, route: OnceCell::new(), state: Mutex::new(state) })
+        let (route, state) = (OnceCell::new(), Mutex::new(state));
+        Ok(Self { parts, held, is_here, nodes, way, route, state })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -23,9 +23,7 @@ use super::{
 use crate::{
     deliver::{
         Append, DeliverError, OnFailure, Refusal, Reporting, Request, Target, Trouble,
-        outbound::{
-            Body, Handling, OutboundRecipient, RemoteRecipient, ReturnContent, Submission, TlsWish,
-        },
+        outbound::{Handling, OutboundRecipient, RemoteRecipient, Submission},
     },
     limits,
 };
@@ -49,7 +47,7 @@ impl Lane<'_> {
         let letter = match self.letter(task).await {
             Ok(letter) => letter,
             Err(reason) => {
-                return vec![Verdict::Deferred(trouble("4.3.0", reason)); recipients.len()];
+                return vec![Verdict::Deferred(Trouble::new("4.3.0", reason)); recipients.len()];
             }
         };
         let mut verdicts = Vec::with_capacity(recipients.len());
@@ -88,7 +86,7 @@ impl Lane<'_> {
     ) -> Verdict {
         let Ok(address) = Address::parse(&recipient.address) else {
             let words = format!("{} is no address", recipient.address);
-            return Verdict::Failed(trouble("5.1.3", words));
+            return Verdict::Failed(Trouble::new("5.1.3", words));
         };
         let wanted = &address;
         let resolved =
@@ -100,7 +98,7 @@ impl Lane<'_> {
         let notify = recipient.notify.as_deref().and_then(Notify::parse).unwrap_or_default();
         let outbound = match self.passed_on(task, &letter.email, recipient, &expansion).await {
             Ok(outbound) => outbound,
-            Err(error) => return Verdict::Deferred(trouble("4.3.0", error.to_string())),
+            Err(error) => return Verdict::Deferred(Trouble::new("4.3.0", error.to_string())),
         };
         let appends = appends(task, &letter.email, recipient, notify, &expansion);
         match self.submit(appends, outbound, letter).await {
@@ -109,7 +107,7 @@ impl Lane<'_> {
             }
             Ok(Served::Nobody(refusal)) => refused(&refusal),
             // What was done of it is found done by the next try.
-            Err(error) => Verdict::Deferred(trouble("4.3.0", undelivered(&error).to_owned())),
+            Err(error) => Verdict::Deferred(Trouble::new("4.3.0", undelivered(&error))),
         }
     }
 
@@ -200,25 +198,10 @@ impl Lane<'_> {
             account: (record.account != 0).then_some(AccountId(record.account)),
             received_at: self.parts().env.wall(),
             envelope_id: record.envelope_id.clone(),
-            return_content: match record.return_content {
-                1 => ReturnContent::Full,
-                2 => ReturnContent::Headers,
-                _ => ReturnContent::Unspecified,
-            },
-            body: match record.body {
-                0 => Body::SevenBit,
-                1 => Body::EightBitMime,
-                _ => Body::BinaryMime,
-            },
+            return_content: record.returns(),
+            body: record.body(),
             utf8: record.utf8,
-            handling: Handling {
-                tls: match (record.require_tls, record.tls_optional) {
-                    (true, _) => TlsWish::Required,
-                    (false, true) => TlsWish::Optional,
-                    (false, false) => TlsWish::Usual,
-                },
-                ..Handling::default()
-            },
+            handling: Handling { tls: record.tls(), ..Handling::default() },
             prepend: record.prepend.clone(),
             recipients,
         }))
@@ -228,7 +211,7 @@ impl Lane<'_> {
 /// NOTIFY for destinations of which the sender wants to hear nothing that is only theirs.
 fn never(recipient: &OutboundRecipient) -> Option<String> {
     let notify = recipient.notify.as_deref().and_then(Notify::parse).unwrap_or_default();
-    let wants_none = !conclude::wants_failures(notify) && !conclude::wants(notify, |on| on.delay);
+    let wants_none = !notify.failure() && !notify.delay();
     wants_none.then(|| "NEVER".to_owned())
 }
 
@@ -240,7 +223,6 @@ fn appends(
     expansion: &Expansion,
 ) -> Vec<Append> {
     let told = |wanted: bool| wanted.then(|| recipient.address.clone()).into_iter().collect();
-    let wants_success = conclude::wants(notify, |on| on.success);
     // One's success is not all's.
     let is_single = expansion.accounts.len() == 1 && expansion.remote.is_empty();
     let of = |account: &AccountId| Append {
@@ -249,8 +231,8 @@ fn appends(
         email: Arc::clone(email),
         // One copy, however many recipients lead there.
         operation: OperationId::of(derived(task, "a", &account.0.to_string())),
-        recipients: told(conclude::wants_failures(notify)),
-        tell_success: told(is_single && wants_success),
+        recipients: told(notify.failure()),
+        tell_success: told(is_single && notify.success()),
     };
     expansion.accounts.iter().map(of).collect()
 }
@@ -265,19 +247,15 @@ fn derived(task: &Task, kind: &str, of: &str) -> [u8; 16] {
     id
 }
 
-fn trouble(status: &str, words: String) -> Trouble {
-    Trouble { status: status.to_owned(), words, remote: None }
-}
-
 fn unresolved(error: &ResolveError) -> Verdict {
     match error {
-        ResolveError::Unknown(_) => Verdict::Failed(trouble("5.1.1", error.to_string())),
+        ResolveError::Unknown(_) => Verdict::Failed(Trouble::new("5.1.1", error.to_string())),
         // An administrator can mend the alias, or give the domain back, before the message is given up.
         ResolveError::TooMany(_) | ResolveError::NotLocal(_) => {
-            Verdict::Deferred(trouble("4.3.5", error.to_string()))
+            Verdict::Deferred(Trouble::new("4.3.5", error.to_string()))
         }
         ResolveError::Store(_) => {
-            Verdict::Deferred(trouble("4.3.0", "the store cannot be read".to_owned()))
+            Verdict::Deferred(Trouble::new("4.3.0", "the store cannot be read"))
         }
     }
 }
@@ -286,9 +264,9 @@ fn refused(refusal: &Refusal) -> Verdict {
     let words = refusal.to_string();
     match refusal {
         // The owner may make room before the message is given up.
-        Refusal::OverQuota => Verdict::Deferred(trouble("4.2.2", words)),
+        Refusal::OverQuota => Verdict::Deferred(Trouble::new("4.2.2", words)),
         Refusal::NoMailbox | Refusal::LargerThanQuota | Refusal::TooManyKeywords => {
-            Verdict::Failed(trouble(refusal.status(), words))
+            Verdict::Failed(Trouble::new(refusal.status(), words))
         }
     }
 }

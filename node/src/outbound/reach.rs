@@ -1,16 +1,17 @@
-//! From a route to a connection: one host after the other, each on its terms (`terms.rs`), and what came of
-//! it counted (`tally.rs`).
+//! From a route to a connection: one host after the other (`reach/search.rs`), each on its terms
+//! (`terms.rs`), and what came of it counted (`tally.rs`).
+
+mod search;
 
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use dns::Tlsa;
 use smtp::{
     HeloName, Secret,
-    client::{Dialect, Encryption, Failure, Login},
+    client::{Dialect, Encryption, Failure, Login, Timeouts},
 };
 use tokio::sync::OnceCell;
 
@@ -22,7 +23,7 @@ use super::{
     security::{Assurance, Demand, HandshakeError},
     sts::{self, Sts},
     tally::{self, Policy, PolicyShown, SUCCESS, Tally},
-    terms::{self, Asking, Need, Passed, Terms},
+    terms::{Need, Passed, Terms},
 };
 use crate::{
     deliver::Trouble,
@@ -37,6 +38,8 @@ pub(super) struct Way<'a> {
     domain: &'a str,
     sts: OnceCell<Sts>,
     tally: Mutex<Tally>,
+    /// How long servers are waited for.
+    timeouts: Timeouts,
 }
 
 /// Why no server is reached.
@@ -90,93 +93,14 @@ impl Unreached {
 /// RFC 3463 §3.8: a cryptographic failure, which may pass.
 const UNSAFE: &str = "4.7.5";
 
-/// RFC 8689 §4.2.1 and §7: REQUIRETLS is required.
-const NEEDS_TLS: &str = "5.7.30";
-
 impl<'a> Way<'a> {
     pub(super) fn new(parts: &'a Parts, domain: &'a str) -> Self {
-        Self { parts, domain, sts: OnceCell::new(), tally: Mutex::default() }
+        let (sts, tally, timeouts) = (OnceCell::new(), Mutex::default(), Timeouts::default());
+        Self { parts, domain, sts, tally, timeouts }
     }
 
     fn tally(&self) -> MutexGuard<'_, Tally> {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A new connection to the first server that may have the message.
-    pub(super) async fn connect(&self, route: &Route, need: Need) -> Result<Connection, Unreached> {
-        self.connect_within(route, need, limits::REACH_TIME_MAX).await
-    }
-
-    /// The same, in so much time. Half of what is left of it goes to a server behind which there may
-    /// be others, so that one which says nothing does not hide them.
-    async fn connect_within(
-        &self,
-        route: &Route,
-        need: Need,
-        time: Duration,
-    ) -> Result<Connection, Unreached> {
-        let end = self.parts.env.monotonic() + time;
-        let sts = match (&route.hop, self.domain.starts_with('[')) {
-            (Hop::Exchangers, false) if need != Need::Nothing => {
-                self.sts().await.map_err(|trouble| of(need, TlsFailed::Yes, trouble))?
-            }
-            _ => &Sts::default(),
-        };
-        let mut last = Trouble {
-            status: "4.4.1".to_owned(),
-            words: format!("no mail server of {} has an address", self.domain),
-            remote: None,
-        };
-        let (mut tries, mut all_lack_tls, mut tls_failed) = (0, true, TlsFailed::No);
-        for (place, host) in route.hosts.iter().enumerate() {
-            let Parts { env, resolver, config, .. } = self.parts;
-            let asking = Asking { env, resolver, port: config.port };
-            let terms = match terms::of(asking, route, sts, host, need).await {
-                Ok(terms) => terms,
-                Err(passed) => {
-                    all_lack_tls &= passed.is_permanent();
-                    if passed.is_tls() {
-                        tls_failed = TlsFailed::Yes;
-                    }
-                    self.count_passed(&passed, host, sts);
-                    last = of_passed(&passed, host);
-                    continue;
-                }
-            };
-            for (at, address) in terms.addresses.iter().enumerate() {
-                tries += 1;
-                let left = end.saturating_since(env.monotonic());
-                if tries > limits::CONNECT_TRIES_MAX || left.is_zero() {
-                    return Err(of(need, tls_failed, last));
-                }
-                let is_last = place + 1 == route.hosts.len() && at + 1 == terms.addresses.len();
-                let share = if is_last { left } else { left / 2 };
-                let connecting =
-                    Box::pin(self.connect_to(*address, host, route, (sts, need), &terms));
-                let connected = env.timeout(share, connecting).await;
-                match connected.unwrap_or_else(|env::Elapsed| Err((None, slow(host, *address)))) {
-                    Ok(connection) if connection.serves(need) => return Ok(connection),
-                    Ok(connection) => {
-                        connection.close(&self.parts.security).await;
-                        let words = format!("{host} does not offer REQUIRETLS");
-                        last = Trouble { status: NEEDS_TLS.to_owned(), words, remote: None };
-                    }
-                    Err((error, trouble)) => {
-                        all_lack_tls &= error.as_ref().is_some_and(lacks_tls);
-                        if error.as_ref().is_some_and(is_tls) {
-                            tls_failed = TlsFailed::Yes;
-                        }
-                        last = trouble;
-                    }
-                }
-            }
-        }
-        if need == Need::RequireTls && all_lack_tls && !route.hosts.is_empty() {
-            let words = format!("the message requires TLS: {}", last.words);
-            let trouble = Trouble { status: NEEDS_TLS.to_owned(), words, remote: None };
-            return Err(Unreached { trouble, whose: Whose::MessageForGood });
-        }
-        Err(of(need, tls_failed, last))
     }
 
     async fn sts(&self) -> Result<&Sts, Trouble> {
@@ -220,6 +144,7 @@ impl<'a> Way<'a> {
                 login: self.login(route).await.map_err(|trouble| (None, trouble))?,
                 demand,
                 need,
+                timeouts: self.timeouts.clone(),
             })
         };
         let first = call(encryption, terms.demand.clone()).await?;
@@ -410,13 +335,7 @@ fn of_passed(passed: &Passed, host: &str) -> Trouble {
         Passed::Lookup(_) => "4.4.1",
         Passed::Tlsa(_) | Passed::Policy | Passed::Unproven | Passed::PolicyUnknown => UNSAFE,
     };
-    Trouble { status: status.to_owned(), words: format!("{host}: {passed}"), remote: None }
-}
-
-/// RFC 3463 §3.5: no answer from the host.
-fn slow(host: &str, address: IpAddr) -> Trouble {
-    let words = format!("{host} [{address}]: no session in time");
-    Trouble { status: "4.4.1".to_owned(), words, remote: None }
+    Trouble::new(status, format!("{host}: {passed}"))
 }
 
 fn trouble_of(error: &ConnectError, host: &str, address: SocketAddr) -> Trouble {
@@ -433,7 +352,7 @@ fn trouble_of(error: &ConnectError, host: &str, address: SocketAddr) -> Trouble 
         }
     };
     let words = format!("{host} [{}]: {words}", address.ip());
-    Trouble { status: status.to_owned(), words, remote: None }
+    Trouble::new(status, words)
 }
 
 #[cfg(test)]

@@ -26,7 +26,10 @@ use super::{
     sts::{Mode, Sts},
     tally::Policy,
 };
-use crate::{deliver::outbound::SubmissionRecord, settings::routes::SmarthostTls};
+use crate::{
+    deliver::outbound::{SubmissionRecord, TlsWish},
+    settings::routes::SmarthostTls,
+};
 
 /// What a message wants of the way to its recipients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,10 +44,10 @@ pub(super) enum Need {
 
 impl Need {
     pub(super) fn of(record: &SubmissionRecord) -> Self {
-        match (record.require_tls, record.tls_optional) {
-            (true, _) => Self::RequireTls,
-            (false, true) => Self::Nothing,
-            (false, false) => Self::Ordinary,
+        match record.tls() {
+            TlsWish::Required => Self::RequireTls,
+            TlsWish::Optional => Self::Nothing,
+            TlsWish::Usual => Self::Ordinary,
         }
     }
 }

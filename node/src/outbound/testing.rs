@@ -3,7 +3,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,6 +15,7 @@ use cluster::work::{Runner, RunnerSettings, zone::Item};
 use dns::Zone;
 use env::{Env, Stream, Task, Timestamp};
 use kv::{Database, RangeQuery, Subspace};
+use prost::Message;
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
@@ -23,6 +27,7 @@ use crate::{
     config::{Config, Names, PortBase},
     deliver::outbound::{
         self, Body, Handling, OutboundItem, RemoteRecipient, ReturnContent, Submission,
+        SubmissionRecord,
     },
     hub::Hub,
     peers::Peers,
@@ -69,6 +74,16 @@ impl World {
 
     /// Puts a message into the queue: its id is made of this number.
     pub(super) async fn submit(&self, number: u8, to: &[String], handling: Handling) -> BlobId {
+        self.submit_as(number, to, |submission| submission.handling = handling).await
+    }
+
+    /// The same, changed before.
+    pub(super) async fn submit_as(
+        &self,
+        number: u8,
+        to: &[String],
+        change: impl FnOnce(&mut Submission),
+    ) -> BlobId {
         let bytes = format!("Subject: {number}\r\n\r\nhello\r\n");
         let recipients = to.iter().map(|written| RemoteRecipient {
             address: mail::directory::Address::parse(written).unwrap(),
@@ -76,7 +91,7 @@ impl World {
             notify: None,
             original: None,
         });
-        let submission = &Submission {
+        let mut submission = Submission {
             id: [number; 16],
             blob: self.parts.blobs.put(bytes.as_bytes()).await.unwrap(),
             size: bytes.len() as u64,
@@ -88,10 +103,12 @@ impl World {
             return_content: ReturnContent::Unspecified,
             body: Body::SevenBit,
             utf8: false,
-            handling,
+            handling: Handling::default(),
             prepend: Vec::new(),
             recipients: recipients.collect(),
         };
+        change(&mut submission);
+        let submission = &submission;
         let put = |tx| async move { outbound::enqueue(&tx, submission).await };
         self.parts.db.run(put).await.unwrap();
         submission.blob
@@ -145,6 +162,18 @@ impl World {
         self.parts.db.run(put).await.unwrap();
     }
 
+    /// The messages that are queued, as they would leave.
+    pub(super) async fn texts(&self) -> Vec<(SubmissionRecord, String)> {
+        let mut texts = Vec::new();
+        for row in self.rows(Subspace::Submission).await {
+            let record = SubmissionRecord::decode(&row.value[..]).unwrap();
+            let blob = BlobId::from_slice(&record.blob).unwrap();
+            let read = self.parts.blobs.read_to_vec(blob, 0..record.size, 100_000).await;
+            texts.push((record, String::from_utf8(read.unwrap()).unwrap()));
+        }
+        texts
+    }
+
     /// All rows of a family.
     pub(super) async fn rows(&self, family: Subspace) -> Vec<kv::KeyValue> {
         let prefix = &family.prefix();
@@ -158,23 +187,54 @@ impl World {
 /// A mail server's answer to a recipient: how many it has of the message, and the address.
 pub(super) type Rcpt = fn(usize, &str) -> &'static str;
 
+/// Something that happens to others.
+pub(super) type Meanwhile = Arc<dyn Fn() + Send + Sync>;
+
 /// How a mail server answers.
 #[derive(Clone)]
 pub(super) struct Manner {
     /// Lines of its answer to EHLO behind its name.
     pub(super) offers: Vec<&'static str>,
+    /// Its answer to MAIL.
+    pub(super) mail: &'static str,
     /// Its answer to a recipient.
     pub(super) rcpt: Rcpt,
+    /// Its answer to DATA.
+    pub(super) data: &'static str,
     /// Its answer to the content.
     pub(super) end: &'static str,
+    /// When it hangs up.
+    pub(super) leaves: Leaves,
+    /// What happens once it has a message, before it answers.
+    pub(super) meanwhile: Option<Meanwhile>,
     /// Messages over one connection before it says goodbye.
     pub(super) messages_max: usize,
 }
 
 impl Default for Manner {
     fn default() -> Self {
-        Self { offers: Vec::new(), rcpt: |_, _| "250 ok", end: "250 ok", messages_max: usize::MAX }
+        Self {
+            offers: Vec::new(),
+            mail: "250 ok",
+            rcpt: |_, _| "250 ok",
+            data: "354 go on",
+            end: "250 ok",
+            leaves: Leaves::AtQuit,
+            meanwhile: None,
+            messages_max: usize::MAX,
+        }
     }
+}
+
+/// When a mail server hangs up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leaves {
+    /// When it is told to.
+    AtQuit,
+    /// In place of an answer to DATA.
+    AtData,
+    /// Once it has a message, in place of an answer.
+    WithTheMessage,
 }
 
 /// A message as a server got it.
@@ -184,41 +244,51 @@ pub(super) struct Letter {
     pub(super) connection: usize,
     /// Whom it took.
     pub(super) recipients: Vec<String>,
+    /// MAIL, and each RCPT.
+    pub(super) envelope: Vec<String>,
 }
 
 /// A mail server in clear, and what it got.
 pub(super) struct Mx {
     pub(super) port: u16,
     pub(super) letters: Arc<Mutex<Vec<Letter>>>,
+    /// Connections that it had.
+    pub(super) connections: Arc<AtomicUsize>,
     _task: Task<()>,
 }
 
 impl Mx {
     pub(super) async fn start(env: &Env, manner: Manner) -> Self {
-        Self::start_at(env, manner, 0).await
+        Self::start_at(env, "127.0.0.1:0".parse().unwrap(), manner).await
     }
 
-    /// On a port of one's own.
-    pub(super) async fn start_at(env: &Env, manner: Manner, port: u16) -> Self {
-        let listener = env.listen(([127, 0, 0, 1], port).into()).await.unwrap();
+    pub(super) async fn start_at(env: &Env, address: SocketAddr, manner: Manner) -> Self {
+        let listener = env.listen(address).await.unwrap();
         let port = listener.local_address().unwrap().port();
         let letters = Arc::new(Mutex::new(Vec::new()));
-        let (got, own) = (Arc::clone(&letters), env.clone());
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (got, own, count) = (Arc::clone(&letters), env.clone(), Arc::clone(&connections));
         let task = env.spawn("mx", async move {
             let mut sessions = Vec::new();
             for connection in 1.. {
                 let stream = listener.accept().await.unwrap().stream;
+                count.fetch_add(1, Ordering::SeqCst);
                 let serving = serve(stream, manner.clone(), connection, Arc::clone(&got));
                 // A client that hangs up ends its session.
                 sessions.push(own.spawn("session", async move { drop(serving.await) }));
             }
         });
-        Self { port, letters, _task: task }
+        Self { port, letters, connections, _task: task }
     }
 
     /// What it got so far.
     pub(super) fn letters(&self) -> Vec<Letter> {
         self.letters.lock().unwrap().clone()
+    }
+
+    /// Connections so far.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 }
 
@@ -229,7 +299,7 @@ async fn serve(
     letters: Arc<Mutex<Vec<Letter>>>,
 ) -> std::io::Result<()> {
     stream.write_all(b"220 mx ESMTP\r\n").await?;
-    let (mut recipients, mut messages) = (Vec::new(), 0);
+    let (mut recipients, mut messages, mut envelope) = (Vec::new(), 0, Vec::new());
     loop {
         let line = line(&mut stream).await?;
         let verb = line.split_whitespace().next().unwrap_or_default();
@@ -247,7 +317,12 @@ async fn serve(
             "MAIL" if messages == manner.messages_max => {
                 return stream.write_all(b"421 that is enough\r\n").await;
             }
+            "MAIL" => {
+                (recipients, envelope) = (Vec::new(), vec![line.trim_end().to_owned()]);
+                manner.mail.to_owned()
+            }
             "RCPT" => {
+                envelope.push(line.trim_end().to_owned());
                 let address = line.split(['<', '>']).nth(1).unwrap();
                 let answer = (manner.rcpt)(recipients.len(), address);
                 if answer.starts_with('2') {
@@ -255,13 +330,22 @@ async fn serve(
                 }
                 answer.to_owned()
             }
+            "DATA" if manner.leaves == Leaves::AtData => return Ok(()),
+            "DATA" if !manner.data.starts_with('3') => manner.data.to_owned(),
             "DATA" => {
                 messages += 1;
-                stream.write_all(b"354 go on\r\n").await?;
+                stream.write_all(format!("{}\r\n", manner.data).as_bytes()).await?;
                 while self::line(&mut stream).await? != ".\r\n" {}
                 let recipients = std::mem::take(&mut recipients);
+                let envelope = std::mem::take(&mut envelope);
                 if manner.end.starts_with('2') {
-                    letters.lock().unwrap().push(Letter { connection, recipients });
+                    letters.lock().unwrap().push(Letter { connection, recipients, envelope });
+                }
+                if let Some(meanwhile) = &manner.meanwhile {
+                    meanwhile();
+                }
+                if manner.leaves == Leaves::WithTheMessage {
+                    return Ok(());
                 }
                 manner.end.to_owned()
             }

@@ -302,7 +302,7 @@ fn appends(
                 // One recipient whose domain takes it is enough.
                 *target = Target::Inbox;
             }
-            if role != Role::Lmtp && recipient.wants_failures() {
+            if role != Role::Lmtp && recipient.notify.failure() {
                 push_distinct(failures, &recipient.text);
             }
             if recipient.wants_success() {
@@ -385,12 +385,15 @@ async fn submission(
 
 /// RFC 5321 §4.5.5: a null sender is never answered.
 fn on_failure(services: &Services, envelope: &Envelope, finished: &Finished) -> OnFailure {
+    let handling = handling::with_header(envelope.handling, finished.tls);
     OnFailure::Report(envelope.sender.as_ref().map(|sender| Reporting {
         sender: sender.clone(),
         hostname: address::hostname(&services.config).to_string(),
         envelope_id: envelope.mail.envid.as_ref().map(ToString::to_string),
         arrived_at: services.env.wall(),
         returned: Returned::Header(finished.header.clone()),
+        deliver_by: handling.deliver_by.map(|deadline| deadline.at),
+        tls: handling.tls,
     }))
 }
 

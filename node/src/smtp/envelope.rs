@@ -229,16 +229,7 @@ impl Recipient {
     /// it goes to several: one's success is not all's.
     pub(super) fn wants_success(&self) -> bool {
         let single = self.accounts.len() == 1 && self.destinations_elsewhere == 0;
-        single && matches!(self.notify, Notify::On(on) if on.success)
-    }
-
-    /// Whether the sender wants to hear that it failed (RFC 3461 §4.1).
-    pub(super) fn wants_failures(&self) -> bool {
-        match self.notify {
-            Notify::Default => true,
-            Notify::Never => false,
-            Notify::On(on) => on.failure,
-        }
+        single && self.notify.success()
     }
 }
 

@@ -75,6 +75,29 @@ impl Notify {
         }
         Some(Notify::On(on))
     }
+
+    /// Whether the sender wants to hear of a delivery: only if it says so.
+    pub fn success(self) -> bool {
+        matches!(self, Notify::On(on) if on.success)
+    }
+
+    /// Whether it wants to hear of a failure: also if it says nothing (RFC 3461 §4.1).
+    pub fn failure(self) -> bool {
+        match self {
+            Notify::Default => true,
+            Notify::Never => false,
+            Notify::On(on) => on.failure,
+        }
+    }
+
+    /// Whether it wants to hear of a delay: also if it says nothing (RFC 3461 §4.1).
+    pub fn delay(self) -> bool {
+        match self {
+            Notify::Default => true,
+            Notify::Never => false,
+            Notify::On(on) => on.delay,
+        }
+    }
 }
 
 impl NotifyOn {
@@ -277,6 +300,16 @@ mod tests {
         assert_eq!(Notify::parse("FAILURE"), on(false, true, false));
         for text in ["", "NEVER,DELAY", "SUCCESS,", "x"] {
             assert_eq!(Notify::parse(text), None, "{text:?}");
+        }
+        let wants = |notify: Notify| (notify.success(), notify.failure(), notify.delay());
+        assert_eq!(wants(Notify::Default), (false, true, true));
+        assert_eq!(wants(Notify::Never), (false, false, false));
+        for (text, wanted) in [
+            ("SUCCESS", (true, false, false)),
+            ("FAILURE", (false, true, false)),
+            ("DELAY,SUCCESS", (true, false, true)),
+        ] {
+            assert_eq!(Notify::parse(text).map(wants), Some(wanted));
         }
         assert_eq!(Ret::parse("hdrs"), Some(Ret::Headers));
         assert_eq!(Ret::parse("FULL"), Some(Ret::Full));

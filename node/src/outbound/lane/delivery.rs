@@ -1,13 +1,19 @@
 //! How one message is sent: to some of its recipients after the others, over connections that are kept.
 
-use cluster::work::{Done, PutOff, zone};
+use std::cmp::Reverse;
+
+use cluster::{
+    NodeName,
+    work::{Done, PutOff, zone},
+};
 
 use super::{Lane, Reach};
 use crate::{
     deliver::outbound::{LATE_NOTIFIES, OutboundRecipient},
+    limits,
     outbound::{
         Parts,
-        attempt::{self, Reports, Verdict},
+        attempt::{self, Reports, Said, Verdict},
         conclude::{self, ReadError, Task, Unreported, Waits},
         connection::{Connection, SendError},
         content::Content,
@@ -24,12 +30,38 @@ struct Tried {
     said: Said,
 }
 
-/// What a server had to say to a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Said {
-    /// No more than that the connection ends: nothing of the message is there.
-    Goodbye,
-    More,
+/// The servers that have put some recipients of a message off, or cannot carry it: nothing of it is there,
+/// and another may take it at once (RFC 5321 §5.1).
+#[derive(Default)]
+struct Passed {
+    hosts: Vec<String>,
+    /// What it comes to where no other takes it.
+    verdicts: Vec<Verdict>,
+}
+
+impl Passed {
+    fn add(&mut self, host: String, verdicts: Vec<Verdict>) {
+        self.hosts.push(host);
+        // Who cannot carry it says nothing of those that may, later.
+        let is_final = |it: &Verdict| matches!(it, Verdict::Failed(_));
+        if self.verdicts.iter().all(is_final) || !verdicts.iter().any(is_final) {
+            self.verdicts = verdicts;
+        }
+    }
+
+    /// Whether none of a route's servers is to be asked any more.
+    fn are_all(&self, route: &Route) -> bool {
+        let most = limits::HOSTS_OFFERED_MAX;
+        self.hosts.len() >= most || route.hosts.iter().all(|host| self.hosts.contains(host))
+    }
+
+    /// What it comes to where the others cannot be reached.
+    fn but_for(self, unreached: Unreached, count: usize) -> Vec<Verdict> {
+        match self.verdicts.first() {
+            Some(Verdict::Deferred(_)) => self.verdicts,
+            _ => vec![unreached.verdict(); count],
+        }
+    }
 }
 
 impl Lane<'_> {
@@ -73,6 +105,10 @@ impl Lane<'_> {
     /// One verdict for each recipient. An error tells nothing of any of them.
     async fn deliver(&self, task: &Task) -> Result<Vec<Verdict>, SendError> {
         let recipients = &task.item.recipients;
+        if recipients.is_empty() {
+            // All have it; only their reports are owed.
+            return Ok(Vec::new());
+        }
         let of_all = |verdict: Verdict| vec![verdict; recipients.len()];
         if let Some(trouble) = term::overdue(&task.record, self.parts.env.wall()) {
             return Ok(of_all(Verdict::Failed(trouble)));
@@ -124,7 +160,8 @@ impl Lane<'_> {
     }
 
     /// Sends to `count` recipients from the one at `first` on, or to some of them, over a connection
-    /// that is open or a new one. What became of the first of them, at least of one.
+    /// that is open or a new one. A server that takes the message for nobody now is not the last that is
+    /// asked. What became of the first of them, at least of one.
     async fn deliver_some(
         &self,
         task: &Task,
@@ -134,16 +171,22 @@ impl Lane<'_> {
     ) -> Result<Vec<Verdict>, SendError> {
         let some = &task.item.recipients[first..first + count];
         let need = Need::of(&task.record);
+        let mut passed = Passed::default();
         loop {
             self.close_exhausted().await;
-            let reused = self.idle(need);
+            let reused = self.idle(need, route, &passed.hosts);
             let is_reused = reused.is_some();
             let connected = match reused {
                 Some(connection) => Ok(connection),
-                None => self.connect(route, need).await,
+                None => self.connect(route, need, &passed.hosts).await,
             };
             let mut connection = match connected {
                 Ok(connection) => connection,
+                Err(unreached) if !passed.hosts.is_empty() => {
+                    let verdicts = passed.but_for(unreached, some.len());
+                    self.adapt(&verdicts);
+                    return Ok(verdicts);
+                }
                 Err(unreached) => {
                     if unreached.is_domains() {
                         self.turned_away(&unreached).await;
@@ -154,7 +197,7 @@ impl Lane<'_> {
             let most = connection.recipients_max().unwrap_or(usize::MAX);
             let some = &some[..some.len().min(most)];
             let tried = self.over(&mut connection, task, some).await;
-            let is_broken = !connection.is_ready();
+            let (is_broken, host) = (!connection.is_ready(), connection.host.clone());
             if !is_broken {
                 self.state().idle.push(connection);
             }
@@ -164,6 +207,16 @@ impl Lane<'_> {
             if is_reused && is_broken && said == Said::Goodbye {
                 continue;
             }
+            let verdicts = if said == Said::Verdict {
+                verdicts
+            } else {
+                passed.add(host, verdicts);
+                if !passed.are_all(route) {
+                    env::sometimes!("a server put a message off, and the next one was asked");
+                    continue;
+                }
+                passed.verdicts
+            };
             self.adapt(&verdicts);
             return Ok(verdicts);
         }
@@ -178,11 +231,16 @@ impl Lane<'_> {
         }
     }
 
-    /// A connection that is open and may carry what needs this.
-    fn idle(&self, need: Need) -> Option<Connection> {
+    /// A connection that is open and may carry what needs this: to the server that comes first, and of
+    /// those the one that was used last.
+    fn idle(&self, need: Need, route: &Route, passed: &[String]) -> Option<Connection> {
         let idle = &mut self.state().idle;
-        let place = idle.iter().rposition(|connection| connection.serves(need))?;
-        Some(idle.remove(place))
+        let fits = |it: &Connection| it.serves(need) && !passed.contains(&it.host);
+        let place = |it: &Connection| route.hosts.iter().position(|host| *host == it.host);
+        let fitting = idle.iter().enumerate().filter(|(_, it)| fits(it));
+        let (at, _) =
+            fitting.max_by_key(|(_, it)| Reverse(place(it).unwrap_or(route.hosts.len())))?;
+        Some(idle.remove(at))
     }
 
     async fn over(
@@ -191,7 +249,7 @@ impl Lane<'_> {
         task: &Task,
         some: &[OutboundRecipient],
     ) -> Result<Tried, SendError> {
-        let spoken = |verdicts| Tried { verdicts, said: Said::More };
+        let spoken = |verdicts| Tried { verdicts, said: Said::Verdict };
         let host = connection.host.clone();
         let transaction = match attempt::envelope(&task.record, some, self.parts.env.wall()) {
             Ok(transaction) => transaction,
@@ -216,13 +274,12 @@ impl Lane<'_> {
                     outcome.recipients.truncate(left);
                     self.state().recipients_max = left;
                 }
-                let is_goodbye = outcome.recipients.iter().all(attempt::is_goodbye);
-                let said = if is_goodbye { Said::Goodbye } else { Said::More };
+                let said = attempt::said(&outcome);
                 Ok(Tried { verdicts: attempt::verdicts(outcome, &host, reports), said })
             }
             Err(SendError::Begin(error)) => {
+                let said = attempt::said_at_beginning(&error);
                 let verdict = attempt::unfit(error, &host);
-                let said = if attempt::is_lost(&verdict) { Said::Goodbye } else { Said::More };
                 Ok(Tried { verdicts: vec![verdict; some.len()], said })
             }
             Err(error) => Err(error),
@@ -230,15 +287,24 @@ impl Lane<'_> {
     }
 
     async fn route(&self) -> &Result<Route, NoRoute> {
-        let Parts { env, resolver, hostname, settings, .. } = self.parts;
+        let Parts { env, resolver, ourselves, settings, .. } = self.parts;
         let zone = &self.held.zone;
-        let path = settings.borrow().routes.path(zone);
-        self.route.get_or_init(|| route::by(path, env, resolver, zone, hostname)).await
+        let find = || async {
+            let path = settings.borrow().routes.path(zone);
+            let ourselves = ourselves.clone().with_names(self.nodes.iter().map(NodeName::as_str));
+            route::by(path, env, resolver, zone, &ourselves).await
+        };
+        self.route.get_or_init(find).await
     }
 
-    /// A new connection to the first server that answers.
-    async fn connect(&self, route: &Route, need: Need) -> Result<Connection, Unreached> {
-        let connection = self.way.connect(route, need).await?;
+    /// A new connection to the first server that answers, but for those that were asked.
+    async fn connect(
+        &self,
+        route: &Route,
+        need: Need,
+        passed: &[String],
+    ) -> Result<Connection, Unreached> {
+        let connection = self.way.connect(route, need, passed).await?;
         match need {
             // It says nothing of what others may be sent over.
             Need::Nothing => self.state().width.connected(),

@@ -88,7 +88,9 @@ impl Lane<'_> {
                 };
                 let term = Term::of(&self.parts.schedule, &message);
                 let is_late = term.late <= now && !message.is_late_told;
-                if message.received_ms == 0 || is_late || term.end <= now {
+                // What is owed to a sender waits for no domain.
+                let tells = is_late || term.end <= now || !message.owed.is_empty();
+                if message.received_ms == 0 || tells {
                     let task = match Task::read(self.parts, self.held, &item).await {
                         Ok(Some(task)) => task,
                         Ok(None) => {

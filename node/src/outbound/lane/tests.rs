@@ -1,5 +1,8 @@
 //! Turns at a domain with a server in this process, or with none.
 
+mod next;
+mod reports;
+
 use std::time::Duration;
 
 use blob::{BlobFaults, BlobId, BlobName};

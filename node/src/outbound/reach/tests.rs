@@ -1,6 +1,6 @@
 //! Connections to a server in this process, on all terms.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use dns::Zone;
 use env::{Env, Stream, Task};
@@ -92,10 +92,10 @@ async fn world(zone: &Zone, name: &str, offers: Offers) -> (World, Task<()>) {
 }
 
 async fn connect(world: &World, way: &Way<'_>, need: Need) -> Result<Assurance, (Verdict, bool)> {
-    let Parts { env, resolver, hostname, .. } = &world.parts;
+    let Parts { env, resolver, ourselves, .. } = &world.parts;
     let path = crate::settings::routes::Path::Direct;
-    let route = route::by(path, env, resolver, DOMAIN, hostname).await.unwrap();
-    match way.connect(&route, need).await {
+    let route = route::by(path, env, resolver, DOMAIN, ourselves).await.unwrap();
+    match way.connect(&route, need, &[]).await {
         Ok(connection) => {
             let assurance = connection.assurance();
             connection.close(&world.parts.security).await;
@@ -120,15 +120,15 @@ async fn check(
     name: &str,
     offers: Offers,
     ordinary: Assurance,
-    required: Result<(), &str>,
+    required: Result<(), (&str, &str)>,
 ) {
     let (world, _server) = world(&zone, name, offers).await;
     let way = Way::new(&world.parts, DOMAIN);
     assert_eq!(connect(&world, &way, Need::Ordinary).await, Ok(ordinary));
     match (connect(&world, &way, Need::RequireTls).await, required) {
         (Ok(assurance), Ok(())) => assert_eq!(assurance, Assurance::Verified),
-        (Err((Verdict::Failed(trouble), is_domains)), Err(words)) => {
-            assert_eq!((trouble.status.as_str(), is_domains), ("5.7.30", false));
+        (Err((Verdict::Failed(trouble), is_domains)), Err((status, words))) => {
+            assert_eq!((trouble.status.as_str(), is_domains), (status, false));
             assert!(trouble.words.contains(words), "{trouble:?}");
         }
         (found, expected) => panic!("{found:?} is not {expected:?}"),
@@ -139,12 +139,17 @@ async fn check(
 async fn mail_that_requires_tls_goes_by_verified_tls_or_comes_back() {
     use Assurance::{Clear, Encrypted};
     check(signed(), HOST, Offers::RequireTls, Encrypted, Ok(())).await;
-    check(signed(), HOST, Offers::StartTls, Encrypted, Err("does not offer REQUIRETLS")).await;
-    check(signed(), HOST, Offers::Nothing, Clear, Err("does not offer it")).await;
-    let other = "mx.example.org";
-    check(signed(), other, Offers::RequireTls, Encrypted, Err("not for this name")).await;
-    check(Zone::new(), HOST, Offers::RequireTls, Encrypted, Err("proves that it is a server"))
-        .await;
+    let check_refused = async |zone, name, offers, ordinary, status, words| {
+        check(zone, name, offers, ordinary, Err((status, words))).await;
+    };
+    let words = "does not offer REQUIRETLS";
+    check_refused(signed(), HOST, Offers::StartTls, Encrypted, "5.7.30", words).await;
+    let words = "does not offer it";
+    check_refused(signed(), HOST, Offers::Nothing, Clear, "5.7.10", words).await;
+    let (other, words) = ("mx.example.org", "not for this name");
+    check_refused(signed(), other, Offers::RequireTls, Encrypted, "5.7.10", words).await;
+    let words = "proves that it is a server";
+    check_refused(Zone::new(), HOST, Offers::RequireTls, Encrypted, "5.7.30", words).await;
 }
 
 #[tokio::test]
@@ -162,8 +167,8 @@ async fn where_nobody_answers_what_requires_tls_waits_and_others_are_not_in_its_
     assert!(matches!(verdict, Verdict::Deferred(_)) && is_domains, "{verdict:?}");
 }
 
-/// A server that takes connections and says nothing.
-async fn silent(env: &Env, last: u8, port: u16) -> Task<()> {
+/// A server that takes connections and says nothing, or greets each after so long.
+async fn slow(env: &Env, last: u8, port: u16, after: Option<Duration>) -> Task<()> {
     let address = std::net::SocketAddr::from(([127, 0, 0, last], port));
     let listener = loop {
         // Another may have ended just now.
@@ -172,41 +177,139 @@ async fn silent(env: &Env, last: u8, port: u16) -> Task<()> {
             Err(_) => tokio::task::yield_now().await,
         }
     };
-    env.spawn("silent", async move {
+    let own = env.clone();
+    env.spawn("slow", async move {
         let mut held = Vec::new();
         loop {
-            held.push(listener.accept().await.unwrap());
+            let mut stream = listener.accept().await.unwrap().stream;
+            let greeting = own.clone();
+            held.push(own.spawn("greeting", async move {
+                let Some(after) = after else { return std::future::pending().await };
+                greeting.sleep(after).await;
+                let mut heard = [0; 512];
+                // Whoever does not wait for it is gone.
+                for line in ["220 slow ESMTP\r\n", "250 slow\r\n", "221 bye\r\n"] {
+                    let said = stream.write_all(line.as_bytes()).await;
+                    if said.is_err() || stream.read(&mut heard).await.is_err() {
+                        return;
+                    }
+                }
+            }));
         }
     })
 }
 
-#[tokio::test]
-async fn servers_that_say_nothing_do_not_take_the_time_of_the_others_nor_more_than_there_is() {
+/// Servers of the domain before the usual one, each of which behaves so.
+async fn worlds_of_slow(after: &[Option<Duration>]) -> (World, Task<()>, Vec<Task<()>>) {
     let zone = Zone::new();
     let (world, server) = world(&zone, HOST, Offers::Nothing).await;
-    let port = world.parts.config.port;
     let mut others = Vec::new();
-    for last in 2..5_u8 {
+    for (preference, after) in after.iter().enumerate() {
+        let last = u8::try_from(preference + 2).unwrap();
         let host = format!("mx{last}.example.net");
-        zone.mx(DOMAIN, 5, &host).address(&host, [127, 0, 0, last]);
-        others.push(silent(&world.env, last, port).await);
+        zone.mx(DOMAIN, u16::from(last), &host).address(&host, [127, 0, 0, last]);
+        others.push(slow(&world.env, last, world.parts.config.port, *after).await);
     }
-    let way = Way::new(&world.parts, DOMAIN);
-    let Parts { env, resolver, hostname, .. } = &world.parts;
+    (world, server, others)
+}
+
+async fn direct(world: &World) -> route::Route {
+    let Parts { env, resolver, ourselves, .. } = &world.parts;
     let path = crate::settings::routes::Path::Direct;
-    let route = route::by(path, env, resolver, DOMAIN, hostname).await.unwrap();
+    route::by(path, env, resolver, DOMAIN, ourselves).await.unwrap()
+}
+
+#[tokio::test]
+async fn servers_that_say_nothing_do_not_hide_the_others_and_are_waited_for_as_long_as_is_their_right()
+ {
+    let (world, server, mut others) = worlds_of_slow(&[None, None, None]).await;
+    let env = &world.env;
+    let mut way = Way::new(&world.parts, DOMAIN);
+    let route = direct(&world).await;
     assert_eq!(route.hosts.last().map(String::as_str), Some(HOST));
-    let time = Duration::from_secs(2);
-    let found = way.connect_within(&route, Need::Ordinary, time).await;
+    let time = Duration::from_secs(1);
+    let found = way.connect_within(&route, Need::Ordinary, &[], time).await;
     assert_eq!(found.map(|it| it.host.clone()).map_err(|it| it.verdict()), Ok(HOST.to_owned()));
     drop(server);
-    others.push(silent(env, 1, port).await);
+    others.push(slow(env, 1, world.parts.config.port, None).await);
+    // All are called within their time, and each has its own for the greeting.
+    way.timeouts.greeting = Duration::from_secs(2);
     let begun = env.monotonic();
-    let found = way.connect_within(&route, Need::Ordinary, time).await;
+    let found = way.connect_within(&route, Need::Ordinary, &[], time).await;
     let took = env.monotonic().saturating_since(begun);
     let Err(unreached) = found else { panic!("a session") };
-    assert!(unreached.trouble.words.ends_with("no session in time"), "{unreached:?}");
-    assert!((time..time * 2).contains(&took), "{took:?}");
+    assert!(unreached.trouble.words.ends_with("timed out at greeting"), "{unreached:?}");
+    assert!((way.timeouts.greeting..way.timeouts.greeting * 3).contains(&took), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_greeting_that_comes_after_the_next_server_was_called_is_taken() {
+    let late = Duration::from_millis(700);
+    let (world, server, _others) = worlds_of_slow(&[Some(late), None]).await;
+    drop(server);
+    let way = Way::new(&world.parts, DOMAIN);
+    let route = direct(&world).await;
+    let time = Duration::from_secs(1);
+    let found = way.connect_within(&route, Need::Ordinary, &[], time).await;
+    let first = Ok("mx2.example.net".to_owned());
+    assert_eq!(found.map(|it| it.host.clone()).map_err(|it| it.verdict()), first);
+}
+
+#[tokio::test]
+async fn connections_come_from_the_addresses_that_are_named_for_their_family() {
+    let env = Env::system();
+    let zone = Zone::new();
+    let listener = env.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let port = listener.local_address().unwrap().port();
+    zone.mx(DOMAIN, 10, HOST).address(HOST, [127, 0, 0, 1]);
+    let named = ["127.0.0.7", "127.0.0.8", "::1"].map(|it| it.parse::<IpAddr>().unwrap());
+    let world = World::new(zone, |config, _| {
+        config.outbound.port = port;
+        config.outbound.source_addresses = named.to_vec();
+    });
+    let world = world.await;
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let _task = env.spawn("server", async move {
+        loop {
+            let connection = listener.accept().await.unwrap();
+            // It hangs up: who came is all that is wanted.
+            tell.send(connection.peer.ip()).unwrap();
+        }
+    });
+    let way = Way::new(&world.parts, DOMAIN);
+    let route = direct(&world).await;
+    let mut seen = std::collections::BTreeSet::new();
+    // That one of two never comes is less likely than one in 10^18.
+    for _ in 0..64 {
+        assert!(way.connect(&route, Need::Ordinary, &[]).await.is_err());
+        seen.insert(told.recv().await.unwrap());
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), named[..2]);
+}
+
+#[tokio::test]
+async fn mail_goes_over_ipv6() {
+    let zone = Zone::new();
+    let (world, server) = world(&zone, HOST, Offers::Nothing).await;
+    drop(server);
+    // Only this one answers, and only where AAAA is looked up.
+    let port = world.parts.config.port;
+    let listener = world.env.listen(SocketAddr::new("::1".parse().unwrap(), port)).await.unwrap();
+    zone.address(HOST, "::1".parse::<IpAddr>().unwrap());
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let _task = world.env.spawn("server", async move {
+        let connection = listener.accept().await.unwrap();
+        tell.send(connection.peer).unwrap();
+        let mut stream = connection.stream;
+        let mut heard = [0; 512];
+        for line in ["220 six ESMTP\r\n", "250 six\r\n", "221 bye\r\n"] {
+            stream.write_all(line.as_bytes()).await.unwrap();
+            let _ended = stream.read(&mut heard).await.unwrap();
+        }
+    });
+    let way = Way::new(&world.parts, DOMAIN);
+    assert_eq!(connect(&world, &way, Need::Ordinary).await, Ok(Assurance::Clear));
+    assert_eq!(told.recv().await.unwrap().ip(), "::1".parse::<IpAddr>().unwrap());
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use dns::Zone;
 
 use super::*;
+use crate::outbound::ourselves::Ourselves;
 use crate::{outbound::route::Hop, settings::routes::Routes};
 
 const DOMAIN: &str = "example.net";
@@ -154,7 +155,8 @@ async fn a_smarthost_shows_its_certificate_unless_its_route_says_otherwise() {
         routes.set("route.*", value).unwrap().unwrap();
         let (env, resolver) = (Env::system(), Resolver::fixed(zone()));
         let path = routes.path(DOMAIN);
-        let route = route::by(path, &env, &resolver, DOMAIN, "mx.example.org").await.unwrap();
+        let ourselves = Ourselves::default();
+        let route = route::by(path, &env, &resolver, DOMAIN, &ourselves).await.unwrap();
         // The domain's policy is about its own servers.
         ask(zone(), &route, &sts("enforce", "other.example"), Need::Ordinary).await.unwrap().demand
     };

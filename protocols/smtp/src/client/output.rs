@@ -18,6 +18,10 @@ use crate::call::Permanence;
 pub enum Output {
     /// Write these octets to the server, at once: a driver disables Nagle's algorithm.
     Send(Bytes),
+    /// The same, and with the last of them the server may take the message. Whoever must not send
+    /// it any more by then calls [`abort`](super::Client::abort) and drops the connection: a server
+    /// that lacks one of them has no message.
+    SendEnd(Bytes),
     /// All sends before this are for clear text. Start the client's TLS handshake, then call
     /// [`handle_tls_established`](super::Client::handle_tls_established); where it fails, drop
     /// the connection.
@@ -36,6 +40,7 @@ impl fmt::Debug for Output {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Output::Send(octets) => write!(formatter, "Send({} octets)", octets.len()),
+            Output::SendEnd(octets) => write!(formatter, "SendEnd({} octets)", octets.len()),
             Output::StartTls => formatter.write_str("StartTls"),
             Output::WakeAt(at) => write!(formatter, "WakeAt({at:?})"),
             Output::Event(event) => event.fmt(formatter),
@@ -118,23 +123,16 @@ impl RecipientOutcome {
     }
 }
 
-/// What an output means for the transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Carries {
-    Anything,
-    /// The end of a message's content.
-    End,
-}
-
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    queue: VecDeque<(Output, Carries)>,
+    queue: VecDeque<Output>,
     octets: usize,
 }
 
 impl Outbox {
     pub(super) fn push(&mut self, output: Output) {
-        self.enqueue(output, Carries::Anything);
+        self.octets += octets_of(&output);
+        self.queue.push_back(output);
     }
 
     pub(super) fn send(&mut self, octets: Bytes) {
@@ -145,31 +143,22 @@ impl Outbox {
 
     /// Sends what ends the content.
     pub(super) fn send_end(&mut self, octets: Bytes) {
-        self.enqueue(Output::Send(octets), Carries::End);
+        self.push(Output::SendEnd(octets));
     }
 
     pub(super) fn event(&mut self, event: Event) {
         self.push(Output::Event(event));
     }
 
-    fn enqueue(&mut self, output: Output, carries: Carries) {
-        if let Output::Send(octets) = &output {
-            self.octets += octets.len();
-        }
-        self.queue.push_back((output, carries));
-    }
-
     pub(super) fn pop(&mut self) -> Option<Output> {
-        let (output, _) = self.queue.pop_front()?;
-        if let Output::Send(octets) = &output {
-            self.octets -= octets.len();
-        }
+        let output = self.queue.pop_front()?;
+        self.octets -= octets_of(&output);
         Some(output)
     }
 
     /// Whether the content's end waits here.
     pub(super) fn holds_end(&self) -> bool {
-        self.queue.iter().any(|(_, carries)| *carries == Carries::End)
+        self.queue.iter().any(|output| matches!(output, Output::SendEnd(_)))
     }
 
     /// Octets that wait to be sent.
@@ -179,7 +168,14 @@ impl Outbox {
 
     /// Takes back all but what the caller is to be told.
     pub(super) fn take_back(&mut self) {
-        self.queue.retain(|(output, _)| matches!(output, Output::Event(_)));
+        self.queue.retain(|output| matches!(output, Output::Event(_)));
         self.octets = 0;
+    }
+}
+
+fn octets_of(output: &Output) -> usize {
+    match output {
+        Output::Send(octets) | Output::SendEnd(octets) => octets.len(),
+        Output::StartTls | Output::WakeAt(_) | Output::Event(_) | Output::Close => 0,
     }
 }

@@ -58,7 +58,9 @@ impl Run {
         while let Some(output) = self.client.poll_output() {
             assert!(!self.closed, "{output:?} after Close");
             match output {
-                Output::Send(octets) => self.sent.extend_from_slice(&octets),
+                Output::Send(octets) | Output::SendEnd(octets) => {
+                    self.sent.extend_from_slice(&octets);
+                }
                 Output::StartTls => self.tls = true,
                 Output::WakeAt(at) => self.wake = Some(at),
                 Output::Event(event) => self.events.push(render(&event)),
@@ -126,6 +128,7 @@ pub(super) fn transaction(text: &str) -> Transaction {
             "notify" => {
                 last.expect("a recipient").notify = match value {
                     "never" => Notify::Never,
+                    "success" => Notify::On(NotifyOn { success: true, ..NotifyOn::default() }),
                     _ => Notify::On(NotifyOn { success: true, failure: false, delay: true }),
                 }
             }

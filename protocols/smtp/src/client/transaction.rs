@@ -9,8 +9,8 @@ use std::fmt::{self, Write};
 use super::capabilities::{Capabilities, Extension};
 use crate::address::{Address, ForwardPath, ReversePath};
 use crate::call::{Body, Charset, Submitter};
-use crate::dsn::{EnvelopeId, Notify, OriginalRecipient, Ret, write_xtext};
-use crate::handling::{DeliverBy, Priority, RequireTls};
+use crate::dsn::{EnvelopeId, Notify, NotifyOn, OriginalRecipient, Ret, write_xtext};
+use crate::handling::{DeliverBy, Late, Priority, RequireTls};
 use crate::limits::ORCPT_CHARS_MAX;
 
 /// A message's envelope.
@@ -150,7 +150,7 @@ impl Transaction {
         let recipient = &self.recipients[index];
         let mut line = format!("RCPT TO:{}", recipient.address);
         if peer.offers(Extension::Dsn) {
-            line.push_str(&notify_parameter(recipient.notify));
+            line.push_str(&notify_parameter(self.notify(recipient, peer)));
             // An address kept in UTF-8 grows when it is escaped; a refused recipient would be
             // a high price for its report's beauty.
             let orcpt = recipient.orcpt.as_ref().map(ToString::to_string);
@@ -160,6 +160,18 @@ impl Transaction {
         }
         line.push_str("\r\n");
         line
+    }
+
+    /// RFC 2852 §4.1.4.2: a server that does not watch the time for a sender who wants to hear of a
+    /// delay is asked to tell of the delays that it knows.
+    fn notify(&self, recipient: &Recipient, peer: &Capabilities) -> Notify {
+        let wants_delays = self.deliver_by.is_some_and(|by| by.late() == Late::Notify);
+        match recipient.notify {
+            asked if !wants_delays || peer.offers(Extension::DeliverBy) => asked,
+            Notify::Never => Notify::Never,
+            Notify::Default => Notify::On(NotifyOn { success: false, failure: true, delay: true }),
+            Notify::On(on) => Notify::On(NotifyOn { delay: true, ..on }),
+        }
     }
 }
 

@@ -20,6 +20,12 @@ async fn away(messages: u8) -> World {
     world
 }
 
+/// Its server, from now on.
+async fn back(world: &World) -> Mx {
+    let at = ([127, 0, 0, 1], world.parts.config.port).into();
+    Mx::start_at(&world.env, at, Manner::default()).await
+}
+
 async fn tried(world: &World, times: u32) {
     let end = world.env.monotonic() + Duration::from_secs(20);
     while known(world).await.is_none_or(|trouble| trouble.failures < times) {
@@ -56,7 +62,7 @@ async fn what_waited_leaves_when_its_domain_is_back() {
     let world = away(20).await;
     let runner = world.work(LONG);
     world.reach(DOMAIN, all_wait).await;
-    let mx = Mx::start_at(&world.env, Manner::default(), world.parts.config.port).await;
+    let mx = back(&world).await;
     emptied(&world).await;
     assert_eq!(mx.letters().len(), 20);
     assert!(known(&world).await.is_none_or(|trouble| trouble.failures == 0));
@@ -69,7 +75,7 @@ async fn what_waited_leaves_with_the_next_holder_of_a_domain_that_is_back() {
     let runner = world.work(LONG);
     world.reach(DOMAIN, all_wait).await;
     runner.stop().await;
-    let mx = Mx::start_at(&world.env, Manner::default(), world.parts.config.port).await;
+    let mx = back(&world).await;
     // Every turn is over before all have left.
     let runner = world.work(Duration::from_millis(5));
     emptied(&world).await;
@@ -87,7 +93,7 @@ async fn what_waited_is_found_behind_much_that_waits_for_its_time() {
     for number in 10..10 + pages {
         world.submit(number, &recipients(1), Handling { hold_until, ..Handling::default() }).await;
     }
-    let mx = Mx::start_at(&world.env, Manner::default(), world.parts.config.port).await;
+    let mx = back(&world).await;
     world.reach(DOMAIN, |queued| queued.len() == usize::from(pages)).await;
     assert_eq!(mx.letters().len(), 3);
     runner.stop().await;

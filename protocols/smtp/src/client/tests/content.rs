@@ -47,6 +47,38 @@ fn nothing_goes_behind_the_end() {
     );
 }
 
+/// Whoever writes knows which octets the server may take the message with.
+#[test]
+fn only_the_end_is_said_to_be_one() {
+    let check = |settings: Settings, offered: &str, pieces: usize, expected: &[(&str, bool)]| {
+        let mut run = Run::new(settings);
+        run.feed(format!("220 mx\r\n250-mx\r\n250-PIPELINING\r\n250 {offered}\r\n").as_bytes());
+        run.client.begin(run.now, transaction("<s@y> <r@x>")).expect("possible");
+        let go: &[u8] = if offered == "CHUNKING" { b"" } else { b"354 go\r\n" };
+        run.feed(&[b"250 ok\r\n250 ok\r\n", go].concat());
+        for _ in 0..pieces {
+            run.client.content(run.now, Bytes::from_static(b"hello\r\n"));
+        }
+        run.client.finish(run.now);
+        let mut written = Vec::new();
+        while let Some(output) = run.client.poll_output() {
+            match output {
+                Output::Send(octets) => written.push((octets, false)),
+                Output::SendEnd(octets) => written.push((octets, true)),
+                _ => {}
+            }
+        }
+        let shown: Vec<_> = written
+            .iter()
+            .map(|(octets, is_end)| (std::str::from_utf8(octets).expect("text"), *is_end))
+            .collect();
+        assert_eq!(shown, expected);
+    };
+    check(settings(), "HELP", 1, &[("hello\r\n", false), (".\r\n", true)]);
+    check(settings(), "HELP", 0, &[(".\r\n", true)]);
+    check(chunking(), "CHUNKING", 2, &[("BDAT 14 LAST\r\nhello\r\nhello\r\n", true)]);
+}
+
 /// Whatever a server takes for a line's end: none but the end's own dot stands alone.
 #[test]
 fn bare_line_endings_make_no_end() {

@@ -199,7 +199,9 @@ impl Conversation {
         while let Some(output) = self.client.poll_output() {
             moved = true;
             match output {
-                Output::Send(octets) => self.to_server.extend_from_slice(&octets),
+                Output::Send(octets) | Output::SendEnd(octets) => {
+                    self.to_server.extend_from_slice(&octets);
+                }
                 Output::StartTls => {
                     let info = TlsInfo {
                         version: "TLSv1.3".to_owned(),

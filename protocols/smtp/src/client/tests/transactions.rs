@@ -243,6 +243,30 @@ fn parameters() {
 }
 
 #[test]
+fn a_server_that_does_not_watch_the_time_is_asked_to_tell_of_delays() {
+    let check = |extensions: &str, wish: &str, mail: &str, rcpt: &str| {
+        check_ready(
+            settings,
+            extensions,
+            &format!(
+                "! begin <s@y> <r@x>{wish}
+                 C: MAIL FROM:<s@y>{mail}
+                 S: 250 ok
+                 C: RCPT TO:<r@x>{rcpt}"
+            ),
+        );
+    };
+    check("DSN", " by=60;N", "", " NOTIFY=FAILURE,DELAY");
+    check("DSN", " notify=some by=60;N", "", " NOTIFY=SUCCESS,DELAY");
+    check("DSN", " notify=success by=60;N", "", " NOTIFY=SUCCESS,DELAY");
+    check("DSN", " notify=never by=60;N", "", " NOTIFY=NEVER");
+    check("DSN", "", "", "");
+    check("DSN,DELIVERBY", " by=60;N", " BY=60;N", "");
+    check("DSN,DELIVERBY", " notify=success by=60;N", " BY=60;N", " NOTIFY=SUCCESS");
+    check("", " notify=success by=60;N", "", "");
+}
+
+#[test]
 fn an_original_address_too_long_on_the_wire_is_left_out() {
     for (length, kept) in [(82, true), (83, false)] {
         let original = "\u{e9}".repeat(length);
