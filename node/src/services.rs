@@ -104,7 +104,7 @@ impl Services {
         let guard = Guard::new(
             &env,
             (&db, &db_in_time),
-            &resolver,
+            &resolver.for_strangers(),
             &config.hostname,
             settings.subscribe(),
             &metrics,

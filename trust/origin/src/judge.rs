@@ -68,8 +68,10 @@ pub enum ReportsWanted {
 }
 
 impl Judge {
-    /// A judge that signs its findings with `hostname` (RFC 8601 §2.5, `authserv-id`).
+    /// A judge that signs its findings with `hostname` (RFC 8601 §2.5, `authserv-id`). What it asks at the same
+    /// time is bounded as for one message ([`Resolver::for_message`]), that of its clones included.
     pub fn new(env: &Env, resolver: Resolver, hostname: &str) -> Self {
+        let resolver = resolver.for_message();
         Self { env: env.clone(), resolver, hostname: hostname.to_owned() }
     }
 
