@@ -100,7 +100,6 @@ impl Services {
             blobs: Some(blobs.clone()),
             views: Some(views.clone()),
         });
-        let settings = watch::Sender::new(Arc::new(Settings::of(&config)));
         let guard = Guard::new(
             &env,
             (&db, &db_in_time),
