@@ -110,14 +110,15 @@ impl Services {
         );
         let parts = Parts {
             guard,
-            resolver,
             seen: Seen::new(db.counted_apart(), env.clone()),
             received: Received::new(
                 db.counted_apart(),
                 blobs.clone(),
                 env.clone(),
+                resolver.clone(),
                 metrics.clone(),
             ),
+            resolver,
             deliverer,
             auth: Authenticator::new(db.clone(), env.clone()),
             stopping,

@@ -21,7 +21,7 @@ mod canon;
 mod digest;
 mod dkim;
 mod dmarc;
-mod domain;
+pub mod domain;
 mod iprev;
 mod judge;
 mod key;

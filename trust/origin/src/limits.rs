@@ -95,8 +95,21 @@ pub const REPORT_BYTES_MAX: usize = 10 * 1024 * 1024;
 /// Bytes of an unpacked report; more is a bomb or a report for somebody else's size.
 pub const REPORT_UNPACKED_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// Rows of an aggregate or TLS report that are kept; the rest is counted and left out.
+/// Bytes of an unpacked TLS report: it has some kilobytes a domain.
+pub const REPORT_TLS_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Bytes of an unpacked failure report: it is a header.
+pub const REPORT_FAILURE_BYTES_MAX: usize = 256 * 1024;
+
+/// Rows of an aggregate report that are kept; the rest is counted and left out.
 pub const REPORT_ROWS_MAX: usize = 50_000;
+
+/// Bytes of memory that the rows of an aggregate report take, what is listed in them included: some
+/// ten thousand in use. What is over it is counted and left out.
+pub const REPORT_KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Bytes of one tag, text or comment of an XML report. It is held as a whole.
+pub const REPORT_TOKEN_BYTES_MAX: usize = 64 * 1024;
 
 /// Depth of an XML report's elements.
 pub const REPORT_DEPTH_MAX: usize = 32;
