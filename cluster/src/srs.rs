@@ -6,6 +6,8 @@
 //!
 //! A secret is known for some time before addresses are made with it, so that every node takes them.
 
+pub mod tokens;
+
 use std::time::Duration;
 
 use env::{Env, Timestamp};

@@ -560,6 +560,13 @@ pub const SRS_BOUNCES_PER_MINUTE: u64 = 600;
 /// The time in which [`SRS_BOUNCES_PER_MINUTE`] are counted.
 pub const SRS_BOUNCES_PERIOD: Duration = Duration::from_mins(1);
 
+/// Senders of one day that are kept for one forwarding domain, because they are too long to be written out, of
+/// some 400 bytes each: four megabytes a day. Beyond, a message is forwarded from the sender that it came from.
+pub const SRS_TOKENS_PER_DAY_MAX: u64 = 10_000;
+
+/// How many days such a sender is kept: as long as its address is taken, and some for clocks that differ.
+pub const SRS_TOKEN_DAYS: u64 = origin::limits::SRS_DAYS_MAX + 2;
+
 /// The shortest time between two looks for a key's record.
 pub const DKIM_LOOK_MIN: Duration = Duration::from_secs(5);
 

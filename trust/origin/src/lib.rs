@@ -44,4 +44,4 @@ pub use judge::{Connection, Judge, ReportsWanted, Verdicts};
 pub use key::Algorithm;
 pub use sign::{DkimKey, KeyError, SignError, Signer, SigningKey};
 pub use spf::{SpfResult, SpfVerdict};
-pub use srs::{Srs, SrsError};
+pub use srs::{Original, Srs, SrsError, Token};
