@@ -121,6 +121,7 @@ impl Reading {
             return Err(ReadError::TooLarge);
         }
         let message = self.blobs.read_to_vec(letter.blob, 0..letter.size, most).await?;
+        let message = Arc::new(message);
         let now = self.env.wall();
         let vouching = match letter.author {
             Author::Vouched(domain) => Some(domain),
@@ -150,8 +151,10 @@ impl Reading {
 
     /// Who vouches for a message that was not judged when it came, because it came by a network that is trusted:
     /// its signatures are what is left to tell.
-    async fn signed(&self, message: &[u8]) -> Option<String> {
-        let digest = Digester::whole(Purpose::Judge, message);
+    async fn signed(&self, message: &Arc<Vec<u8>>) -> Option<String> {
+        let message = Arc::clone(message);
+        let digesting = move || Digester::whole(Purpose::Judge, &message);
+        let digest = self.env.run_blocking(digesting).await.ok()?;
         let judge = Judge::new(&self.env, self.resolver.clone(), "");
         let sender = SpfVerdict::default();
         let verdicts = judge.judge_message(&sender, &digest).await;

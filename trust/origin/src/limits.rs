@@ -105,8 +105,8 @@ pub const REPORT_FAILURE_BYTES_MAX: usize = 256 * 1024;
 pub const REPORT_ROWS_MAX: usize = 50_000;
 
 /// Bytes of memory that the rows of an aggregate report take, what is listed in them included: some
-/// ten thousand in use. What is over it is counted and left out.
-pub const REPORT_KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// thousands in use. What is over it is counted and left out.
+pub const REPORT_KEPT_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Bytes of one tag, text or comment of an XML report. It is held as a whole.
 pub const REPORT_TOKEN_BYTES_MAX: usize = 64 * 1024;
