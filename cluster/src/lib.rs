@@ -17,6 +17,7 @@ pub mod work;
 
 mod epoch;
 mod error;
+mod rotating;
 mod slice;
 
 pub use epoch::{Epoch, InvalidNodeName, NODE_NAME_BYTES_MAX, NodeName};

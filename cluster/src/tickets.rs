@@ -2,7 +2,7 @@
 //!
 //! | key | value | lifecycle |
 //! |---|---|---|
-//! | (Secret, "ticket", number) | `Record` | made by the first node that finds the newest too old; cleared once no ticket under it can be in use |
+//! | (Secret, "ticket", number) | `rotating::Record` | made by the first node that finds the newest too old; cleared once no ticket under it can be in use |
 //!
 //! Whoever reads the store can read these keys, as it can read the mail that they protect on its
 //! way.
@@ -10,13 +10,12 @@
 use std::time::Duration;
 
 use env::{Env, Timestamp};
-use kv::{
-    RangeQuery, Subspace, Transaction,
-    tuple::{self, pack},
-};
+use kv::{Subspace, Transaction, tuple::pack};
 use mail::StoreError;
-use prost::Message;
 use zeroize::Zeroizing;
+
+pub use crate::rotating::age;
+use crate::rotating::{Rotating, Secret};
 
 /// How long a ticket can be resumed (RFC 8446 §4.6.1: at most seven days).
 pub const TICKET_LIFE: Duration = Duration::from_hours(24);
@@ -29,17 +28,6 @@ pub const SEALS_AFTER: Duration = Duration::from_mins(2);
 
 /// How often a node looks for new keys: well within [`SEALS_AFTER`].
 pub const LOOK_PERIOD: Duration = Duration::from_secs(30);
-
-/// A key as it is stored.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
-struct Record {
-    /// 32 random bytes.
-    #[prost(bytes = "vec", tag = "1")]
-    secret: Vec<u8>,
-    /// When it was made, by its maker's clock, milliseconds since 1970.
-    #[prost(int64, tag = "2")]
-    made_ms: i64,
-}
 
 /// A key.
 #[derive(Clone)]
@@ -75,43 +63,19 @@ async fn rotated(
     now: Timestamp,
     fresh: &Zeroizing<[u8; 32]>,
 ) -> Result<Vec<TicketKey>, StoreError> {
-    let prefix = pack(&(Subspace::Secret as u64, "ticket"));
+    let rotating = Rotating {
+        prefix: pack(&(Subspace::Secret as u64, "ticket")),
+        name: "ticket key",
+        rotation: ROTATION,
+        kept: ROTATION + TICKET_LIFE,
+    };
     let mut keys = Vec::new();
-    for row in tx.range(RangeQuery::prefix(&prefix)).collect().await? {
-        let damaged = |what: &str| StoreError::damaged("ticket key", what);
-        let (_, _, number): (u64, String, u64) =
-            tuple::unpack(&row.key).map_err(|_| damaged("a key without its number"))?;
-        let record = Record::decode(&row.value[..])
-            .map_err(|error| StoreError::damaged("ticket key", error))?;
-        let secret = record.secret.try_into().map_err(|_| damaged("not 32 bytes"))?;
-        let made = Timestamp::from_unix_ms(record.made_ms);
-        if age(now, made) > ROTATION + TICKET_LIFE {
-            tx.clear(&row.key);
-        } else {
-            keys.push(TicketKey { number, secret: Zeroizing::new(secret), made });
-        }
-    }
-    let newest = keys.last().map(|key| (key.number, key.made));
-    if newest.is_none_or(|(_, made)| age(now, made) >= ROTATION) {
-        let key = TicketKey {
-            // By the clock, so that a number is not used again once all keys have gone.
-            number: newest
-                .map_or(0, |(number, _)| number + 1)
-                .max(u64::try_from(now.unix_ms()).unwrap_or(0)),
-            secret: fresh.clone(),
-            made: now,
-        };
-        let record = Record { secret: key.secret.to_vec(), made_ms: now.unix_ms() };
-        tx.set(&pack(&(Subspace::Secret as u64, "ticket", key.number)), &record.encode_to_vec());
-        keys.push(key);
+    for Secret { number, bytes, made } in rotating.secrets(tx, now, fresh).await? {
+        let secret = <[u8; 32]>::try_from(&bytes[..])
+            .map_err(|_| StoreError::damaged("ticket key", "not 32 bytes"))?;
+        keys.push(TicketKey { number, secret: Zeroizing::new(secret), made });
     }
     Ok(keys)
-}
-
-/// Time from `made` to `now`; zero where `made` is in the future.
-pub fn age(now: Timestamp, made: Timestamp) -> Duration {
-    let ms = now.unix_ms().saturating_sub(made.unix_ms());
-    Duration::from_millis(u64::try_from(ms).unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -530,9 +530,10 @@ pub const DMARC_REPORT_BYTES_MAX: usize = 10 * 1024 * 1024;
 /// Messages to addresses for reports that wait to be looked through.
 pub const RECEIVED_LETTERS_MAX: usize = 100;
 
-/// Bytes of a message that is looked through for reports: the largest report in base64, and some
-/// words.
-pub const RECEIVED_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of a message that is looked through for reports, and of memory that it takes; what is read of it takes
+/// less than as much again ([`origin::limits::REPORT_KEPT_BYTES_MAX`]). Reports in use are packed and have
+/// some hundred kilobytes.
+pub const RECEIVED_MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Parts of one message that are read as reports: each has one, rarely two.
 pub const RECEIVED_PARTS_MAX: usize = 10;
@@ -543,6 +544,13 @@ pub const RECEIVED_DETAILS_BYTES_MAX: usize = 64 * 1024;
 /// Reports of one day that are kept. A provider's domains get some from each large receiver; more come
 /// from somebody who fills the store.
 pub const RECEIVED_REPORTS_PER_DAY_MAX: u64 = 1_000;
+
+/// Those of them that one organization sends, as far as names tell: the largest receivers send one for each
+/// of a provider's domains, and nobody may use up what is there for all.
+pub const RECEIVED_REPORTS_PER_ORGANIZATION_MAX: u64 = 250;
+
+/// Bytes of what is kept of these.
+pub const RECEIVED_BYTES_PER_ORGANIZATION_MAX: u64 = 8 * 1024 * 1024;
 
 /// How many days reports are kept: a quarter's trend.
 pub const RECEIVED_REPORT_DAYS: i64 = 90;
@@ -564,6 +572,13 @@ pub const SRS_BOUNCES_PER_MINUTE: u64 = 600;
 
 /// The time in which [`SRS_BOUNCES_PER_MINUTE`] are counted.
 pub const SRS_BOUNCES_PERIOD: Duration = Duration::from_mins(1);
+
+/// Senders of one day that are kept for one forwarding domain, because they are too long to be written out, of
+/// some 400 bytes each: four megabytes a day. Beyond, a message is forwarded from the sender that it came from.
+pub const SRS_TOKENS_PER_DAY_MAX: u64 = 10_000;
+
+/// How many days such a sender is kept: as long as its address is taken, and some for clocks that differ.
+pub const SRS_TOKEN_DAYS: u64 = origin::limits::SRS_DAYS_MAX + 2;
 
 /// The shortest time between two looks for a key's record.
 pub const DKIM_LOOK_MIN: Duration = Duration::from_secs(5);

@@ -100,25 +100,25 @@ impl Services {
             blobs: Some(blobs.clone()),
             views: Some(views.clone()),
         });
-        let settings = watch::Sender::new(Arc::new(Settings::of(&config)));
         let guard = Guard::new(
             &env,
             (&db, &db_in_time),
-            &resolver,
+            &resolver.for_strangers(),
             &config.hostname,
             settings.subscribe(),
             &metrics,
         );
         let parts = Parts {
             guard,
-            resolver,
             seen: Seen::new(db.counted_apart(), env.clone()),
             received: Received::new(
                 db.counted_apart(),
                 blobs.clone(),
                 env.clone(),
+                resolver.clone(),
                 metrics.clone(),
             ),
+            resolver,
             deliverer,
             auth: Authenticator::new(db.clone(), env.clone()),
             stopping,

@@ -38,7 +38,9 @@ use mail::{
     directory::{self, Address},
 };
 use message::Fields;
-use origin::{Digest, Digester, DkimKey, Purpose, SignError, Signer, SigningKey};
+use origin::{
+    Digest, Digester, DkimKey, Purpose, SignError, Signer, SigningKey, domain::is_within,
+};
 use tokio::sync::watch;
 
 use crate::{limits, names, settings::Settings};
@@ -240,12 +242,9 @@ fn author(header: &[u8]) -> Option<Address> {
 /// is told apart by three, as below `co.uk`, others' authors there go unsigned more than they had to. A
 /// top-level domain that is an organization is not known as one.
 fn is_related(one: &str, other: &str) -> bool {
-    let below = |domain: &str, parent: &str| {
-        domain.strip_suffix(parent).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-    };
     names::last_labels(one, 2) == names::last_labels(other, 2)
-        || below(one, other)
-        || below(other, one)
+        || is_within(one, other)
+        || is_within(other, one)
 }
 
 #[cfg(test)]

@@ -220,6 +220,14 @@ fn users_have_limits_and_errors_cost_time() {
     let watch = Stopwatch::start();
     smtp.expect("RCPT TO:<noone@example.org>", 550);
     assert!(watch.elapsed() >= Duration::from_secs(1), "{:?}", watch.elapsed());
+    smtp.expect(&format!("RCPT TO:<{ALICE}>"), 250);
+    let mail = message(STRANGER, ALICE, "late", "hello\r\n");
+    assert_eq!(smtp.data(mail.as_bytes()).code, 250);
+    let mut imap = server.imap(ALICE);
+    imap.ok("SELECT INBOX");
+    let last = *imap.ok("UID SEARCH SUBJECT late").search().last().expect("it came");
+    let body = String::from_utf8_lossy(&imap.body(last)).into_owned();
+    assert!(body.contains("\r\nRookery-Filter: pass; score=0; tarpit=1\r\n"), "{body}");
     let samples = http::get(&server, "/metrics").body;
     assert_eq!(value(&samples, "rookery_guard_tarpitted"), 1);
     assert_eq!(value(&samples, &action("tarpitted")), 1);

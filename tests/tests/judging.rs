@@ -4,12 +4,15 @@
 //! The signatures were made once, over the messages that [`message`] and [`noise`] make; these tests use
 //! no code of the server's.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, process::Command};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use blackbox::{
     Deadline, http, message,
     names::Names,
-    noise, report,
+    noise,
+    program::{find, run},
+    report,
     server::{ALICE, BOB, Server},
     smtp::Smtp,
 };
@@ -196,38 +199,67 @@ fn a_large_message_is_judged_without_being_held() {
     }
 }
 
+const RECEIVER: &str = "d@receiver.example";
+
+const REPORTS_TO: &str = "dmarc@example.org";
+
+/// A server that keeps reports, and knows who sends some.
+fn start_for_reports() -> (Server, Names) {
+    let (server, names) = start(&[("reports.addresses", REPORTS_TO)]);
+    names.text("receiver.example", "v=spf1 ip4:127.0.0.1 -all");
+    server.cli(&["alias", "add", REPORTS_TO, BOB]);
+    (server, names)
+}
+
+/// A message with one part that may be a report.
+fn report_mail(content_type: &str, encoding: &str, report: &str) -> String {
+    format!(
+        "From: {RECEIVER}\r\nTo: {REPORTS_TO}\r\nSubject: Report\r\nMIME-Version: 1.0\r\n\
+         Content-Type: {content_type}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n{report}\r\n"
+    )
+}
+
+/// An aggregate report with these records.
+fn aggregate(id: &str, records: &str) -> String {
+    format!(
+        "<feedback><report_metadata><org_name>Receiver Inc</org_name>\
+         <email>{RECEIVER}</email><report_id>{id}</report_id><date_range>\
+         <begin>1767225600</begin><end>1767311999</end></date_range></report_metadata>\
+         <policy_published><domain>example.org</domain><p>none</p></policy_published>\
+         {records}</feedback>"
+    )
+}
+
+const RECORD: &str = "<record><row><source_ip>192.0.2.44</source_ip><count>12</count>\
+    <policy_evaluated><disposition>none</disposition><dkim>fail</dkim><spf>fail</spf>\
+    </policy_evaluated></row><identifiers><header_from>example.org</header_from></identifiers>\
+    </record>";
+
+/// Waits until so many reports came to that.
+#[track_caller]
+fn wait_for_reports(server: &Server, outcome: &str, count: usize) {
+    let sample = format!("rookery_reports_received_total{{outcome=\"{outcome}\"}} {count}\n");
+    let deadline = Deadline::usual();
+    while !http::get(server, "/metrics").body.contains(&sample) {
+        assert!(!deadline.is_over(), "no {sample:?}\n{}", server.log());
+    }
+}
+
 #[test]
 fn reports_of_others_are_kept_and_shown() {
-    let (server, _names) = start(&[("reports.addresses", "dmarc@example.org")]);
-    server.cli(&["alias", "add", "dmarc@example.org", BOB]);
-    let xml = "<feedback><report_metadata><org_name>Receiver Inc</org_name>\
-        <email>d@receiver.example</email><report_id>77</report_id><date_range>\
-        <begin>1767225600</begin><end>1767311999</end></date_range></report_metadata>\
-        <policy_published><domain>example.org</domain><p>none</p></policy_published><record><row>\
-        <source_ip>192.0.2.44</source_ip><count>12</count><policy_evaluated>\
-        <disposition>none</disposition><dkim>fail</dkim><spf>fail</spf></policy_evaluated></row>\
-        <identifiers><header_from>example.org</header_from></identifiers></record></feedback>";
-    let mail = format!(
-        "From: d@receiver.example\r\nTo: dmarc@example.org\r\nSubject: Report\r\n\
-         MIME-Version: 1.0\r\nContent-Type: application/xml; name=\"r.xml\"\r\n\r\n{xml}\r\n"
-    );
+    let (server, _names) = start_for_reports();
+    let mail = report_mail("application/xml; name=\"r.xml\"", "8bit", &aggregate("77", RECORD));
     let mut smtp = Smtp::exchange(&server);
-    smtp.deliver("d@receiver.example", "DMARC@example.org", mail.as_bytes());
-    let kept = "rookery_reports_received_total{outcome=\"aggregate\"} 1";
-    let deadline = Deadline::usual();
-    loop {
-        let metrics = http::get(&server, "/metrics").body;
-        if metrics.contains(kept) {
-            break;
-        }
-        assert!(!deadline.is_over(), "the report is not kept\n{}", server.log());
-    }
+    // Another mail server writes the address as it likes.
+    smtp.deliver(RECEIVER, "DMARC@example.org", mail.as_bytes());
+    wait_for_reports(&server, "aggregate", 1);
     let listed = server.cli(&["reports", "list", "--json"]);
     has(
         &listed,
         &[
             "\"kind\":\"aggregate\"",
             "\"from\":\"Receiver Inc\"",
+            "\"vouched_by\":\"receiver.example\"",
             "\"domain\":\"example.org\"",
             "\"messages\":12,\"failed\":12",
         ],
@@ -235,6 +267,121 @@ fn reports_of_others_are_kept_and_shown() {
     has(&server.cli(&["reports", "list"]), &["Receiver Inc", "1 Jan 2026"]);
     let id = listed.split("\"id\":\"").nth(1).and_then(|rest| rest.split('"').next());
     let shown = server.cli(&["reports", "show", id.expect("a report has an id")]);
-    has(&shown, &["192.0.2.44", "Receiver Inc", "77"]);
+    has(&shown, &["192.0.2.44", "Receiver Inc", "77", "receiver.example"]);
+
+    // The same, which anybody may write.
+    let forged = report_mail("application/xml", "8bit", &aggregate("78", RECORD));
+    smtp.deliver(STRANGER, REPORTS_TO, forged.as_bytes());
+    wait_for_reports(&server, "unvouched", 1);
+    assert_eq!(server.cli(&["reports", "list", "--json"]).lines().count(), 1);
     assert!(server.cli(&["fsck"]).contains("0 findings"));
+}
+
+#[test]
+fn reports_of_tls_and_of_failures_are_kept_and_shown() {
+    let (server, _names) = start_for_reports();
+    let mut smtp = Smtp::exchange(&server);
+    // The shape of RFC 8460's appendix B.
+    let tls = "{\"organization-name\":\"Receiver Inc\",\"date-range\":{\
+        \"start-datetime\":\"2026-01-01T00:00:00Z\",\"end-datetime\":\"2026-01-01T23:59:59Z\"},\
+        \"contact-info\":\"d@receiver.example\",\"report-id\":\"5065427c\",\"policies\":[{\
+        \"policy\":{\"policy-type\":\"sts\",\"policy-domain\":\"example.org\"},\
+        \"summary\":{\"total-successful-session-count\":5326,\"total-failure-session-count\":303},\
+        \"failure-details\":[{\"result-type\":\"certificate-expired\",\
+        \"sending-mta-ip\":\"192.0.2.45\",\"failed-session-count\":303}]}]}";
+    let mail = report_mail("application/tlsrpt+json", "8bit", tls);
+    smtp.deliver(RECEIVER, REPORTS_TO, mail.as_bytes());
+    wait_for_reports(&server, "tls", 1);
+    // The shape of RFC 5965's appendix B.
+    let failure = "--b\r\nContent-Type: text/plain\r\n\r\nA message failed.\r\n\
+        --b\r\nContent-Type: message/feedback-report\r\n\r\nFeedback-Type: auth-failure\r\n\
+        User-Agent: Receiver/1\r\nVersion: 1\r\nOriginal-Mail-From: <x@example.org>\r\n\
+        Source-IP: 192.0.2.46\r\nReported-Domain: example.org\r\nAuth-Failure: dkim\r\n\
+        Reporting-MTA: dns; mx.receiver.example\r\n\r\n\
+        --b\r\nContent-Type: text/rfc822-headers\r\n\r\nFrom: x@example.org\r\n\r\n--b--";
+    let of_failure = "multipart/report; report-type=feedback-report; boundary=b";
+    smtp.deliver(RECEIVER, REPORTS_TO, report_mail(of_failure, "7bit", failure).as_bytes());
+    wait_for_reports(&server, "failure", 1);
+    let listed = server.cli(&["reports", "list", "--json"]);
+    let of = |kind: &str| {
+        let is = |line: &&str| line.contains(&format!("\"kind\":\"{kind}\""));
+        listed.lines().find(is).unwrap_or_else(|| panic!("no {kind} in {listed}")).to_owned()
+    };
+    let shown = |line: &str| {
+        let id = line.split("\"id\":\"").nth(1).and_then(|rest| rest.split('"').next());
+        server.cli(&["reports", "show", id.expect("a report has an id")])
+    };
+    let tls = of("tls");
+    has(&tls, &["\"domain\":\"example.org\"", "\"messages\":5629,\"failed\":303"]);
+    has(&shown(&tls), &["certificate-expired", "192.0.2.45", "5065427c", "1 Jan 2026"]);
+    let failure = of("failure");
+    has(&failure, &["\"from\":\"dns; mx.receiver.example\"", "\"messages\":1,\"failed\":1"]);
+    has(&shown(&failure), &["auth-failure", "192.0.2.46", "x@example.org"]);
+    // In the mailbox it is as any other message.
+    let found = server.imap(BOB).ok("STATUS INBOX (MESSAGES)");
+    assert!(found.find("MESSAGES 2").is_some(), "{found:?}");
+}
+
+/// Bytes that memory may grow by while a report is read that its sender has crafted for that. Unpacked it has
+/// twice as many.
+const REPORT_GROWTH_MAX: u64 = 16_000_000;
+
+#[test]
+fn a_crafted_report_takes_bounded_memory() {
+    let (server, _names) = start_for_reports();
+    let Some(gzip) = find("gzip") else {
+        report("skipped: gzip is not installed");
+        return;
+    };
+    let empty = "<dkim/>".repeat(50);
+    let many = format!(
+        "<record><row><source_ip>192.0.2.1</source_ip></row><auth_results>{empty}</auth_results></record>"
+    );
+    let long = format!("<record><row><source_ip>{}</source_ip></row></record>", "1".repeat(60_000));
+    let mut smtp = Smtp::exchange(&server);
+    // Its buffers, and what reads reports, are there from now on.
+    let small = report_mail("application/xml", "8bit", &aggregate("small", RECORD));
+    smtp.deliver(RECEIVER, REPORTS_TO, small.as_bytes());
+    for _ in 0..3 {
+        let other = message(RECEIVER, BOB, "other", &noise(200_000));
+        smtp.deliver(RECEIVER, BOB, other.as_bytes());
+    }
+    // Asking the server again and again would take memory too; its log tells when it is done.
+    let wait_until_read = |count: usize| {
+        let deadline = Deadline::usual();
+        while server.log().matches("report received").count() < count {
+            assert!(!deadline.is_over(), "{count} reports are not read");
+            std::thread::yield_now();
+        }
+    };
+    wait_until_read(1);
+    for (place, row) in [RECORD, &many, &long].into_iter().enumerate() {
+        let rows = row.repeat(31_000_000 / row.len());
+        let mut packing = Command::new(&gzip);
+        packing.arg("-9c");
+        let packed = run(&mut packing, aggregate(&place.to_string(), &rows).as_bytes()).stdout;
+        assert!(packed.len() < 500_000, "{} bytes", packed.len());
+        let encoded = STANDARD.encode(packed);
+        let lines: Vec<&str> = encoded
+            .as_bytes()
+            .chunks(76)
+            .map(|line| std::str::from_utf8(line).expect("base64 is ASCII"))
+            .collect();
+        let mail =
+            report_mail("application/gzip; name=\"r.xml.gz\"", "base64", &lines.join("\r\n"));
+        server.reset_peak();
+        let before = server.memory("VmRSS");
+        smtp.deliver(RECEIVER, REPORTS_TO, mail.as_bytes());
+        wait_until_read(place + 2);
+        if let (Some(before), Some(peak)) = (before, server.memory("VmHWM")) {
+            let growth = peak.saturating_sub(before);
+            report(&format!(
+                "31 MB of {} bytes a row: {:.1} MB growth",
+                row.len(),
+                growth as f64 / 1e6
+            ));
+            assert!(growth < REPORT_GROWTH_MAX, "{growth} bytes");
+        }
+    }
+    assert_eq!(server.cli(&["reports", "list", "--json"]).lines().count(), 4);
 }

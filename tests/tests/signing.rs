@@ -1,11 +1,12 @@
 //! Signing in a domain's name: keys that wait for their records, signatures that others check, rotation
 //! with a name server that takes updates, and senders of forwarded mail.
 
-use std::{fs, net::Ipv4Addr, path::PathBuf, process::Command};
+use std::{fs, net::Ipv4Addr, path::PathBuf, process::Command, thread};
 
 use blackbox::{
     Deadline,
     bind::Bind,
+    cluster::DevCluster,
     imap::Imap,
     message,
     names::Names,
@@ -16,6 +17,7 @@ use blackbox::{
     workspace,
 };
 use serde_json::Value;
+use tempfile::TempDir;
 
 const DOMAIN: &str = "example.org";
 const CAROL: &str = "carol@example.net";
@@ -154,6 +156,125 @@ fn a_forward_has_a_sender_of_ours_and_its_bounces_find_back() {
     Smtp::exchange(&here).deliver(CAROL, "vain@example.org", mail.as_bytes());
     let found = wait_for_mail(&mut imap, 3);
     assert!(found.contains("Final-Recipient: rfc822; nobody@example.net\r\nAction: failed\r\n"));
+}
+
+/// The header fields above a message's first `Received`, unfolded.
+fn top(message: &str) -> String {
+    let (top, _) = message.split_once("\r\n\r\n").expect("a header ends");
+    top.replace("\r\n\t", " ")
+}
+
+#[test]
+fn a_forward_is_sealed_and_the_next_server_finds_the_seal_whole() {
+    let names = names();
+    names.text("author.example", "v=spf1 ip4:127.0.0.1 -all");
+    let mut there = Server::stopped(&names.sections(25, ""));
+    for domain in ["example.net", DOMAIN] {
+        there.cli(&["domain", "add", domain]);
+    }
+    there.cli(&["account", "add", ALICE, "--password-stdin"]);
+    there.cli(&["alias", "add", CAROL, ALICE]);
+    // What comes over loopback is judged as well.
+    set(&there, "judging.trusted_networks", "none");
+    there.restart();
+    let mut here = Server::start_shared(&names.sections(there.ports.smtp, ""));
+    set(&here, "dkim.settle_seconds", "0");
+    set(&here, "judging.trusted_networks", "none");
+    here.cli(&["alias", "add", "fwd@example.org", CAROL]);
+    for key in &wait_for(&here, &["wanted", "wanted"]) {
+        names.text(text(key, "name"), text(key, "text"));
+    }
+    here.cli(&["domain", "dkim", DOMAIN, "publish"]);
+    wait_for(&here, &["in-use", "in-use"]);
+    here.kill();
+    here.reap();
+    here.restart();
+    let author = "ann@author.example";
+    let mail = message(author, "fwd@example.org", "sealed", "hello\r\n");
+    Smtp::exchange(&here).deliver(author, "fwd@example.org", mail.as_bytes());
+    let mut imap = there.imap(ALICE);
+    let found = wait_for_mail(&mut imap, 1);
+    let fields = top(&found);
+    let field = |name: &str| {
+        let lines = fields.lines().filter(|line| line.starts_with(name));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let [results] = &field("Authentication-Results: ")[..] else { panic!("{fields}") };
+    assert!(results.contains("arc=pass"), "{results}");
+    let [seal] = &field("ARC-Seal: ")[..] else { panic!("{fields}") };
+    assert!(seal.contains("i=1;") && seal.contains("cv=none;"), "{seal}");
+    let [told] = &field("ARC-Authentication-Results: ")[..] else { panic!("{fields}") };
+    assert!(told.contains("spf=pass smtp.mailfrom=ann@author.example"), "{told}");
+}
+
+/// A domain's keys as a node of a cluster tells them.
+fn keys_at(nodes: &DevCluster, node: usize, domain: &str) -> Vec<Value> {
+    let told = nodes.exits(node, &["domain", "dkim", domain, "--json"], 0);
+    told.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+/// Both nodes look after keys, and are told to rotate at once, again and again.
+#[test]
+fn two_nodes_rotate_to_one_key_of_a_kind() {
+    const ROTATED: &str = "rotated.example";
+    let names = Names::start();
+    let folder = TempDir::new().expect("the temporary folder is writable");
+    let config = folder.path().join("config.toml");
+    let whole = format!(
+        "hostname = \"mx.example.org\"\ndata = \"/nowhere\"\n\
+         tls = {{ certificate = \"/c\", key = \"/k\" }}\n{}",
+        names.sections(25, "")
+    );
+    fs::write(&config, whole).expect("the folder is writable");
+    let nodes = DevCluster::start(2, &["--config", &config.display().to_string()]);
+    nodes.exits(1, &["cluster", "settings", "set", "dkim.settle_seconds", "0"], 0);
+    nodes.exits(2, &["domain", "add", ROTATED], 0);
+    let states = |keys: &[Value]| -> Vec<String> {
+        keys.iter().map(|key| text(key, "state").to_owned()).collect()
+    };
+    let wait_for = |what: &str, is_so: &dyn Fn(&[Value]) -> bool| {
+        let deadline = Deadline::usual();
+        loop {
+            let found = keys_at(&nodes, 2, ROTATED);
+            if is_so(&found) {
+                return found;
+            }
+            assert!(!deadline.is_over(), "not {what}: {found:#?}");
+        }
+    };
+    let both = |order: &str| {
+        let orders =
+            [1, 2].map(|node| nodes.cli_command(node, &["domain", "dkim", ROTATED, order]));
+        thread::scope(|scope| {
+            for mut order in orders {
+                scope.spawn(move || succeed(&mut order, b""));
+            }
+        });
+    };
+    let publish = |keys: &[Value]| {
+        for key in keys {
+            names.text(text(key, "name"), text(key, "text"));
+        }
+        both("publish");
+    };
+    let first = wait_for("made", &|keys| states(keys) == ["wanted", "wanted"]);
+    publish(&first);
+    wait_for("in use", &|keys| states(keys) == ["in-use", "in-use"]);
+    for _ in 0..3 {
+        both("rotate");
+    }
+    let second = keys_at(&nodes, 1, ROTATED);
+    assert_eq!(states(&second), ["in-use", "in-use", "wanted", "wanted"], "{second:#?}");
+    publish(&second[2..]);
+    let name = |key: &Value| text(key, "name").to_owned();
+    let new: Vec<String> = second[2..].iter().map(name).collect();
+    let used = wait_for("rotated", &|keys| {
+        let used = keys.iter().filter(|key| text(key, "state") == "in-use");
+        used.map(name).collect::<Vec<_>>() == new
+    });
+    let coming = |key: &&Value| ["wanted", "seen"].contains(&text(key, "state"));
+    assert_eq!(used.iter().filter(coming).count(), 0, "{used:#?}");
+    nodes.exits(1, &["fsck"], 0);
 }
 
 /// Base64 of 32 bytes.

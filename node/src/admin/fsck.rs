@@ -1,5 +1,7 @@
 //! `rookery fsck`: the store's check ([`mail::fsck`]) and the outbound queue's, told in lines.
 
+#[cfg(test)]
+mod bare;
 mod cluster;
 mod queue;
 mod signing;

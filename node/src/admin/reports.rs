@@ -19,8 +19,11 @@ pub struct ReportInfo {
     pub kind: String,
     /// When it came, milliseconds since 1970.
     pub received_ms: i64,
-    /// Who reports.
+    /// Who reports, in their own words.
     pub from: String,
+    /// The domain that vouches for its message; empty for what an older release kept.
+    #[serde(default)]
+    pub vouched_by: String,
     /// The domain that it is about.
     pub domain: String,
     /// From when, milliseconds since 1970; 0 where it does not say.
@@ -90,6 +93,7 @@ fn info(day: i64, hash: &Hash, record: &ReceivedRecord) -> ReportInfo {
         kind: record.kind().as_str().to_owned(),
         received_ms: record.received_ms,
         from: record.from.clone(),
+        vouched_by: record.vouched_by.clone(),
         domain: record.domain.clone(),
         begin_ms: record.begin_ms,
         end_ms: record.end_ms,

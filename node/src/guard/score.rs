@@ -1,6 +1,6 @@
 //! One score for all that is held against a client, or speaks for it.
 
-use std::fmt::Write;
+use std::{fmt::Write, time::Duration};
 
 /// The field that tells recipients and their filters what was found of a message. One that a
 /// client sends is removed.
@@ -94,11 +94,14 @@ impl Score {
         each.join("; ")
     }
 
-    /// The header's field, a whole line.
-    pub(crate) fn field(&self, verdict: Verdict, greylist: Greylist) -> String {
+    /// The header's field, a whole line; `held_up` is how long the client's replies were held back.
+    pub(crate) fn field(&self, verdict: Verdict, greylist: Greylist, held_up: Duration) -> String {
         let mut line = format!("{FIELD}: {}; score={}", verdict.as_str(), self.total());
         if greylist == Greylist::Passed {
             line.push_str("; greylist=passed");
+        }
+        if !held_up.is_zero() {
+            let _infallible = write!(line, "; tarpit={}", held_up.as_secs());
         }
         // A line each, because names are long and fields are not (RFC 5322 §2.1.1).
         for finding in &self.findings {
@@ -148,8 +151,12 @@ mod tests {
         found.add("wl.example", -1);
         assert_eq!(found.describe(), "no-ptr=2; wl.example=-1");
         assert_eq!(
-            found.field(Verdict::Marked, Greylist::Passed),
+            found.field(Verdict::Marked, Greylist::Passed, Duration::ZERO),
             "Rookery-Filter: marked; score=1; greylist=passed;\r\n\tno-ptr=2;\r\n\twl.example=-1\r\n"
+        );
+        assert_eq!(
+            Score::default().field(Verdict::Pass, Greylist::Unasked, Duration::from_secs(7)),
+            "Rookery-Filter: pass; score=0; tarpit=7\r\n"
         );
     }
 }

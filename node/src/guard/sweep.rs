@@ -1,8 +1,11 @@
-//! Takes out what abuse control keeps for a time, by whichever node.
+//! Takes out what abuse control keeps for a time, and the senders that forwarding does, by whichever node.
 
 use std::time::Duration;
 
-use cluster::work::{Done, Held, Kind, Worker, zone::Item};
+use cluster::{
+    srs::tokens,
+    work::{Done, Held, Kind, Worker, zone::Item},
+};
 use env::{BoxFuture, Env, Timestamp};
 use kv::{Database, Transaction};
 use mail::StoreError;
@@ -27,6 +30,12 @@ impl GuardSweep {
             Ok::<_, StoreError>(())
         };
         self.db.run(counters).await?;
+        let senders = |tx: Transaction| async move {
+            let today = u64::try_from(now.unix_seconds() / 86_400).unwrap_or(0);
+            tokens::forget_before(&tx, today.saturating_sub(limits::SRS_TOKEN_DAYS));
+            Ok::<_, StoreError>(())
+        };
+        self.db.run(senders).await?;
         let entries = |tx: Transaction| async move { greylist::sweep(&tx, now).await };
         while self.db.run(entries).await? == greylist::Swept::Some {}
         let mut after = None;

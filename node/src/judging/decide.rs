@@ -4,6 +4,9 @@
 //!   refuse it, because SMTP has one answer for all; otherwise those whose rules refuse it get it as junk.
 //! - A message whose author's domain vouches for it is not held to SPF or to other signatures: forwarding
 //!   breaks the one, and lists add the others.
+//! - Where the author's domain asks for something, and whether it vouches could not be found out, the
+//!   message is put off, whatever is set: it can be brought about by whoever writes a message, who would
+//!   otherwise only need a name in that domain which is never answered.
 //! - A chain of seals stands in for the author's domain where every sealer is believed, and the first one
 //!   found that the author's domain vouched (RFC 8617 §7.2.1, RFC 9989 §7.4).
 
@@ -54,11 +57,15 @@ pub(crate) fn decide(
         .collect();
     let is_refused = !acts.is_empty() && acts.iter().all(|(_, act, _)| *act == Action::Reject);
     let mut decision = Decision { is_sealed: sealers.is_some(), ..Decision::default() };
-    if is_refused {
+    if is_seal_open(settings, verdicts, domains) {
+        decision.refusal = Some(Refusal::OriginUnknown);
+    } else if is_refused {
         let rule = acts.iter().filter_map(|(_, _, rule)| *rule).max();
         decision.refusal = rule.map(refusal);
         decision.action = Action::Reject;
-    } else if settings.when_unknown == WhenUnknown::Defer && is_unknown(asked, verdicts) {
+    } else if is_author_open(settings, verdicts, domains)
+        || settings.when_unknown == WhenUnknown::Defer && is_unknown(asked, verdicts)
+    {
         decision.refusal = Some(Refusal::OriginUnknown);
     } else {
         let junk = acts.iter().filter(|(_, act, _)| *act > Action::Mark);
@@ -126,6 +133,35 @@ fn faults(asked: &Asked, verdicts: &Verdicts, is_sealed: bool) -> Vec<Rule> {
     faults
 }
 
+/// Whether what could not be found out decides whether the author's domain vouches, which asks for something
+/// that is done here.
+fn is_author_open(settings: &Judging, verdicts: &Verdicts, domains: &BTreeSet<String>) -> bool {
+    let dmarc = &verdicts.dmarc;
+    let is_asked = dmarc.record.as_ref().is_some_and(|it| !it.testing && it.percent > 0);
+    dmarc.result == DmarcResult::TempError
+        && is_asked
+        && trusted_sealers(settings, &verdicts.arc).is_none()
+        && is_done(settings, dmarc.policy, domains)
+}
+
+/// Whether seals that could not be checked for now would stand in for the author's domain.
+fn is_seal_open(settings: &Judging, verdicts: &Verdicts, domains: &BTreeSet<String>) -> bool {
+    verdicts.dmarc.result == DmarcResult::Fail
+        && verdicts.arc.result == ArcResult::TempError
+        && claimed_sealers(settings, &verdicts.arc).is_some()
+        && is_done(settings, verdicts.dmarc.disposition, domains)
+}
+
+/// Whether anything is done for somebody of what an author's domain asks for.
+fn is_done(settings: &Judging, policy: Policy, domains: &BTreeSet<String>) -> bool {
+    let rule = match policy {
+        Policy::None => return false,
+        Policy::Quarantine => Rule::DmarcQuarantine,
+        Policy::Reject => Rule::DmarcReject,
+    };
+    domains.iter().any(|domain| settings.action(rule, domain) > Action::Mark)
+}
+
 /// Whether there is nobody whose domain could have been asked.
 fn is_author_unclear(dmarc: &DmarcVerdict) -> bool {
     dmarc.result == DmarcResult::PermError && dmarc.author_domain.is_empty()
@@ -144,8 +180,13 @@ fn is_unknown(asked: &Asked, verdicts: &Verdicts) -> bool {
 
 /// Who sealed, for people, where the seals stand in for the author's domain.
 fn trusted_sealers(settings: &Judging, arc: &ArcVerdict) -> Option<String> {
+    claimed_sealers(settings, arc).filter(|_| arc.result == ArcResult::Pass)
+}
+
+/// The same as the message has it, whether the seals hold or not.
+fn claimed_sealers(settings: &Judging, arc: &ArcVerdict) -> Option<String> {
     let trusted = |domain: &String| settings.trusted_sealers.contains(domain);
-    let first = arc.sets.first().filter(|_| arc.result == ArcResult::Pass)?;
+    let first = arc.sets.first()?;
     let all = arc.sets.iter().map(|set| &set.domain);
     (all.clone().all(trusted) && says_dmarc_pass(&first.results))
         .then(|| all.map(|domain| format!("as={domain}")).collect::<Vec<_>>().join(" "))
@@ -343,5 +384,49 @@ mod tests {
         assert_eq!(found.refusal, Some(Refusal::OriginUnknown));
         let fine = Verdicts::default();
         assert_eq!(decide(&settings, &asked(SpfResult::Pass), &fine, &ours).refusal, None);
+    }
+
+    /// Anybody can name a key or a sender below a bank's domain that is never answered for.
+    #[test]
+    fn what_is_wanted_of_a_message_is_not_got_around_by_silence() {
+        let ours = domains(&["example.org"]);
+        let mut verdicts = failing(Policy::None);
+        verdicts.dmarc.result = DmarcResult::TempError;
+        let record = |text: &str| origin::DmarcRecord::parse(text.as_bytes());
+        let mut check = |text: &str, values: &[(&str, &str)], expected: Option<Refusal>| {
+            verdicts.dmarc.record = record(text);
+            verdicts.dmarc.policy = verdicts.dmarc.record.as_ref().unwrap().policy;
+            let found = decide(&settings(values), &asked(SpfResult::TempError), &verdicts, &ours);
+            assert_eq!(found.refusal, expected, "{text} {values:?}");
+        };
+        let put_off = Some(Refusal::OriginUnknown);
+        check("v=DMARC1; p=reject", &[], put_off);
+        check("v=DMARC1; p=quarantine", &[], put_off);
+        check("v=DMARC1; p=none", &[], None);
+        check("v=DMARC1; p=reject; t=y", &[], None);
+        check("v=DMARC1; p=reject; pct=0", &[], None);
+        check("v=DMARC1; p=reject", &[("judging.dmarc_reject", "mark")], None);
+        check("v=DMARC1; p=reject", &[("judging.dmarc_reject.example.org", "mark")], None);
+    }
+
+    #[test]
+    fn believed_seals_that_cannot_be_checked_put_a_message_off() {
+        let ours = domains(&["example.org"]);
+        let set = ArcSet {
+            domain: "list.example".to_owned(),
+            selector: String::new(),
+            results: "mx; dmarc=pass header.from=b.example".to_owned(),
+        };
+        let mut verdicts = failing(Policy::Reject);
+        verdicts.arc =
+            ArcVerdict { result: ArcResult::TempError, sets: vec![set], ..ArcVerdict::default() };
+        let of = |verdicts: &Verdicts, trusted: &str| {
+            let settings = settings(&[("judging.trusted_sealers", trusted)]);
+            decide(&settings, &asked(SpfResult::None), verdicts, &ours).refusal
+        };
+        assert_eq!(of(&verdicts, "list.example"), Some(Refusal::OriginUnknown));
+        assert_eq!(of(&verdicts, "other.example"), Some(Refusal::AuthorNotVouchedFor));
+        verdicts.arc.result = ArcResult::Fail;
+        assert_eq!(of(&verdicts, "list.example"), Some(Refusal::AuthorNotVouchedFor));
     }
 }

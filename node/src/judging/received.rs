@@ -5,27 +5,42 @@
 //! |---|---|---|
 //! | (ReceivedReport, "r", day, hash) | [`ReceivedRecord`] | with the report; cleared [`limits::RECEIVED_REPORT_DAYS`] days later |
 //! | (ReceivedReport, "n", day) | reports of the day, 8 bytes, by atomic addition | as they |
+//! | (ReceivedReport, "d", day, organization) | reports of the day that it sent, and their bytes, 8 bytes each, the same way | as they |
+//!
+//! Only a report is kept whose message its author's domain, that of `From`, vouches for: by a signature or by SPF, aligned
+//! as DMARC has it. Anybody knows the addresses that records name, and could tell us what he likes. What a
+//! report says of who reports is told beside that domain, which is all that is known.
 //!
 //! The hash is of who reports, of what and when, and of their own number for it: the same report that comes
-//! again the same day is one. What is kept of one report and of one day is bounded; the mail itself is in its
-//! mailbox, whatever becomes of this. Reading happens behind the delivery, one message at a time, and what a
+//! again the same day is one. What is kept of one report, of one day and of one organization is bounded; the mail
+//! itself is in its mailbox, whatever becomes of this. Reading happens behind the delivery, one message at a time, and what a
 //! crash interrupts is not taken up again.
 
+mod author;
+mod decoded;
 mod record;
 
 use std::sync::Arc;
 
 use blob::{BlobId, BlobStore};
+use dns::Resolver;
 use env::{Env, Task, Timestamp};
 use kv::{AtomicOp, Database, RangeQuery, Subspace, Transaction, tuple::pack};
 use mail::StoreError;
 use message::{Content, Part, Scanner, TransferDecoder};
-use origin::reports::{Report, ReportKind};
+use origin::{
+    Digester, Judge, Purpose, SpfVerdict,
+    reports::{Report, ReportKind},
+};
 use prost::Message;
 use tokio::sync::mpsc;
 
-pub(crate) use self::record::{Kind, ReceivedRecord};
-use super::seen::day_of;
+use self::decoded::Decoded;
+pub(crate) use self::{
+    author::Author,
+    record::{Kind, ReceivedRecord},
+};
+use super::seen::{day_of, organization};
 use crate::{
     limits,
     metrics::{Metrics, ReportReceived},
@@ -38,6 +53,7 @@ pub(crate) type Hash = [u8; 16];
 struct Letter {
     blob: BlobId,
     size: u64,
+    author: Author,
 }
 
 /// Takes messages; reading them is a task of its own.
@@ -48,16 +64,22 @@ pub(crate) struct Received {
 }
 
 impl Received {
-    pub(crate) fn new(db: Database, blobs: BlobStore, env: Env, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        db: Database,
+        blobs: BlobStore,
+        env: Env,
+        resolver: Resolver,
+        metrics: Metrics,
+    ) -> Self {
         let (queue, letters) = mpsc::channel(limits::RECEIVED_LETTERS_MAX);
-        let reading = Reading { db, blobs, env: env.clone(), metrics: metrics.clone() };
+        let reading = Reading { db, blobs, env: env.clone(), resolver, metrics: metrics.clone() };
         let _reading = env.spawn("received-reports", reading.run(letters));
         Self { queue, metrics, _reading }
     }
 
     /// A message has come to an address for reports. Never waits.
-    pub(crate) fn offer(&self, blob: BlobId, size: u64) {
-        if self.queue.try_send(Letter { blob, size }).is_err() {
+    pub(crate) fn offer(&self, blob: BlobId, size: u64, author: Author) {
+        if self.queue.try_send(Letter { blob, size, author }).is_err() {
             tracing::warn!("a message is not looked through for reports: too many wait for it");
             self.metrics.report_received(ReportReceived::LeftOut);
         }
@@ -68,6 +90,7 @@ struct Reading {
     db: Database,
     blobs: BlobStore,
     env: Env,
+    resolver: Resolver,
     metrics: Metrics,
 }
 
@@ -98,16 +121,44 @@ impl Reading {
             return Err(ReadError::TooLarge);
         }
         let message = self.blobs.read_to_vec(letter.blob, 0..letter.size, most).await?;
+        let message = Arc::new(message);
         let now = self.env.wall();
-        // Unpacking and reading what a stranger sent takes as long as it likes, within its bounds.
+        let vouching = match letter.author {
+            Author::Vouched(domain) => Some(domain),
+            Author::Unknown => None,
+            Author::Unjudged => self.signed(&message).await,
+        };
+        // Unpacking and reading what somebody sent takes as long as it likes, within its bounds.
         let read = self.env.run_blocking(move || records(&message, now)).await.unwrap_or_default();
         for record in read {
-            match record {
-                Some(record) => self.keep(record, now).await?,
-                None => self.metrics.report_received(ReportReceived::Unreadable),
+            match (record, &vouching) {
+                (None, _) => self.metrics.report_received(ReportReceived::Unreadable),
+                (Some(record), Some(domain)) => {
+                    self.keep(ReceivedRecord { vouched_by: domain.clone(), ..record }, now).await?;
+                }
+                (Some(record), None) => {
+                    tracing::info!(
+                        from = record.from,
+                        domain = record.domain,
+                        "a report is not kept: nobody vouches for its message"
+                    );
+                    self.metrics.report_received(ReportReceived::Unvouched);
+                }
             }
         }
         Ok(())
+    }
+
+    /// Who vouches for a message that was not judged when it came, because it came by a network that is trusted:
+    /// its signatures are what is left to tell.
+    async fn signed(&self, message: &Arc<Vec<u8>>) -> Option<String> {
+        let message = Arc::clone(message);
+        let digesting = move || Digester::whole(Purpose::Judge, &message);
+        let digest = self.env.run_blocking(digesting).await.ok()?;
+        let judge = Judge::new(&self.env, self.resolver.clone(), "");
+        let sender = SpfVerdict::default();
+        let verdicts = judge.judge_message(&sender, &digest).await;
+        author::vouching(&verdicts, &sender)
     }
 
     async fn keep(&self, record: ReceivedRecord, now: Timestamp) -> Result<(), StoreError> {
@@ -164,11 +215,8 @@ fn leaves<'a>(part: &'a Part, found: &mut Vec<(ReportKind, &'a Part)>) {
 fn read(kind: ReportKind, part: &Part, message: &[u8]) -> Option<Report> {
     let at = |offset: u64| usize::try_from(offset).ok();
     let body = message.get(at(part.body.start)?..at(part.body.end)?)?;
-    let mut decoder = TransferDecoder::new(&part.transfer_encoding)?;
-    let mut bytes = Vec::new();
-    decoder.push(body, &mut bytes);
-    let _damaged = decoder.finish(&mut bytes);
-    let read = kind.parse(&bytes);
+    let decoder = TransferDecoder::new(&part.transfer_encoding)?;
+    let read = kind.read(Decoded::new(decoder, body));
     if let Err(error) = &read {
         tracing::info!(%error, "a report cannot be read");
     }
@@ -209,12 +257,27 @@ async fn keep(
     }
     let kept = tx.get_snapshot(&number).await?;
     let kept = kept.and_then(|value| value[..].try_into().ok()).map_or(0, u64::from_le_bytes);
-    if kept >= limits::RECEIVED_REPORTS_PER_DAY_MAX {
+    let of_sender = sender_key(day, &record.vouched_by);
+    let sent = tx.get_snapshot(&of_sender).await?;
+    let sent = sent.and_then(|value| value[..].try_into().ok()).map_or(0, u128::from_le_bytes);
+    let value = record.encode_to_vec();
+    let (count, bytes) = (sent & u128::from(u64::MAX), sent >> 64);
+    if kept >= limits::RECEIVED_REPORTS_PER_DAY_MAX
+        || count >= limits::RECEIVED_REPORTS_PER_ORGANIZATION_MAX.into()
+        || bytes + value.len() as u128 > limits::RECEIVED_BYTES_PER_ORGANIZATION_MAX.into()
+    {
         return Ok(Kept::TooMany);
     }
-    tx.set(&key, &record.encode_to_vec());
+    let one_more = 1 | (value.len() as u128) << 64;
+    tx.set(&key, &value);
     tx.atomic(&number, &1_u64.to_le_bytes(), AtomicOp::Add);
+    tx.atomic(&of_sender, &one_more.to_le_bytes(), AtomicOp::Add);
     Ok(Kept::Yes)
+}
+
+/// The lower half is a number of reports, the upper their bytes.
+fn sender_key(day: i64, vouched_by: &str) -> Vec<u8> {
+    pack(&(Subspace::ReceivedReport as u64, "d", day, organization(vouched_by)))
 }
 
 fn report_key(day: i64, hash: &Hash) -> Vec<u8> {
@@ -227,7 +290,7 @@ fn number_key(day: i64) -> Vec<u8> {
 
 /// Forgets the reports of days before `day`.
 pub(super) fn forget_before(tx: &Transaction, day: i64) {
-    for family in ["r", "n"] {
+    for family in ["r", "n", "d"] {
         let (begin, _) = kv::tuple::range_of(pack(&(Subspace::ReceivedReport as u64, family)));
         tx.clear_range(&begin, &pack(&(Subspace::ReceivedReport as u64, family, day)));
     }
@@ -288,7 +351,45 @@ mod tests {
         let policy =
             PublishedPolicy { domain: "example.org".to_owned(), ..PublishedPolicy::default() };
         let report = AggregateReport::new(metadata, policy);
-        ReceivedRecord::of(Report::Aggregate(report), Timestamp::from_unix_seconds(5))
+        let record = ReceivedRecord::of(Report::Aggregate(report), Timestamp::from_unix_seconds(5));
+        ReceivedRecord { vouched_by: "mail.receiver.example".to_owned(), ..record }
+    }
+
+    /// Whoever may send reports may not fill the place that is there for all.
+    #[tokio::test]
+    async fn an_organization_has_so_many_reports_and_bytes_a_day() {
+        let db = Database::memory(Env::system());
+        let put = async |day: i64, id: String, vouched_by: &str, bytes: usize| {
+            let details = "x".repeat(bytes);
+            let record =
+                &ReceivedRecord { vouched_by: vouched_by.to_owned(), details, ..aggregate(&id) };
+            let hash = &hash_of(record);
+            db.run(|tx| async move { keep(&tx, day, hash, record).await }).await.unwrap()
+        };
+        for number in 0..limits::RECEIVED_REPORTS_PER_ORGANIZATION_MAX {
+            // Of one organization, whatever names it makes up.
+            let name = format!("n{number}.many.example");
+            assert_eq!(put(3, number.to_string(), &name, 0).await, Kept::Yes);
+        }
+        assert_eq!(put(3, "more".to_owned(), "many.example", 0).await, Kept::TooMany);
+        assert_eq!(put(3, "0".to_owned(), "n0.many.example", 0).await, Kept::Yes, "it is there");
+        assert_eq!(put(4, "more".to_owned(), "many.example", 0).await, Kept::Yes);
+        let large = limits::RECEIVED_DETAILS_BYTES_MAX;
+        let most = limits::RECEIVED_BYTES_PER_ORGANIZATION_MAX / large as u64;
+        let mut kept = 0;
+        while put(3, kept.to_string(), "large.example", large).await == Kept::Yes {
+            kept += 1;
+        }
+        assert!((most - 2..=most).contains(&kept), "{kept} of {most}");
+        assert_eq!(put(3, "one".to_owned(), "other.example", 0).await, Kept::Yes);
+        let forget = |tx| async move {
+            forget_before(&tx, 4);
+            Ok::<_, StoreError>(())
+        };
+        db.run(forget).await.unwrap();
+        let rows = RangeQuery::prefix(&Subspace::ReceivedReport.prefix());
+        let rows = db.begin().range(rows).collect().await.unwrap();
+        assert_eq!(rows.len(), 3, "one report, the day's number and its sender's");
     }
 
     #[tokio::test]

@@ -254,7 +254,7 @@ fn organization_key(day: i64, domain: &str) -> Vec<u8> {
 }
 
 /// Who has a domain, as far as its name tells. What DNS says of organizations is theirs to say.
-fn organization(domain: &str) -> &str {
+pub(super) fn organization(domain: &str) -> &str {
     let two = names::last_labels(domain, 2);
     let is_shared = two
         .split_once('.')

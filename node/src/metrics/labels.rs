@@ -160,6 +160,8 @@ label! {
         Tls = "tls",
         /// It cannot be read.
         Unreadable = "unreadable",
+        /// Nobody vouches for its message.
+        Unvouched = "unvouched",
         /// There are too many, or it is too large, or the store failed.
         LeftOut = "left_out",
     }

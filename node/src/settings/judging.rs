@@ -46,7 +46,8 @@ pub enum Action {
 /// What is done where a domain cannot be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WhenUnknown {
-    /// The message is taken.
+    /// The message is taken, unless its author's domain asks for something and only whether it vouches is
+    /// unknown.
     #[default]
     Accept,
     /// Its client is told to come again.

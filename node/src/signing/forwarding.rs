@@ -1,6 +1,9 @@
 //! Senders of mail that comes from elsewhere and goes elsewhere: rewritten to the forwarder (SRS), so
 //! that SPF passes there, and bounces find their way back.
 //!
+//! A sender that is too long to be written out in an address is kept in the store, for all nodes, and the address
+//! has a token of it; of such there is a bound a day and domain ([`limits::SRS_TOKENS_PER_DAY_MAX`]).
+//!
 //! Only a bounce, whose own sender is null, goes back, at most [`limits::SRS_BOUNCES_PER_MINUTE`] of them
 //! on a node: a rewritten address is in the world's logs, and is no open relay to its original.
 //!
@@ -9,9 +12,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cluster::srs::tokens::{self, Kept};
 use env::Monotonic;
 use mail::{StoreError, directory::Address};
-use origin::{DmarcResult, SpfResult, Srs, SrsError};
+use origin::{DmarcResult, Original, SpfResult, Srs, SrsError, domain::is_within};
 use zeroize::Zeroizing;
 
 use super::{Signing, counts::Rewritten};
@@ -137,7 +141,11 @@ impl Signing {
             return Ok(sender.to_owned());
         }
         let srs = Srs::new(&domain, self.secrets().await?.to_vec());
-        let (outcome, sender) = match srs.forward(sender, self.inner.env.wall()) {
+        let forwarded = match srs.forward(sender, self.inner.env.wall()) {
+            Err(SrsError::TooLong) => self.stored(&srs, sender).await?,
+            forwarded => forwarded,
+        };
+        let (outcome, sender) = match forwarded {
             Ok(rewritten) => (Rewritten::Forward, rewritten),
             Err(error) => {
                 tracing::debug!(%error, "a forwarded message keeps its sender");
@@ -146,6 +154,25 @@ impl Signing {
         };
         self.inner.counts.rewritten(outcome);
         Ok(sender)
+    }
+
+    /// The sender that stands for one that is too long, which is kept; [`SrsError::TooLong`] where too many are.
+    async fn stored(
+        &self,
+        srs: &Srs,
+        sender: &str,
+    ) -> Result<Result<String, SrsError>, StoreError> {
+        let (address, token) = match srs.forward_stored(sender, self.inner.env.wall()) {
+            Ok(stored) => stored,
+            Err(error) => return Ok(Err(error)),
+        };
+        let (token, most) = ((token.day, token.id.as_str()), limits::SRS_TOKENS_PER_DAY_MAX);
+        let domain = srs.domain();
+        let keep = |tx| async move { tokens::keep(&tx, token, sender, domain, most).await };
+        Ok(match self.inner.db.run(keep).await? {
+            Kept::Yes => Ok(address),
+            Kept::TooMany => Err(SrsError::TooLong),
+        })
     }
 
     /// Where mail to an address goes that is from `sender`; `None` is the null sender, who alone writes
@@ -185,7 +212,12 @@ impl Signing {
         };
         let srs = Srs::new(domain, self.secrets().await?.to_vec());
         Ok(match srs.reverse(address, self.inner.env.wall()) {
-            Ok(original) => Back::To(original),
+            Ok(Original::Address(original)) => Back::To(original),
+            Ok(Original::Stored(token)) => {
+                let (token, domain) = ((token.day, token.id.as_str()), srs.domain());
+                let look = |tx| async move { tokens::sender(&tx, token, domain).await };
+                self.inner.db.run(look).await?.map_or(Back::Refused, Back::To)
+            }
             Err(SrsError::NotOurs) => Back::NotRewritten,
             Err(_) => Back::Refused,
         })
@@ -218,12 +250,6 @@ impl Signing {
         gone.count += 1;
         gone.count <= limits::SRS_BOUNCES_PER_MINUTE
     }
-}
-
-/// Whether a domain is another or below it; nothing is below no domain.
-fn is_within(domain: &str, parent: &str) -> bool {
-    let above = domain.strip_suffix(parent).filter(|_| !parent.is_empty());
-    above.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 /// Told without a secret: nearly all addresses are not.

@@ -204,6 +204,59 @@ async fn senders_are_rewritten_and_found_again() {
     assert_eq!(left, "bob@elsewhere.example");
 }
 
+/// A sender as those who want to know which address failed have it.
+const LONG: &str = "bounce-0123456789-0123456789-alice=example.org@lists.elsewhere.example";
+
+#[tokio::test]
+async fn a_sender_that_is_too_long_is_kept_and_found_again() {
+    let world = World::new().await;
+    // Another node on the same store.
+    let other = Signing::new(&world.env, world.db.clone(), world.settings.subscribe());
+    let forwarded = world.signing.forwarded(LONG, "example.org").await.unwrap();
+    let (local, _) = forwarded.split_once('@').unwrap();
+    assert!(local.starts_with("SRS0=") && local.len() <= 64, "{forwarded}");
+    assert_eq!(world.signing.forwarded(LONG, "example.org").await.unwrap(), forwarded);
+    let back = Back::To(LONG.to_owned());
+    for address in [&forwarded, &forwarded.to_lowercase()] {
+        assert_eq!(other.back(address, None).await.unwrap(), back);
+    }
+    assert_eq!(other.reports_to(&forwarded).await.unwrap(), LONG);
+    let eve = &address("eve@elsewhere.example");
+    assert_eq!(other.back(&forwarded, Some(eve)).await.unwrap(), Back::Refused);
+    let rows = async || {
+        let rows = kv::RangeQuery::prefix(&kv::Subspace::SrsToken.prefix());
+        world.db.begin().range(rows).collect().await.unwrap().len()
+    };
+    assert_eq!(rows().await, 2, "one sender and the day's number");
+    world.signing.forwarded("bob@elsewhere.example", "example.org").await.unwrap();
+    assert_eq!(rows().await, 2, "what fits is not kept");
+    let today = u64::try_from(world.env.wall().unix_seconds() / 86_400).unwrap();
+    let forget = |tx: Transaction| async move {
+        cluster::srs::tokens::forget_before(&tx, today + 1);
+        Ok::<_, StoreError>(())
+    };
+    world.db.run(forget).await.unwrap();
+    assert_eq!(other.back(&forwarded, None).await.unwrap(), Back::Refused);
+}
+
+#[tokio::test]
+async fn a_domain_keeps_so_many_senders_a_day() {
+    let world = World::new().await;
+    let forwarded = world.signing.forwarded(LONG, "example.org").await.unwrap();
+    assert!(forwarded.starts_with("SRS0="));
+    let rows = kv::RangeQuery::prefix(&kv::tuple::pack(&(kv::Subspace::SrsToken as u64, "n")));
+    let rows = world.db.begin().range(rows).collect().await.unwrap();
+    let (number, most) = (&rows[0].key, limits::SRS_TOKENS_PER_DAY_MAX.to_le_bytes());
+    let fill = |tx: Transaction| async move {
+        tx.set(number, &most);
+        Ok::<_, StoreError>(())
+    };
+    world.db.run(fill).await.unwrap();
+    let other = LONG.replacen("bounce", "return", 1);
+    assert_eq!(world.signing.forwarded(&other, "example.org").await.unwrap(), other);
+    assert_eq!(world.signing.forwarded(LONG, "example.org").await.unwrap(), forwarded);
+}
+
 #[tokio::test]
 async fn bounces_have_a_bound() {
     let world = World::new().await;

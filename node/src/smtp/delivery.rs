@@ -32,7 +32,7 @@ use crate::{
         Append, OnFailure, Reporting, Request, Returned, Target,
         outbound::{Body, RemoteRecipient, ReturnContent, Submission},
     },
-    judging::{self, Findings},
+    judging::{self, Findings, received::Author},
     limits,
     metrics::{Outcome, Protocol},
     services::Services,
@@ -60,7 +60,8 @@ pub(super) async fn finish(
             let findings = findings.as_deref();
             let reply = deliver(services, role(protocol), envelope, &finished, findings).await;
             if for_reports && matches!(reply, Reply::MessageAccepted { .. }) {
-                services.received.offer(finished.blob, finished.email.size);
+                let author = Author::of(findings);
+                services.received.offer(finished.blob, finished.email.size, author);
             }
             (reply, finished.email.size, Some(finished.name.queue_id()))
         }

@@ -7,7 +7,7 @@ mod local;
 mod signing;
 mod submission;
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, path::Path, sync::Arc};
 
 use blob::{BlobId, BlobStore};
 use env::{Env, Task};
@@ -57,6 +57,17 @@ struct World {
     _folder: TempDir,
 }
 
+/// A node's parts over stores.
+async fn node(env: &Env, stores: Stores, config: Config, folder: &Path) -> (Services, Stop) {
+    let stop = Stop::new();
+    let tls = Tls::self_signed(env, folder, &["localhost".to_owned()]).unwrap();
+    let hub = Hub::default();
+    let peers = Peers::join(&stores.db, env, &config, &hub).await.unwrap();
+    let heard = (hub, peers.ears.clone());
+    let services = Services::new(stores, config, env.clone(), tls, stop.listen(), heard).unwrap();
+    (services, stop)
+}
+
 impl World {
     async fn new() -> Self {
         Self::with(Faults::default(), |_| {}).await
@@ -74,14 +85,8 @@ impl World {
         let db = Database::memory(env.clone());
         let values = kv::LargeValues::memory(env.clone());
         let blobs = BlobStore::embedded(values, env.clone()).await.unwrap();
-        let stop = Stop::new();
-        let tls = Tls::self_signed(&env, folder.path(), &["localhost".to_owned()]).unwrap();
         let stores = Stores::new(db.clone(), blobs);
-        let hub = Hub::default();
-        let peers = Peers::join(&stores.db, &env, &config, &hub).await.unwrap();
-        let heard = (hub, peers.ears.clone());
-        let services =
-            Services::new(stores, config, env.clone(), tls, stop.listen(), heard).unwrap();
+        let (services, stop) = node(&env, stores, config, folder.path()).await;
         let mut world = Self {
             env: env.clone(),
             services,
@@ -102,6 +107,19 @@ impl World {
         world.bob = world.account("bob", 0).await;
         db.faults().set(faults);
         world
+    }
+
+    /// Another node on the same store, that knows of the same names.
+    async fn another(&self) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = self.services.config.clone();
+        config.cluster.node = "another".to_owned();
+        let stores = Stores::new(self.services.db.clone(), self.services.blobs.clone());
+        let (services, stop) = node(&self.env, stores, config, folder.path()).await;
+        let settings = self.services.settings.borrow().clone();
+        services.settings.send_replace(settings);
+        let env = self.env.clone();
+        Self { env, services, stop, alice: self.alice, bob: self.bob, _folder: folder }
     }
 
     async fn account(&self, local: &str, quota_bytes: u64) -> AccountId {

@@ -259,10 +259,15 @@ impl Visitor {
     }
 
     fn field(&self, greylist: score::Greylist) -> String {
+        // What a user waited for before the login is nobody's business.
+        let held_up = match self.standing {
+            Standing::Stranger => self.held_up,
+            Standing::Submitter | Standing::Trusted => Duration::ZERO,
+        };
         match (&self.judged, greylist) {
-            (Some((score, verdict)), _) => score.field(*verdict, greylist),
-            (None, score::Greylist::Passed) => Score::default().field(Verdict::Pass, greylist),
-            (None, score::Greylist::Unasked) => String::new(),
+            (Some((score, verdict)), _) => score.field(*verdict, greylist, held_up),
+            (None, score::Greylist::Unasked) if held_up.is_zero() => String::new(),
+            (None, _) => Score::default().field(Verdict::Pass, greylist, held_up),
         }
     }
 

@@ -80,6 +80,8 @@ pub enum Subspace {
     Greylist = 36,
     /// Networks that are refused.
     Block = 37,
+    /// Senders of forwarded mail that rewritten addresses are too short for.
+    SrsToken = 38,
 }
 
 impl Subspace {

@@ -22,6 +22,7 @@ mod cache;
 mod chain;
 pub mod limits;
 mod name;
+mod places;
 mod proof;
 mod resolver;
 mod scope;

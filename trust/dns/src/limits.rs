@@ -9,6 +9,15 @@ pub const QUERIES_PER_LOOKUP: usize = 100;
 /// Lookups that send queries at the same time; more wait. Each holds a socket and a buffer.
 pub const LOOKUPS_MAX: usize = 1_000;
 
+/// Of these, queries for what strangers make us ask: names of who sends us mail. The others are there for
+/// mail that leaves.
+pub const STRANGERS_QUERIES_MAX: usize = 800;
+
+/// Of these, queries for one message. As many as it takes to ask about its authors (`origin`: four
+/// domains, eight questions each) or its signatures at once: a question must not wait for
+/// one that its sender lets take long.
+pub const MESSAGE_QUERIES_MAX: usize = 40;
+
 /// Aliases that a lookup follows. Resolvers in use follow 8 to 16.
 pub const ALIASES_MAX: usize = 12;
 

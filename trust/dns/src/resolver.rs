@@ -24,6 +24,7 @@ use crate::{
     chain::{self, Reply},
     limits::{PROOFS_MAX, UDP_BYTES},
     name,
+    places::Share,
     proof::{is_shown_wildcard, proven},
     scope::Scope,
     settings::{Anchors, Settings, SettingsError, Validation},
@@ -34,10 +35,11 @@ use crate::{
 /// How many exchanges with silent servers fit into a lookup.
 const EXCHANGES_PER_LOOKUP: u32 = 4;
 
-/// Looks names up. Cloning is one reference count; clones share the cache.
+/// Looks names up. Cloning is a reference count or two; clones share the cache.
 #[derive(Clone)]
 pub struct Resolver {
     source: Arc<Source>,
+    share: Share,
 }
 
 impl std::fmt::Debug for Resolver {
@@ -86,12 +88,26 @@ impl Resolver {
             Validation::Off => Trust::Nobody,
         };
         let servers = Servers { env: env.clone(), timeout: settings.timeout, transport, trust };
-        Ok(Self { source: Arc::new(Source::Servers(servers)) })
+        Ok(Self { source: Arc::new(Source::Servers(servers)), share: Share::default() })
     }
 
     /// A resolver that knows what the zone says, and asks nobody: for tests and simulations.
     pub fn fixed(zone: Zone) -> Self {
-        Self { source: Arc::new(Source::Fixed(zone)) }
+        Self { source: Arc::new(Source::Fixed(zone)), share: Share::default() }
+    }
+
+    /// The same for what strangers make us ask: it leaves places for our own questions
+    /// ([`crate::limits::STRANGERS_QUERIES_MAX`]).
+    #[must_use]
+    pub fn for_strangers(&self) -> Self {
+        Self { source: Arc::clone(&self.source), share: Share::Strangers }
+    }
+
+    /// The same for one message of a stranger's, and all clones of it together
+    /// ([`crate::limits::MESSAGE_QUERIES_MAX`]).
+    #[must_use]
+    pub fn for_message(&self) -> Self {
+        Self { source: Arc::clone(&self.source), share: Share::of_message() }
     }
 
     /// Where the domain wants its mail, in the answer's order. A null MX (RFC 7505) is a record
@@ -226,7 +242,9 @@ impl Resolver {
         match &*self.source {
             Source::Fixed(zone) => chain::follow(name, kind, |name| zone.ask(name, kind)).await,
             // Behind a pointer, because validation's future is large.
-            Source::Servers(servers) => Box::pin(servers.look(name, kind)).await,
+            Source::Servers(servers) => {
+                Box::pin(servers.look(name, kind, self.share.clone())).await
+            }
         }
     }
 }
@@ -267,8 +285,13 @@ fn both(
 }
 
 impl Servers {
-    async fn look(&self, name: Name, kind: RecordType) -> Result<Answer<Vec<RData>>, LookupError> {
-        let scope = Scope::new(self.env.clone());
+    async fn look(
+        &self,
+        name: Name,
+        kind: RecordType,
+        share: Share,
+    ) -> Result<Answer<Vec<RData>>, LookupError> {
+        let scope = Scope::new(self.env.clone(), share);
         let following = chain::follow(name, kind, |name| self.ask(name, kind));
         let looked = self.env.timeout(self.timeout, scope.clone().run(following)).await;
         match looked.unwrap_or(Err(LookupError::Temporary(Unavailable::TimedOut))) {

@@ -1,5 +1,5 @@
-//! What a lookup carries through the validator, whose clock has no handle: its [`Env`] and how
-//! many queries it may still send. It is there while the lookup's future is polled.
+//! What a lookup carries through the validator, whose clock has no handle: its [`Env`], whose places it
+//! takes and how many queries it may still send. It is there while the lookup's future is polled.
 
 use std::{
     cell::RefCell,
@@ -20,12 +20,13 @@ use env::Env;
 use futures_util::io::{AsyncRead, AsyncWrite};
 use hickory_net::runtime::{DnsTcpStream, DnsUdpSocket, RuntimeProvider, Spawn, Time};
 
-use crate::{answer::Unavailable, limits::QUERIES_PER_LOOKUP};
+use crate::{answer::Unavailable, limits::QUERIES_PER_LOOKUP, places::Share};
 
 /// One lookup.
 #[derive(Clone)]
 pub(crate) struct Scope {
     env: Env,
+    share: Share,
     spent: Arc<Spent>,
 }
 
@@ -49,9 +50,9 @@ impl Drop for Restore {
 }
 
 impl Scope {
-    pub(crate) fn new(env: Env) -> Self {
+    pub(crate) fn new(env: Env, share: Share) -> Self {
         let queries_left = AtomicUsize::new(QUERIES_PER_LOOKUP);
-        Self { env, spent: Arc::new(Spent { queries_left, failure: Mutex::new(None) }) }
+        Self { env, share, spent: Arc::new(Spent { queries_left, failure: Mutex::new(None) }) }
     }
 
     /// Awaits `future` within this scope.
@@ -71,6 +72,13 @@ impl Scope {
             left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).ok()
         })?;
         Some(())
+    }
+
+    /// Whose places the lookup's queries take.
+    pub(crate) fn share() -> Share {
+        CURRENT
+            .with_borrow(|scope| scope.as_ref().map(|scope| scope.share.clone()))
+            .unwrap_or_default()
     }
 
     /// Notes that a query of this lookup was not answered.

@@ -25,15 +25,13 @@ use hickory_net::{
     },
     xfer::DnsHandle,
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    sync::Semaphore,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
     answer::Unavailable,
     cache::{Cache, Key},
-    limits::{LOOKUPS_MAX, ROUNDS, STRAY_DATAGRAMS_MAX, UDP_BYTES_MAX},
+    limits::{ROUNDS, STRAY_DATAGRAMS_MAX, UDP_BYTES_MAX},
+    places::Places,
     scope::{Runtime, Scope},
 };
 
@@ -49,7 +47,7 @@ struct Shared {
     /// For one exchange with one server.
     patience: Duration,
     cache: Mutex<Cache>,
-    places: Semaphore,
+    places: Places,
     /// The server that answered last.
     preferred: AtomicUsize,
 }
@@ -66,7 +64,7 @@ impl Transport {
             servers,
             patience,
             cache: Mutex::new(Cache::new(cache_entries)),
-            places: Semaphore::new(LOOKUPS_MAX),
+            places: Places::default(),
             preferred: AtomicUsize::new(0),
         };
         Self { shared: Arc::new(shared) }
@@ -119,7 +117,7 @@ impl Shared {
             return remembered;
         }
         Scope::spend().ok_or(Unavailable::TooFar)?;
-        let _place = self.places.acquire().await.map_err(|_| Unavailable::Unreachable)?;
+        let _place = self.places.take(&Scope::share()).await;
         let asked = self.ask_servers(message).await;
         let now = self.env.monotonic();
         match &asked {

@@ -1,5 +1,7 @@
 //! Chains of what was judged before us (RFC 8617): whether the seals on them hold.
 
+use std::collections::BTreeSet;
+
 use message::Field;
 
 use crate::{
@@ -7,7 +9,7 @@ use crate::{
     dkim::{self, DkimError, Keys, Kind, Signature, field_without_signature},
     domain,
     key::Algorithm,
-    limits::ARC_SETS_MAX,
+    limits::{ARC_SEALS_MAX, ARC_SETS_MAX},
     tags::Tags,
 };
 
@@ -25,15 +27,24 @@ pub enum ArcResult {
     Pass,
     /// It is broken, or says of itself that it is.
     Fail,
+    /// A key that it takes could not be had for now.
+    ///
+    /// RFC 8617 §5.2.1 calls that broken, for good. It is told apart here, so that nobody seals a chain as broken
+    /// that whoever gets the message next finds whole.
+    TempError,
+    /// It has more seals than are verified.
+    PermError,
 }
 
 impl ArcResult {
-    /// As it is written in `Authentication-Results` and in `cv=`.
+    /// As it is written in `Authentication-Results`, and in `cv=`, which has the first three alone.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
             Self::Pass => "pass",
             Self::Fail => "fail",
+            Self::TempError => "temperror",
+            Self::PermError => "permerror",
         }
     }
 }
@@ -56,6 +67,25 @@ pub enum ArcError {
     /// A seal does not hold.
     #[error("seal: {0}")]
     Seal(DkimError),
+    /// There are more seals than are verified.
+    #[error("too many seals")]
+    TooManySeals,
+}
+
+impl ArcError {
+    fn result(self) -> ArcResult {
+        match self {
+            Self::Message(DkimError::KeyUnavailable) | Self::Seal(DkimError::KeyUnavailable) => {
+                ArcResult::TempError
+            }
+            Self::TooManySeals => ArcResult::PermError,
+            Self::Malformed
+            | Self::MissingSets
+            | Self::SealedAsBroken
+            | Self::Message(_)
+            | Self::Seal(_) => ArcResult::Fail,
+        }
+    }
 }
 
 /// A chain and what became of it.
@@ -63,10 +93,10 @@ pub enum ArcError {
 pub struct ArcVerdict {
     /// What became of it.
     pub result: ArcResult,
-    /// Why it failed.
+    /// Why it did not pass.
     pub reason: Option<ArcError>,
     /// Who sealed, the oldest first. Believe it only of a chain that passes, and only where the sealer
-    /// is believed.
+    /// is believed; of one that could not be checked for now it is who claims to have sealed.
     pub sets: Vec<ArcSet>,
     /// The highest number that a field of the chain bears, whether the chain holds or not.
     pub instances: u32,
@@ -101,16 +131,6 @@ impl Seal {
     fn key_name(&self) -> String {
         format!("{}._domainkey.{}", self.selector, self.domain)
     }
-}
-
-/// Where the keys are that the chain is checked with; none where it is not whole.
-pub(crate) fn key_names(fields: &[Field<'_>]) -> Vec<String> {
-    let sets = sets(fields).unwrap_or_default();
-    let seals = sets.iter().filter_map(|set| parse_seal(set.seal.value).ok());
-    let mut names: Vec<String> = seals.map(|seal| seal.key_name()).collect();
-    let newest = sets.last().map(|set| Signature::parse(Kind::Arc, set.signature.value));
-    names.extend(newest.and_then(Result::ok).map(|signature| signature.key_name()));
-    names
 }
 
 /// The number of a set that a field of the chain belongs to.
@@ -150,20 +170,127 @@ pub(crate) fn existing<'a>(fields: &[Field<'a>]) -> Option<Vec<[&'a [u8]; 3]>> {
     Some(sets.iter().map(|set| [set.results.raw, set.signature.raw, set.seal.raw]).collect())
 }
 
-/// Judges the chain; `at` is the time in Unix seconds.
-pub(crate) fn verify(fields: &[Field<'_>], bodies: &Bodies, keys: &Keys, at: u64) -> ArcVerdict {
-    let instances = instances(fields);
-    let mut verdict = ArcVerdict { instances, ..ArcVerdict::default() };
-    let judged = match sets(fields) {
-        Ok(sets) if sets.is_empty() => return verdict,
-        Ok(sets) => check(&sets, fields, bodies, keys, at),
-        Err(error) => Err(error),
-    };
-    match judged {
-        Ok(sets) => (verdict.result, verdict.sets) = (ArcResult::Pass, sets),
-        Err(error) => (verdict.result, verdict.reason) = (ArcResult::Fail, Some(error)),
+/// A chain while it is judged: read, then its newest signature checked, then its seals, each step where the
+/// one before went well.
+pub(crate) struct Chain<'f, 'a> {
+    instances: u32,
+    sets: Vec<Set<'f, 'a>>,
+    seals: Vec<Seal>,
+    /// The newest signature of the message, or why the chain is not to be believed; `None` where
+    /// there is no chain.
+    newest: Option<Result<Signature, ArcError>>,
+}
+
+impl<'f, 'a> Chain<'f, 'a> {
+    pub(crate) fn read(fields: &'f [Field<'a>]) -> Self {
+        let mut chain = Self {
+            instances: instances(fields),
+            sets: Vec::new(),
+            seals: Vec::new(),
+            newest: None,
+        };
+        match sets(fields) {
+            Ok(sets) => chain.sets = sets,
+            Err(error) => chain.newest = Some(Err(error)),
+        }
+        if let Some(set) = chain.sets.last() {
+            let newest = seals(&chain.sets).and_then(|seals| {
+                chain.seals = seals;
+                Signature::parse(Kind::Arc, set.signature.value).map_err(ArcError::Message)
+            });
+            chain.newest = Some(newest);
+        }
+        chain
     }
-    verdict
+
+    /// Where the key of the newest signature is.
+    pub(crate) fn message_key(&self) -> Option<String> {
+        self.newest.as_ref()?.as_ref().ok().map(Signature::key_name)
+    }
+
+    /// Checks the newest signature; `at` is the time in Unix seconds.
+    pub(crate) fn check_message(
+        &mut self,
+        fields: &[Field<'_>],
+        bodies: &Bodies,
+        keys: &Keys,
+        at: u64,
+    ) {
+        let (Some(set), Some(Ok(signature))) = (self.sets.last(), &self.newest) else { return };
+        if let Err(error) = dkim::verify(signature, set.signature, fields, bodies, keys, at) {
+            self.newest = Some(Err(ArcError::Message(error)));
+        }
+    }
+
+    /// Where the keys of the seals are; none where they cannot save the chain.
+    pub(crate) fn seal_keys(&self) -> BTreeSet<String> {
+        match self.newest {
+            Some(Ok(_)) => self.seals.iter().map(Seal::key_name).collect(),
+            Some(Err(_)) | None => BTreeSet::new(),
+        }
+    }
+
+    /// What became of it.
+    pub(crate) fn verdict(self, keys: &Keys) -> ArcVerdict {
+        let verdict = ArcVerdict { instances: self.instances, ..ArcVerdict::default() };
+        let Some(newest) = &self.newest else { return verdict };
+        let error = match newest {
+            Ok(_) => self.check_seals(keys).err(),
+            Err(error) => Some(*error),
+        };
+        let result = error.map_or(ArcResult::Pass, ArcError::result);
+        let sets = match result {
+            ArcResult::Pass | ArcResult::TempError => self.told(),
+            ArcResult::None | ArcResult::Fail | ArcResult::PermError => Vec::new(),
+        };
+        ArcVerdict { result, reason: error, sets, ..verdict }
+    }
+
+    /// The newest seal first, which signs most: a chain that somebody made up costs one signature.
+    fn check_seals(&self, keys: &Keys) -> Result<(), ArcError> {
+        let mut checked = Ok(());
+        for (place, seal) in self.seals.iter().enumerate().rev() {
+            let key = match keys.get(&seal.key_name()) {
+                Ok(key) => key,
+                // Another one may be wrong for good.
+                Err(DkimError::KeyUnavailable) => {
+                    checked = Err(ArcError::Seal(DkimError::KeyUnavailable));
+                    continue;
+                }
+                Err(error) => return Err(ArcError::Seal(error)),
+            };
+            let before = self.sets[..=place].iter();
+            let data =
+                sealed_data(before.map(|set| [set.results.raw, set.signature.raw, set.seal.raw]));
+            key.verify(seal.algorithm, &data, &seal.signature).map_err(ArcError::Seal)?;
+        }
+        checked
+    }
+
+    fn told(self) -> Vec<ArcSet> {
+        let told = self.seals.into_iter().zip(&self.sets).map(|(seal, set)| {
+            let results = message::unfold(set.results.value);
+            let results = results.split_once(';').map_or("", |(_, results)| results.trim_ascii());
+            ArcSet { domain: seal.domain, selector: seal.selector, results: results.to_owned() }
+        });
+        told.collect()
+    }
+}
+
+/// The seals of whole sets, each saying what the chain was when it was put on.
+fn seals(sets: &[Set<'_, '_>]) -> Result<Vec<Seal>, ArcError> {
+    let mut seals = Vec::with_capacity(sets.len());
+    for (place, set) in sets.iter().enumerate() {
+        let seal = parse_seal(set.seal.value).map_err(|_| ArcError::Malformed)?;
+        let expected = if place == 0 { ArcResult::None } else { ArcResult::Pass };
+        match seal.says {
+            says if says == expected => {}
+            ArcResult::Fail => return Err(ArcError::SealedAsBroken),
+            _ => return Err(ArcError::Malformed),
+        }
+        seals.push(seal);
+    }
+    if seals.len() > ARC_SEALS_MAX { Err(ArcError::TooManySeals) } else { Ok(seals) }
 }
 
 /// The chain's sets, each whole and none missing (RFC 8617 §5.2, steps 1 to 3).
@@ -189,42 +316,6 @@ fn sets<'f, 'a>(fields: &'f [Field<'a>]) -> Result<Vec<Set<'f, 'a>>, ArcError> {
     }
     let sets = results.into_iter().zip(signatures).zip(seals);
     Ok(sets.map(|((results, signature), seal)| Set { results, signature, seal }).collect())
-}
-
-fn check(
-    sets: &[Set<'_, '_>],
-    fields: &[Field<'_>],
-    bodies: &Bodies,
-    keys: &Keys,
-    at: u64,
-) -> Result<Vec<ArcSet>, ArcError> {
-    let mut seals = Vec::with_capacity(sets.len());
-    for (place, set) in sets.iter().enumerate() {
-        let seal = parse_seal(set.seal.value).map_err(|_| ArcError::Malformed)?;
-        let expected = if place == 0 { ArcResult::None } else { ArcResult::Pass };
-        match seal.says {
-            says if says == expected => {}
-            ArcResult::Fail => return Err(ArcError::SealedAsBroken),
-            _ => return Err(ArcError::Malformed),
-        }
-        seals.push(seal);
-    }
-    let newest = sets.last().ok_or(ArcError::Malformed)?.signature;
-    let signature = Signature::parse(Kind::Arc, newest.value).map_err(ArcError::Message)?;
-    dkim::verify(&signature, newest, fields, bodies, keys, at).map_err(ArcError::Message)?;
-    for (place, seal) in seals.iter().enumerate().rev() {
-        let key = keys.get(&seal.key_name()).map_err(ArcError::Seal)?;
-        let data = sealed_data(
-            sets[..=place].iter().map(|set| [set.results.raw, set.signature.raw, set.seal.raw]),
-        );
-        key.verify(seal.algorithm, &data, &seal.signature).map_err(ArcError::Seal)?;
-    }
-    let told = seals.into_iter().zip(sets).map(|(seal, set)| {
-        let results = message::unfold(set.results.value);
-        let results = results.split_once(';').map_or("", |(_, results)| results.trim_ascii());
-        ArcSet { domain: seal.domain, selector: seal.selector, results: results.to_owned() }
-    });
-    Ok(told.collect())
 }
 
 /// What a seal signs (RFC 8617 §5.1.1): the sets in their order, the last seal without signature.

@@ -15,9 +15,10 @@ pub(crate) fn ascii(text: &str) -> Option<String> {
     (lower.len() <= 253 && lower.split('.').all(label)).then_some(lower)
 }
 
-/// Whether `domain` is `parent` or below it. Both are in lower case.
-pub(crate) fn is_within(domain: &str, parent: &str) -> bool {
-    domain.strip_suffix(parent).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+/// Whether `domain` is `parent` or below it; nothing is below no domain. Both are in lower case.
+pub fn is_within(domain: &str, parent: &str) -> bool {
+    let above = domain.strip_suffix(parent).filter(|_| !parent.is_empty());
+    above.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ mod tests {
         assert!(is_within("a.b.example.org", "example.org"));
         assert!(!is_within("badexample.org", "example.org"));
         assert!(!is_within("org", "example.org"));
+        assert!(!is_within("example.org", "") && !is_within("", ""));
     }
 
     #[test]

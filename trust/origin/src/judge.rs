@@ -68,8 +68,10 @@ pub enum ReportsWanted {
 }
 
 impl Judge {
-    /// A judge that signs its findings with `hostname` (RFC 8601 §2.5, `authserv-id`).
+    /// A judge that signs its findings with `hostname` (RFC 8601 §2.5, `authserv-id`). What it asks at the same
+    /// time is bounded as for one message ([`Resolver::for_message`]), that of its clones included.
     pub fn new(env: &Env, resolver: Resolver, hostname: &str) -> Self {
+        let resolver = resolver.for_message();
         Self { env: env.clone(), resolver, hostname: hostname.to_owned() }
     }
 
@@ -109,7 +111,7 @@ impl Judge {
     }
 
     async fn spf(&self, question: Question<'_>) -> SpfVerdict {
-        let checking = Box::pin(spf::check(&self.resolver, question));
+        let checking = Box::pin(spf::check(&self.env, &self.resolver, question));
         match self.env.timeout(SPF_TIME_MAX, checking).await {
             Ok(verdict) => verdict,
             // RFC 7208 §4.6.4: an error, and one that may pass.
@@ -128,6 +130,9 @@ impl Judge {
 
     /// Judges a message that came from such a sender. Ends within [`crate::limits::KEY_TIME_MAX`] and [`POLICY_TIME_MAX`];
     /// what was not found out by then is a temporary error.
+    ///
+    /// Keys of seals are asked for once the newest signature of the chain has been seen to hold: a stranger
+    /// copies seals of others as he likes.
     pub async fn judge_message(&self, sender: &SpfVerdict, digest: &Digest) -> Verdicts {
         if digest.is_too_large() {
             return too_large();
@@ -140,15 +145,20 @@ impl Judge {
             .map(|field| (field, Signature::parse(Kind::Dkim, field.value)))
             .collect();
         let of_signatures = signatures.iter().filter_map(|(_, parsed)| parsed.as_ref().ok());
-        let names = of_signatures.map(Signature::key_name).chain(arc::key_names(&fields)).collect();
-        let keys = Keys::fetch(&self.env, &self.resolver, names).await;
+        let mut chain = arc::Chain::read(&fields);
+        let names = of_signatures.map(Signature::key_name).chain(chain.message_key()).collect();
+        let mut keys = Keys::fetch(&self.env, &self.resolver, names).await;
         let at = self.time();
         let dkim: Vec<DkimVerdict> = signatures
             .into_iter()
             .map(|(field, parsed)| judge_signature(parsed, field, &fields, digest, &keys, at))
             .collect();
-        let arc = arc::verify(&fields, &digest.bodies, &keys, at);
-        let dmarc = self.judge_author(sender, &dkim, &fields).await;
+        chain.check_message(&fields, &digest.bodies, &keys, at);
+        let sealing = async {
+            keys.fetch_also(&self.env, &self.resolver, chain.seal_keys()).await;
+            chain.verdict(&keys)
+        };
+        let (arc, dmarc) = tokio::join!(sealing, self.judge_author(sender, &dkim, &fields));
         Verdicts { dkim, arc, dmarc }
     }
 
@@ -175,7 +185,7 @@ impl Judge {
     /// Whether somebody in domain `at` wants reports about domain `of`, because it is the same organization's
     /// or says so (RFC 9990 §4). Otherwise a record could send them to anybody.
     pub async fn accepts_reports(&self, of: &str, at: &str) -> ReportsWanted {
-        let asking = Box::pin(dmarc::accepts_reports(&self.resolver, of, at));
+        let asking = Box::pin(dmarc::accepts_reports(&self.env, &self.resolver, of, at));
         self.env.timeout(POLICY_TIME_MAX, asking).await.unwrap_or(ReportsWanted::Unknown)
     }
 

@@ -23,6 +23,10 @@ pub const TAGS_MAX: usize = 64;
 /// RFC 8617 §4.2.1: more than 50 ARC sets are a loop.
 pub const ARC_SETS_MAX: usize = 50;
 
+/// Seals of one chain that are verified: each is a lookup and a signature over all sets before it. A chain
+/// in use has less than ten; what a longer one says is not known.
+pub const ARC_SEALS_MAX: usize = 20;
+
 /// RFC 7208 §4.6.4: mechanisms and modifiers that look something up.
 pub const SPF_LOOKUPS_MAX: usize = 10;
 
@@ -45,11 +49,22 @@ pub const EXPLANATION_BYTES_MAX: usize = 512;
 /// for it, with its connection open).
 pub const SPF_TIME_MAX: Duration = Duration::from_secs(20);
 
-/// How long one key may take. All of a message's are looked up at once.
+/// How long a client's names may take to be found, and how long then their addresses may take, which are
+/// looked up at once. The client's owner answers for them; an evaluation that waited for each would have no time
+/// left for what its domain says.
+pub const SPF_PTR_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// How long one key may take. A message's signatures' are looked up at once, and then those of seals.
 pub const KEY_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// How long an author's policy may take: up to eight questions to the author's organization, for each of
-/// its domains that is to be compared.
+/// How long one question of a walk up the tree may take. They are asked at once, so that whoever writes a message
+/// cannot take the time from the organization by names below it that are not answered.
+pub const TREE_TIME_MAX: Duration = Duration::from_secs(6);
+
+/// How long it may take to find out which domains are of the author's organization.
+pub const ALIGNMENT_TIME_MAX: Duration = Duration::from_secs(8);
+
+/// How long an author's policy may take: a walk, whether the author's domain exists, and who is aligned.
 pub const POLICY_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// Names of a client's address that are looked up back (RFC 8601 §2.7.3 has no number; SPF's).
@@ -80,8 +95,21 @@ pub const REPORT_BYTES_MAX: usize = 10 * 1024 * 1024;
 /// Bytes of an unpacked report; more is a bomb or a report for somebody else's size.
 pub const REPORT_UNPACKED_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// Rows of an aggregate or TLS report that are kept; the rest is counted and left out.
+/// Bytes of an unpacked TLS report: it has some kilobytes a domain.
+pub const REPORT_TLS_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Bytes of an unpacked failure report: it is a header.
+pub const REPORT_FAILURE_BYTES_MAX: usize = 256 * 1024;
+
+/// Rows of an aggregate report that are kept; the rest is counted and left out.
 pub const REPORT_ROWS_MAX: usize = 50_000;
+
+/// Bytes of memory that the rows of an aggregate report take, what is listed in them included: some
+/// thousands in use. What is over it is counted and left out.
+pub const REPORT_KEPT_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Bytes of one tag, text or comment of an XML report. It is held as a whole.
+pub const REPORT_TOKEN_BYTES_MAX: usize = 64 * 1024;
 
 /// Depth of an XML report's elements.
 pub const REPORT_DEPTH_MAX: usize = 32;

@@ -1,8 +1,8 @@
 //! Reports that domains send each other of mail in their name: aggregate reports of DMARC (RFC 9990,
 //! and RFC 7489's), failure reports (RFC 9991, RFC 6591, RFC 5965) and TLS reports (RFC 8460).
 //!
-//! Whoever knows an address may send one: what is packed is unpacked up to
-//! [`limits::REPORT_UNPACKED_BYTES_MAX`], and rows, texts and depth are bounded.
+//! Whoever knows an address may send one: what is packed is unpacked while it is read, up to
+//! [`limits::REPORT_UNPACKED_BYTES_MAX`], and what is kept of it in memory is bounded.
 
 mod address;
 mod aggregate;
@@ -19,9 +19,12 @@ pub use aggregate::{
     SpfAuth,
 };
 pub use failure::FailureReport;
-pub use pack::{gzip, unpack};
+pub use pack::gzip;
 pub use tls::{TlsFailure, TlsPolicy, TlsReport};
 
+use std::io::Read;
+
+use self::pack::Unpacking;
 use crate::limits;
 
 /// A report that somebody sent.
@@ -49,8 +52,8 @@ pub enum ReportKind {
 /// Why bytes are no report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReportError {
-    /// There are more than [`limits::REPORT_BYTES_MAX`], or
-    /// [`limits::REPORT_UNPACKED_BYTES_MAX`] when they are unpacked.
+    /// There are more than [`limits::REPORT_BYTES_MAX`], or when they are unpacked more than such a
+    /// report may have.
     #[error("the report is too large")]
     TooLarge,
     /// They are packed in a way that cannot be undone.
@@ -90,14 +93,38 @@ impl ReportKind {
     /// # Errors
     /// [`ReportError`].
     pub fn parse(self, bytes: &[u8]) -> Result<Report, ReportError> {
-        if bytes.len() > limits::REPORT_BYTES_MAX {
-            return Err(ReportError::TooLarge);
-        }
-        let bytes = unpack(bytes)?;
-        match self {
-            Self::Aggregate => AggregateReport::parse(&bytes).map(Report::Aggregate),
-            Self::Failure => FailureReport::parse(&bytes).map(|it| Report::Failure(Box::new(it))),
-            Self::Tls => TlsReport::parse(&bytes).map(Report::Tls),
+        self.read(bytes)
+    }
+
+    /// The same from where it can be read, so that nobody has to hold it as a whole.
+    ///
+    /// # Errors
+    /// [`ReportError`].
+    pub fn read(self, packed: impl Read) -> Result<Report, ReportError> {
+        let most = match self {
+            Self::Aggregate => limits::REPORT_UNPACKED_BYTES_MAX,
+            Self::Failure => limits::REPORT_FAILURE_BYTES_MAX,
+            Self::Tls => limits::REPORT_TLS_BYTES_MAX,
+        };
+        let mut bytes = Unpacking::new(packed, most);
+        let read = match self {
+            Self::Aggregate => read_xml::read(&mut bytes).map(Report::Aggregate),
+            Self::Failure => whole(&mut bytes)
+                .and_then(|bytes| FailureReport::parse(&bytes))
+                .map(|it| Report::Failure(Box::new(it))),
+            Self::Tls => {
+                whole(&mut bytes).and_then(|bytes| TlsReport::parse(&bytes)).map(Report::Tls)
+            }
+        };
+        match bytes.fault() {
+            Some(fault) => Err(fault),
+            None => read,
         }
     }
+}
+
+fn whole(bytes: &mut Unpacking<'_>) -> Result<Vec<u8>, ReportError> {
+    let mut whole = Vec::new();
+    bytes.read_to_end(&mut whole).map_err(|_| ReportError::NotUnpacked)?;
+    Ok(whole)
 }

@@ -139,7 +139,7 @@ impl Signer {
 
     /// The fields of a new ARC set, to go above the message as it is handed on (RFC 8617 §5.1); `None`
     /// where the chain was broken already, lost sets since it was judged, or is too long, and nothing is to be
-    /// added.
+    /// added; and where nobody knows whether it is broken, because a seal says either and cannot be taken back.
     ///
     /// `chain` and `results` are what was found of the message when it came; `digest` is of the message as it
     /// leaves. An RSA key is taken, where there is one, because few verify others.
@@ -160,6 +160,7 @@ impl Signer {
         let key = key.ok_or(SignError::NoKey)?;
         let number = chain.instances as usize + 1;
         let before = match chain.result {
+            ArcResult::TempError | ArcResult::PermError => return Ok(None),
             // RFC 8617 §5.1.2: a seal on a broken chain seals itself alone.
             ArcResult::Fail => Some(Vec::new()),
             ArcResult::None | ArcResult::Pass => arc::existing(&fields),

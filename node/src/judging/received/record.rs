@@ -65,6 +65,9 @@ pub(crate) struct ReceivedRecord {
     /// Rows that the details lack.
     #[prost(uint64, tag = "11")]
     pub(crate) left_out: u64,
+    /// The domain that vouches for its message; empty for what was kept before that was asked for.
+    #[prost(string, tag = "12")]
+    pub(crate) vouched_by: String,
 }
 
 impl ReceivedRecord {

@@ -347,6 +347,55 @@ async fn domains_are_told_the_day_after_what_came_in_their_name() {
     world.check_counters().await;
 }
 
+/// What two nodes have seen is one report a domain, whichever of them tells, and both do at once.
+#[tokio::test]
+async fn two_nodes_tell_each_domain_once() {
+    let (world, zone, _) = world().await;
+    let another = world.another().await;
+    for number in 0..5 {
+        let domain = format!("many{number}.example");
+        zone.txt(&format!("_dmarc.{domain}"), format!("v=DMARC1; p=none; rua=mailto:r@{domain}"));
+        for node in [&world, &another] {
+            let message = format!("From: x@{domain}\r\n\r\nhello\r\n");
+            let mut client = node.connect(Protocol::Smtp).await;
+            client.deliver("x@y.example", &["alice@example.org"], &message, "250").await;
+        }
+    }
+    for node in [&world, &another] {
+        node.services.seen.flush().await;
+    }
+    let now = world.env.wall();
+    let tomorrow = env::Timestamp::from_unix_seconds(now.unix_seconds() + 86_400 + 3_600);
+    let (one, other) = (Teller::new(&world.services), Teller::new(&another.services));
+    let (first, second) = tokio::join!(
+        one.walk(Walked::default(), tomorrow),
+        other.walk(Walked::default(), tomorrow)
+    );
+    first.unwrap();
+    second.unwrap();
+    let mut told = Vec::new();
+    for row in world.rows(Subspace::Submission).await {
+        let record = SubmissionRecord::decode(&row.value[..]).unwrap();
+        let blob = BlobId::from_slice(&record.blob).unwrap();
+        let text = world.services.blobs.read_to_vec(blob, 0..u64::MAX, 1 << 20).await.unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let (_, encoded) = text.split_once("base64\r\n\r\n").unwrap();
+        let encoded: String = encoded.split("--").next().unwrap().split_whitespace().collect();
+        use base64::{Engine, engine::general_purpose::STANDARD};
+        let kind = ReportKind::of("application/gzip", Some("a.xml.gz")).unwrap();
+        let Report::Aggregate(report) = kind.parse(&STANDARD.decode(encoded).unwrap()).unwrap()
+        else {
+            panic!("{text}")
+        };
+        told.push((report.policy.domain.clone(), report.rows.iter().map(|row| row.count).sum()));
+    }
+    told.sort();
+    let expected: Vec<(String, u64)> =
+        (0..5).map(|number| (format!("many{number}.example"), 2)).collect();
+    assert_eq!(told, expected);
+    assert!(world.rows(Subspace::DmarcSeen).await.len() <= 12, "what is told is cleared");
+}
+
 #[tokio::test]
 async fn domains_whose_servers_are_slow_do_not_hold_the_others_up() {
     let (world, zone, _) = world().await;

@@ -79,6 +79,20 @@ async fn what_users_send_is_signed_in_front_of_what_is_stored() {
 }
 
 #[tokio::test]
+async fn whose_addresses_senders_become_is_heard_of() {
+    let world = World::new().await;
+    world.list("fwd", ListKind::Alias, &["x@remote.example"]).await;
+    world.services.settings.send_modify(|held| {
+        std::sync::Arc::make_mut(held).set("srs.domain", "fwd.example.net").unwrap();
+    });
+    let mut client = world.connect(Protocol::Smtp).await;
+    let message = "From: Eve <eve@other.example>\r\n\r\nhello\r\n";
+    client.deliver("eve@other.example", &["fwd@example.org"], message, "250").await;
+    let sender = queued(&world).await.sender;
+    assert!(sender.starts_with("SRS0=") && sender.ends_with("@fwd.example.net"), "{sender}");
+}
+
+#[tokio::test]
 async fn a_header_says_that_tls_is_optional() {
     for (field, expected) in [
         ("TLS-Required: No\r\n", true),

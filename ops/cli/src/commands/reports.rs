@@ -60,6 +60,7 @@ fn show(backend: &Backend, output: &Output, id: &str) -> Result<(), CliError> {
         ("id", report.info.id.clone()),
         ("kind", report.info.kind.clone()),
         ("from", report.info.from.clone()),
+        ("vouched by", report.info.vouched_by.clone()),
         ("their id", report.their_id.clone()),
         ("domain", report.info.domain.clone()),
         ("days", days(&report.info)),

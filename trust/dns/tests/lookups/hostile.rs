@@ -46,6 +46,39 @@ async fn silence_ends_in_time_and_the_next_server_is_asked() {
     assert_eq!(silent.queries(), asked, "the one that answered is asked first");
 }
 
+/// Whoever writes a message chooses names whose servers are silent; the next message's names, and ours, are
+/// asked about all the same.
+#[tokio::test]
+async fn a_message_waits_for_its_own_questions_alone() {
+    let env = Env::system();
+    let server = Server::start(&env, |query, _| {
+        let is_slow = name("slow.example.").zone_of(query.queries[0].name());
+        if is_slow { vec![] } else { vec![good(query)] }
+    })
+    .await;
+    let resolver = plain(&env, &server);
+    let message = resolver.for_message();
+    let most = limits::MESSAGE_QUERIES_MAX;
+    let slow: Vec<_> = (0..2 * most)
+        .map(|number| {
+            let message = message.clone();
+            env.spawn("test-slow", async move {
+                message.ipv4(&format!("n{number}.slow.example")).await.is_ok()
+            })
+        })
+        .collect();
+    while server.queries().0 < most {
+        tokio::task::yield_now().await;
+    }
+    for other in [resolver.for_message(), resolver.for_strangers(), resolver.clone()] {
+        let name = format!("h{}.example", server.queries().0);
+        assert!(other.ipv4(&name).await.is_ok());
+    }
+    assert_eq!(server.queries().0, most + 3, "the other names wait");
+    drop(slow);
+    assert!(message.ipv4("last.example").await.is_ok());
+}
+
 #[tokio::test]
 async fn nobody_there_is_a_temporary_failure() {
     let env = Env::system();

@@ -26,12 +26,26 @@ impl Keys {
     /// Looks all of them up at once, so that none has to wait for another's name servers: whoever adds
     /// signatures must not be able to take the time away from those of others.
     pub(crate) async fn fetch(env: &Env, resolver: &Resolver, names: BTreeSet<String>) -> Self {
-        let fetching = names.into_iter().map(|name| async move {
+        let mut keys = Self { known: BTreeMap::new() };
+        keys.fetch_also(env, resolver, names).await;
+        keys
+    }
+
+    /// The same of those that are not known yet.
+    pub(crate) async fn fetch_also(
+        &mut self,
+        env: &Env,
+        resolver: &Resolver,
+        names: BTreeSet<String>,
+    ) {
+        let unknown = names.into_iter().filter(|name| !self.known.contains_key(name));
+        let fetching = unknown.map(|name| async move {
             let looking = look(resolver, &name);
             let found = env.timeout(KEY_TIME_MAX, looking).await;
             (name, found.unwrap_or(Err(DkimError::KeyUnavailable)))
         });
-        Self { known: join_all(fetching).await.into_iter().collect() }
+        let found = join_all(fetching).await;
+        self.known.extend(found);
     }
 
     pub(crate) fn get(&self, name: &str) -> Result<Arc<PublicKey>, DkimError> {

@@ -11,7 +11,9 @@ use crate::{
     ReportsWanted,
     dmarc::{Alignment, DmarcRecord, DmarcResult, DmarcVerdict, Override, Policy, Psd},
     domain,
-    limits::{AUTHOR_DOMAINS_MAX, AUTHORS_MAX, POLICY_TIME_MAX, TREE_QUERIES_MAX},
+    limits::{
+        ALIGNMENT_TIME_MAX, AUTHOR_DOMAINS_MAX, AUTHORS_MAX, TREE_QUERIES_MAX, TREE_TIME_MAX,
+    },
 };
 
 /// Labels that a long name is cut to (RFC 9989 §4.10).
@@ -35,7 +37,7 @@ pub(crate) struct Authenticated {
 struct Unknown;
 
 /// Judges each author's domain, and gives the verdict that is worst for the message. Ends within
-/// [`POLICY_TIME_MAX`].
+/// [`crate::limits::POLICY_TIME_MAX`].
 pub(crate) async fn judge(
     env: &Env,
     resolver: &Resolver,
@@ -51,15 +53,11 @@ pub(crate) async fn judge(
     }
     // At once, each with a time of its own: a stranger whose servers are slow must not keep another's
     // policy from being applied.
-    let verdicts = join_all(authors.domains.iter().map(|author| async {
-        let judging = Box::pin(judge_author(env, resolver, author, authenticated));
-        env.timeout(POLICY_TIME_MAX, judging).await.unwrap_or_else(|_| DmarcVerdict {
-            result: DmarcResult::TempError,
-            author_domain: author.clone(),
-            ..DmarcVerdict::default()
-        })
-    }))
-    .await;
+    let judging = authors
+        .domains
+        .iter()
+        .map(|author| Box::pin(judge_author(env, resolver, author, authenticated)));
+    let verdicts = join_all(judging).await;
     let Some(mut worst) = verdicts.into_iter().rev().max_by_key(badness) else {
         return DmarcVerdict { result: DmarcResult::PermError, ..DmarcVerdict::default() };
     };
@@ -73,7 +71,7 @@ pub(crate) async fn judge(
 }
 
 /// RFC 7489 §6.6.1: the strictest policy of those that do not vouch counts.
-fn badness(verdict: &DmarcVerdict) -> (Policy, u8) {
+fn badness(verdict: &DmarcVerdict) -> (Policy, u8, Policy) {
     let of_result = match verdict.result {
         DmarcResult::TempError => 4,
         DmarcResult::PermError => 3,
@@ -81,7 +79,7 @@ fn badness(verdict: &DmarcVerdict) -> (Policy, u8) {
         DmarcResult::None => 1,
         DmarcResult::Pass => 0,
     };
-    (verdict.disposition, of_result)
+    (verdict.disposition, of_result, verdict.policy)
 }
 
 async fn judge_author(
@@ -90,19 +88,9 @@ async fn judge_author(
     author: &str,
     authenticated: &Authenticated,
 ) -> DmarcVerdict {
-    let mut trees = Trees { resolver, known: BTreeMap::new() };
+    let mut trees = Trees { env, resolver, known: BTreeMap::new() };
     let mut verdict = DmarcVerdict { author_domain: author.to_owned(), ..DmarcVerdict::default() };
-    let found = async {
-        let tree = trees.get(author).await?;
-        let Some((policy_domain, record)) = tree.policy(author) else { return Ok(None) };
-        let policy = if policy_domain == author {
-            record.policy
-        } else {
-            below(resolver, author, &record).await?
-        };
-        Ok(Some((policy_domain, record, policy)))
-    };
-    let (policy_domain, record, policy) = match found.await {
+    let (policy_domain, record) = match trees.get(author).await.policy(author) {
         Ok(Some(found)) => found,
         Ok(None) => return verdict,
         Err(Unknown) => {
@@ -110,20 +98,14 @@ async fn judge_author(
             return verdict;
         }
     };
-    let (dkim, unknown_dkim) = trees.first(record.dkim, &authenticated.dkim, author).await;
-    let (spf, unknown_spf) = trees.first(record.spf, authenticated.spf.as_slice(), author).await;
-    (verdict.aligned_dkim, verdict.aligned_spf) = (dkim, spf);
-    verdict.result = if verdict.aligned_dkim.is_some() || verdict.aligned_spf.is_some() {
-        DmarcResult::Pass
-    } else if unknown_dkim.is_err()
-        || unknown_spf.is_err()
-        || trees.might(record.dkim, &authenticated.unknown_dkim, author).await
-        || trees.might(record.spf, authenticated.unknown_spf.as_slice(), author).await
-    {
-        DmarcResult::TempError
-    } else {
-        DmarcResult::Fail
+    let policy = match policy_domain == author {
+        true => record.policy,
+        false => below(env, resolver, author, &record).await,
     };
+    // Whoever was not found to be aligned by then may be.
+    verdict.result = DmarcResult::TempError;
+    let aligning = trees.align(&record, authenticated, &mut verdict);
+    let _late = env.timeout(ALIGNMENT_TIME_MAX, aligning).await;
     if verdict.result == DmarcResult::Fail {
         (verdict.disposition, verdict.reason) = disposition(env, policy, &record);
     }
@@ -183,8 +165,13 @@ impl Authors {
 }
 
 /// Whether reports about `of` may go to `at` (RFC 9990 §4).
-pub(crate) async fn accepts_reports(resolver: &Resolver, of: &str, at: &str) -> ReportsWanted {
-    let mut trees = Trees { resolver, known: BTreeMap::new() };
+pub(crate) async fn accepts_reports(
+    env: &Env,
+    resolver: &Resolver,
+    of: &str,
+    at: &str,
+) -> ReportsWanted {
+    let mut trees = Trees { env, resolver, known: BTreeMap::new() };
     match trees.aligned(Alignment::Relaxed, at, of).await {
         Ok(Aligned::Yes) => return ReportsWanted::Yes,
         Ok(Aligned::No) => {}
@@ -200,22 +187,28 @@ pub(crate) async fn accepts_reports(resolver: &Resolver, of: &str, at: &str) -> 
     }
 }
 
-/// The policy for a domain below the record's.
-async fn below(resolver: &Resolver, author: &str, record: &DmarcRecord) -> Result<Policy, Unknown> {
+/// The policy for a domain below the record's. One that does not answer exists, as far as is known: somebody has
+/// handed it to servers that are out of reach.
+async fn below(env: &Env, resolver: &Resolver, author: &str, record: &DmarcRecord) -> Policy {
     let existing = record.subdomain_policy.unwrap_or(record.policy);
-    let Some(missing) = record.missing_policy else { return Ok(existing) };
-    match resolver.addresses(author).await {
-        Err(LookupError::NoName { .. }) => Ok(missing),
-        Err(LookupError::Temporary(_) | LookupError::Bogus) => Err(Unknown),
-        Ok(_) | Err(LookupError::NoRecords { .. } | LookupError::BadName) => Ok(existing),
+    let Some(missing) = record.missing_policy else { return existing };
+    match env.timeout(TREE_TIME_MAX, resolver.addresses(author)).await {
+        Ok(Err(LookupError::NoName { .. })) => missing,
+        Ok(_) | Err(_) => existing,
     }
 }
 
 /// The records on the way from a domain to the root, from below.
+///
+/// A domain that could not be asked counts as one without a record, as long as there is another that speaks
+/// for the author: whoever writes a message chooses its author's domain, and may choose one below
+/// somebody's that is never answered.
 #[derive(Clone)]
 struct Tree {
     start: String,
     records: Vec<(String, DmarcRecord)>,
+    /// Domains that could not be asked.
+    unasked: Vec<String>,
 }
 
 impl Tree {
@@ -237,11 +230,41 @@ impl Tree {
     }
 
     /// RFC 9989 §4.10.1: the author's own, the organization's, the public suffix's.
-    fn policy(&self, author: &str) -> Option<(String, DmarcRecord)> {
+    fn policy(&self, author: &str) -> Result<Option<(String, DmarcRecord)>, Unknown> {
+        let organization = self.organization();
         let of = |wanted: &str| self.records.iter().find(|(domain, _)| domain == wanted);
-        let suffix = || self.records.iter().find(|(_, record)| record.psd == Psd::Yes);
-        of(author).or_else(|| of(self.organization())).or_else(suffix).cloned()
+        if let Some(found) = of(author).or_else(|| of(organization)) {
+            return Ok(Some(found.clone()));
+        }
+        let suffix = self.records.iter().find(|(_, record)| record.psd == Psd::Yes);
+        // A suffix does not speak for an organization that may have a record of its own.
+        match suffix.filter(|_| !self.unasked.iter().any(|it| it == organization)) {
+            Some(found) => Ok(Some(found.clone())),
+            None if self.unasked.is_empty() => Ok(None),
+            None => Err(Unknown),
+        }
     }
+
+    /// Whether a record that could not be asked for may make domains below `parent` another
+    /// organization than `other`.
+    fn may_part(&self, parent: &str, other: &str) -> bool {
+        let is_between = |it: &String| it != parent && domain::is_within(it, parent);
+        self.unasked.iter().any(|it| is_between(it) && !domain::is_within(other, it))
+    }
+}
+
+/// The names that a walk asks, from below (RFC 9989 §4.10).
+fn way_up(start: &str) -> Vec<&str> {
+    let mut way = vec![start];
+    let mut at = start;
+    while way.len() < TREE_QUERIES_MAX {
+        let labels = at.split('.').count();
+        let drop = if labels > LABELS_AFTER_CUT + 1 { labels - LABELS_AFTER_CUT } else { 1 };
+        let Some(rest) = at.splitn(drop + 1, '.').nth(drop) else { break };
+        at = rest;
+        way.push(at);
+    }
+    way
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -252,39 +275,65 @@ enum Aligned {
 
 /// Walks up the tree, each made once for a message.
 struct Trees<'r> {
+    env: &'r Env,
     resolver: &'r Resolver,
     known: BTreeMap<String, Tree>,
 }
 
 impl Trees<'_> {
-    async fn get(&mut self, start: &str) -> Result<Tree, Unknown> {
+    /// Whether the author's domain vouches, into the verdict.
+    async fn align(
+        &mut self,
+        record: &DmarcRecord,
+        authenticated: &Authenticated,
+        verdict: &mut DmarcVerdict,
+    ) {
+        let author = &verdict.author_domain;
+        let (dkim, unknown_dkim) = self.first(record.dkim, &authenticated.dkim, author).await;
+        let (spf, unknown_spf) = self.first(record.spf, authenticated.spf.as_slice(), author).await;
+        let result = if dkim.is_some() || spf.is_some() {
+            DmarcResult::Pass
+        } else if unknown_dkim.is_err()
+            || unknown_spf.is_err()
+            || self.might(record.dkim, &authenticated.unknown_dkim, author).await
+            || self.might(record.spf, authenticated.unknown_spf.as_slice(), author).await
+        {
+            DmarcResult::TempError
+        } else {
+            DmarcResult::Fail
+        };
+        (verdict.aligned_dkim, verdict.aligned_spf, verdict.result) = (dkim, spf, result);
+    }
+
+    async fn get(&mut self, start: &str) -> Tree {
         if let Some(tree) = self.known.get(start) {
-            return Ok(tree.clone());
+            return tree.clone();
         }
-        let mut records = Vec::new();
-        let mut at = start;
-        for _ in 0..TREE_QUERIES_MAX {
-            match self.resolver.txt(&format!("_dmarc.{at}")).await {
-                Ok(answer) => {
-                    if let Some(record) = DmarcRecord::find(&answer.records) {
-                        let last = record.psd != Psd::Unknown;
-                        records.push((at.to_owned(), record));
-                        if last {
-                            break;
-                        }
+        let (env, resolver) = (self.env, self.resolver);
+        let asking = way_up(start).into_iter().map(|at| async move {
+            let name = format!("_dmarc.{at}");
+            (at, env.timeout(TREE_TIME_MAX, resolver.txt(&name)).await)
+        });
+        let answers = join_all(asking).await;
+        let mut tree = Tree { start: start.to_owned(), records: Vec::new(), unasked: Vec::new() };
+        for (at, answer) in answers {
+            match answer {
+                Ok(Ok(answer)) => {
+                    let Some(record) = DmarcRecord::find(&answer.records) else { continue };
+                    let is_last = record.psd != Psd::Unknown;
+                    tree.records.push((at.to_owned(), record));
+                    if is_last {
+                        break;
                     }
                 }
-                Err(LookupError::Temporary(_) | LookupError::Bogus) => return Err(Unknown),
-                Err(_) => {}
+                Ok(Err(LookupError::Temporary(_) | LookupError::Bogus)) | Err(_) => {
+                    tree.unasked.push(at.to_owned());
+                }
+                Ok(Err(_)) => {}
             }
-            let labels = at.split('.').count();
-            let drop = if labels > LABELS_AFTER_CUT + 1 { labels - LABELS_AFTER_CUT } else { 1 };
-            let Some(rest) = at.splitn(drop + 1, '.').nth(drop) else { break };
-            at = rest;
         }
-        let tree = Tree { start: start.to_owned(), records };
         self.known.insert(start.to_owned(), tree.clone());
-        Ok(tree)
+        tree
     }
 
     async fn aligned(
@@ -299,13 +348,26 @@ impl Trees<'_> {
         if alignment == Alignment::Strict {
             return Ok(Aligned::No);
         }
-        let author = self.get(author).await?;
-        // A stranger's domain is not asked: if it did not answer, nothing would be known of the message.
-        if !domain::is_within(domain, author.organization()) {
-            return Ok(Aligned::No);
+        let tree = self.get(author).await;
+        if tree.records.is_empty() && !tree.unasked.is_empty() {
+            return Err(Unknown);
         }
-        let same = self.get(domain).await?.organization() == author.organization();
-        Ok(if same { Aligned::Yes } else { Aligned::No })
+        let organization = tree.organization();
+        // A stranger's domain is not asked: if it did not answer, nothing would be known of the message.
+        if !domain::is_within(domain, organization) {
+            // An organization further up may have both; a domain above the author's is no stranger.
+            let is_above = domain.contains('.') && domain::is_within(author, domain);
+            let may_be_one = tree.unasked.iter().any(|it| domain::is_within(domain, it));
+            return if is_above && may_be_one { Err(Unknown) } else { Ok(Aligned::No) };
+        }
+        let other = self.get(domain).await;
+        match other.organization() == organization {
+            true if other.may_part(organization, author) => Err(Unknown),
+            true if tree.may_part(organization, domain) => Err(Unknown),
+            true => Ok(Aligned::Yes),
+            false if other.unasked.is_empty() => Ok(Aligned::No),
+            false => Err(Unknown),
+        }
     }
 
     /// The first of the domains that is aligned, and whether all were known.

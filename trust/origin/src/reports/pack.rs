@@ -1,8 +1,9 @@
 //! Packing and unpacking: gzip (RFC 1952), and of ZIP archives the first file.
 
 use std::{
-    borrow::Cow,
-    io::{Read, Write},
+    cell::Cell,
+    io::{self, Cursor, Read, Write},
+    rc::Rc,
 };
 
 use flate2::{
@@ -11,7 +12,7 @@ use flate2::{
     write::GzEncoder,
 };
 
-use crate::{limits::REPORT_UNPACKED_BYTES_MAX, reports::ReportError};
+use crate::{limits::REPORT_BYTES_MAX, reports::ReportError};
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZIP: &[u8] = b"PK\x03\x04";
@@ -29,39 +30,105 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
         .expect("writing into memory does not fail")
 }
 
-/// Unpacks what is packed, and gives what is not as it is.
+/// What is packed, unpacked while it is read, or read as it is; so it is never in memory as a whole.
 ///
-/// # Errors
-/// [`ReportError::TooLarge`] as soon as there is more than
-/// [`REPORT_UNPACKED_BYTES_MAX`]; [`ReportError::NotUnpacked`].
-pub fn unpack(bytes: &[u8]) -> Result<Cow<'_, [u8]>, ReportError> {
-    if bytes.starts_with(GZIP) {
-        return read(MultiGzDecoder::new(bytes)).map(Cow::Owned);
+/// Once there is more than a bound, or it cannot be unpacked, reading fails; [`Unpacking::fault`] says why.
+pub(super) struct Unpacking<'r> {
+    bytes: Limited<Box<dyn Read + 'r>>,
+    fault: Fault,
+}
+
+/// The first thing that went wrong below a parser, whose own error says less.
+type Fault = Rc<Cell<Option<ReportError>>>;
+
+impl<'r> Unpacking<'r> {
+    /// Begins to read what has at most [`REPORT_BYTES_MAX`] packed, and `most` unpacked.
+    pub(super) fn new(packed: impl Read + 'r, most: usize) -> Self {
+        let fault = Fault::default();
+        let packed = Limited { inner: packed, left: REPORT_BYTES_MAX, fault: Rc::clone(&fault) };
+        let inner = match unpacked(packed) {
+            Ok(inner) => inner,
+            Err(error) => {
+                note(&fault, ReportError::NotUnpacked);
+                Box::new(Failed(Some(error)))
+            }
+        };
+        let bytes = Limited { inner, left: most, fault: Rc::clone(&fault) };
+        Self { bytes, fault }
     }
-    if !bytes.starts_with(ZIP) {
-        return Ok(Cow::Borrowed(bytes));
-    }
-    let header = bytes.get(..ZIP_HEADER_BYTES).ok_or(ReportError::NotUnpacked)?;
-    let number = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
-    let from = ZIP_HEADER_BYTES + usize::from(number(26)) + usize::from(number(28));
-    let rest = bytes.get(from..).ok_or(ReportError::NotUnpacked)?;
-    match number(8) {
-        // Deflated data say where they end; where stored ones end may stand behind them only.
-        DEFLATED => read(DeflateDecoder::new(rest)).map(Cow::Owned),
-        STORED => {
-            let length = u32::from_le_bytes([header[18], header[19], header[20], header[21]]);
-            let length = usize::try_from(length).map_err(|_| ReportError::NotUnpacked)?;
-            rest.get(..length).map(Cow::Borrowed).ok_or(ReportError::NotUnpacked)
-        }
-        _ => Err(ReportError::NotUnpacked),
+
+    /// Why reading failed, where it did.
+    pub(super) fn fault(&self) -> Option<ReportError> {
+        self.fault.get()
     }
 }
 
-fn read(decoder: impl Read) -> Result<Vec<u8>, ReportError> {
-    let mut out = Vec::new();
-    let most = REPORT_UNPACKED_BYTES_MAX as u64 + 1;
-    decoder.take(most).read_to_end(&mut out).map_err(|_| ReportError::NotUnpacked)?;
-    if out.len() > REPORT_UNPACKED_BYTES_MAX { Err(ReportError::TooLarge) } else { Ok(out) }
+impl Read for Unpacking<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.bytes.read(buffer).inspect_err(|_| note(&self.fault, ReportError::NotUnpacked))
+    }
+}
+
+fn note(fault: &Fault, error: ReportError) {
+    if fault.get().is_none() {
+        fault.set(Some(error));
+    }
+}
+
+/// Fails beyond a number of bytes.
+struct Limited<R> {
+    inner: R,
+    left: usize,
+    fault: Fault,
+}
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        match self.left.checked_sub(read) {
+            Some(left) => self.left = left,
+            None => {
+                note(&self.fault, ReportError::TooLarge);
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+        }
+        Ok(read)
+    }
+}
+
+/// Fails, once as it failed before.
+struct Failed(Option<io::Error>);
+
+impl Read for Failed {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(self.0.take().unwrap_or_else(|| io::ErrorKind::InvalidData.into()))
+    }
+}
+
+fn unpacked<'r>(mut packed: impl Read + 'r) -> io::Result<Box<dyn Read + 'r>> {
+    let mut begin = Vec::with_capacity(ZIP_HEADER_BYTES);
+    packed.by_ref().take(ZIP_HEADER_BYTES as u64).read_to_end(&mut begin)?;
+    if !begin.starts_with(ZIP) {
+        let is_gzip = begin.starts_with(GZIP);
+        let whole = Cursor::new(begin).chain(packed);
+        return Ok(if is_gzip { Box::new(MultiGzDecoder::new(whole)) } else { Box::new(whole) });
+    }
+    let damaged = || io::Error::from(io::ErrorKind::InvalidData);
+    let header: [u8; ZIP_HEADER_BYTES] = begin.try_into().map_err(|_| damaged())?;
+    let number = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
+    let names = u64::from(number(26)) + u64::from(number(28));
+    if io::copy(&mut packed.by_ref().take(names), &mut io::sink())? < names {
+        return Err(damaged());
+    }
+    match number(8) {
+        // Deflated data say where they end; where stored ones end may stand behind them only.
+        DEFLATED => Ok(Box::new(DeflateDecoder::new(packed))),
+        STORED => {
+            let length = u32::from_le_bytes([header[18], header[19], header[20], header[21]]);
+            Ok(Box::new(packed.take(u64::from(length))))
+        }
+        _ => Err(damaged()),
+    }
 }
 
 #[cfg(test)]
@@ -70,6 +137,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::limits::REPORT_UNPACKED_BYTES_MAX;
+
+    fn unpack(bytes: &[u8]) -> Result<Vec<u8>, ReportError> {
+        let mut unpacking = Unpacking::new(bytes, REPORT_UNPACKED_BYTES_MAX);
+        let mut unpacked = Vec::new();
+        let read = unpacking.read_to_end(&mut unpacked);
+        match unpacking.fault() {
+            Some(fault) => Err(fault),
+            None => Ok(read.map(|_| unpacked).unwrap()),
+        }
+    }
 
     fn zip(method: u16, contents: &[u8], length: usize) -> Vec<u8> {
         let mut bytes = ZIP.to_vec();
@@ -98,7 +176,8 @@ mod tests {
         assert_eq!(unpack(&zip(DEFLATED, &packed, packed.len())).unwrap(), text);
         assert_eq!(unpack(&zip(DEFLATED, &packed, 0)).unwrap(), text);
         assert_eq!(unpack(&zip(99, text, 3)), Err(ReportError::NotUnpacked));
-        assert_eq!(unpack(&zip(STORED, text, 1 << 30)), Err(ReportError::NotUnpacked));
+        assert_eq!(unpack(&zip(STORED, text, text.len())[..25]), Err(ReportError::NotUnpacked));
+        assert_eq!(unpack(&zip(STORED, text, text.len())[..33]), Err(ReportError::NotUnpacked));
         assert_eq!(unpack(&gzip(text)[..20]), Err(ReportError::NotUnpacked));
     }
 
@@ -107,6 +186,8 @@ mod tests {
         let bomb = gzip(&vec![0; REPORT_UNPACKED_BYTES_MAX + 1]);
         assert!(bomb.len() < 100_000);
         assert_eq!(unpack(&bomb), Err(ReportError::TooLarge));
+        let long = vec![b'x'; REPORT_BYTES_MAX + 1];
+        assert_eq!(unpack(&long), Err(ReportError::TooLarge));
     }
 
     proptest! {

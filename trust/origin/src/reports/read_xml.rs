@@ -1,37 +1,52 @@
 //! Reading aggregate reports. It goes by the names of elements alone: reports in use are of several
 //! namespaces, orders and drafts.
+//!
+//! Invariant: whatever is read, less than [`REPORT_KEPT_BYTES_MAX`] is kept of rows, and beside them a row
+//! and a token are in memory.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    io::{self, BufRead, BufReader, Read},
+    net::{IpAddr, Ipv4Addr},
+};
 
 use env::Timestamp;
 use quick_xml::{Reader, escape::resolve_xml_entity, events::Event};
 
 use crate::{
     Alignment, Policy,
-    limits::{REPORT_DEPTH_MAX, REPORT_ROWS_MAX, REPORT_TEXT_BYTES_MAX},
+    limits::{
+        REPORT_DEPTH_MAX, REPORT_KEPT_BYTES_MAX, REPORT_ROWS_MAX, REPORT_TEXT_BYTES_MAX,
+        REPORT_TOKEN_BYTES_MAX,
+    },
     reports::{
-        AggregateReport, Evaluated, PublishedPolicy, ReportError, ReportMetadata, Row,
-        failure::truncate,
+        AggregateReport, DkimAuth, Evaluated, PolicyReason, PublishedPolicy, ReportError,
+        ReportMetadata, Row, SpfAuth, failure::truncate,
     },
 };
 
 /// Reasons, signatures and errors of one place that are kept; more are left out.
 const LIST_MAX: usize = 50;
 
-pub(super) fn read(bytes: &[u8]) -> Result<AggregateReport, ReportError> {
-    let text = String::from_utf8_lossy(bytes);
-    let mut reader = Reader::from_str(&text);
+/// Rows that are kept where there is nothing else in them.
+const ROWS_KEPT_MAX: usize = REPORT_KEPT_BYTES_MAX / size_of::<Row>();
+
+pub(super) fn read(bytes: impl Read) -> Result<AggregateReport, ReportError> {
+    let inner = BufReader::new(bytes);
+    let mut reader = Reader::from_reader(Tokens { inner, left: REPORT_TOKEN_BYTES_MAX });
     let mut reading = Reading::default();
+    let mut token = Vec::new();
     loop {
-        match reader.read_event().map_err(|_| ReportError::Malformed)? {
+        token.clear();
+        reader.get_mut().left = REPORT_TOKEN_BYTES_MAX;
+        match reader.read_event_into(&mut token).map_err(|_| ReportError::Malformed)? {
             Event::Start(element) => reading.open(element.local_name().as_ref())?,
             Event::Empty(element) => {
                 reading.open(element.local_name().as_ref())?;
                 reading.close();
             }
             Event::End(_) => reading.close(),
-            Event::Text(text) => reading.text(&text.decode().map_err(|_| ReportError::Malformed)?),
-            Event::CData(text) => reading.text(&text.decode().map_err(|_| ReportError::Malformed)?),
+            Event::Text(text) => reading.text(&String::from_utf8_lossy(&text)),
+            Event::CData(text) => reading.text(&String::from_utf8_lossy(&text)),
             Event::GeneralRef(reference) => {
                 let name = reference.decode().map_err(|_| ReportError::Malformed)?;
                 match (reference.resolve_char_ref(), resolve_xml_entity(&name)) {
@@ -48,6 +63,36 @@ pub(super) fn read(bytes: &[u8]) -> Result<AggregateReport, ReportError> {
     reading.finish()
 }
 
+/// Fails in the middle of a token that is too long.
+struct Tokens<R> {
+    inner: BufReader<R>,
+    /// Bytes that the token may still have.
+    left: usize,
+}
+
+impl<R: Read> Read for Tokens<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(buffer)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
+
+impl<R: Read> BufRead for Tokens<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.left == 0 {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let bytes = self.inner.fill_buf()?;
+        Ok(&bytes[..bytes.len().min(self.left)])
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.left = self.left.saturating_sub(amount);
+        self.inner.consume(amount);
+    }
+}
+
 #[derive(Default)]
 struct Reading {
     /// Names of the elements that are open, joined by slashes.
@@ -58,6 +103,8 @@ struct Reading {
     metadata: ReportMetadata,
     policy: PublishedPolicy,
     rows: Vec<Row>,
+    /// Bytes that the rows take.
+    kept: usize,
     left_out: u64,
     row: PartialRow,
 }
@@ -115,9 +162,11 @@ impl Reading {
     }
 
     fn text(&mut self, text: &str) {
-        if self.text.len() < REPORT_TEXT_BYTES_MAX {
-            self.text.push_str(text);
+        let mut end = text.len().min(REPORT_TEXT_BYTES_MAX.saturating_sub(self.text.len()));
+        while !text.is_char_boundary(end) {
+            end -= 1;
         }
+        self.text.push_str(&text[..end]);
     }
 
     fn close(&mut self) {
@@ -211,10 +260,14 @@ impl Reading {
 
     fn close_row(&mut self) {
         let PartialRow { source, mut row } = std::mem::take(&mut self.row);
+        let kept = self.kept.saturating_add(bytes(&row));
         match source {
-            Some(source) if self.rows.len() < REPORT_ROWS_MAX => {
+            Some(source) if self.rows.len() < REPORT_ROWS_MAX && kept <= REPORT_KEPT_BYTES_MAX => {
                 row.source = source;
+                // All there may be: a list that grows is in memory twice, and what it was is not given back at once.
+                self.rows.reserve_exact(if self.rows.is_empty() { ROWS_KEPT_MAX } else { 0 });
                 self.rows.push(row);
+                self.kept = kept;
             }
             _ => self.left_out += 1,
         }
@@ -231,6 +284,27 @@ impl Reading {
             rows_left_out: self.left_out,
         })
     }
+}
+
+/// Bytes that a row takes, its lists' spare room included.
+fn bytes(row: &Row) -> usize {
+    fn some(text: &Option<String>) -> usize {
+        text.as_ref().map_or(0, String::capacity)
+    }
+    let reasons = row.reasons.iter().map(|it| it.kind.capacity() + some(&it.comment));
+    let dkim = row.auth_dkim.iter().map(|it| {
+        it.domain.capacity() + some(&it.selector) + it.result.capacity() + some(&it.comment)
+    });
+    let spf =
+        row.auth_spf.iter().map(|it| it.domain.capacity() + some(&it.scope) + it.result.capacity());
+    size_of::<Row>()
+        + size_of::<PolicyReason>() * row.reasons.capacity()
+        + size_of::<DkimAuth>() * row.auth_dkim.capacity()
+        + size_of::<SpfAuth>() * row.auth_spf.capacity()
+        + reasons.chain(dkim).chain(spf).sum::<usize>()
+        + row.header_from.capacity()
+        + some(&row.envelope_from)
+        + some(&row.envelope_to)
 }
 
 fn push<T: Default>(list: &mut Vec<T>) {
@@ -254,7 +328,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::reports::{Report, ReportKind};
+    use crate::{
+        limits,
+        reports::{Report, ReportKind},
+    };
 
     fn report() -> AggregateReport {
         let metadata = ReportMetadata {
@@ -354,16 +431,78 @@ mod tests {
         let row = "<record><row><source_ip>192.0.2.1</source_ip></row><auth_results/></record>";
         let many = row.repeat(REPORT_ROWS_MAX + 10);
         let dkim = "<dkim/>".repeat(10_000);
-        let long = "x".repeat(1 << 20);
+        let long = "x".repeat(REPORT_TOKEN_BYTES_MAX - 100);
         let xml = format!(
             "<feedback><report_metadata><email>{long}</email></report_metadata><policy_published>\
              <domain>a</domain></policy_published><record><row><source_ip>192.0.2.1</source_ip></row>\
              <auth_results>{dkim}</auth_results></record>{many}</feedback>"
         );
         let report = read(xml.as_bytes()).unwrap();
-        assert_eq!((report.rows.len(), report.rows_left_out), (REPORT_ROWS_MAX, 11));
+        let rows = report.rows.len();
+        assert!((5_000..REPORT_ROWS_MAX).contains(&rows), "{rows}");
+        assert_eq!((rows as u64) + report.rows_left_out, REPORT_ROWS_MAX as u64 + 11);
         assert_eq!(report.rows[0].auth_dkim.len(), LIST_MAX);
         assert_eq!(report.metadata.email.len(), REPORT_TEXT_BYTES_MAX);
+    }
+
+    /// Few bytes, packed, that were to become many in memory.
+    #[test]
+    fn what_is_kept_of_a_crafted_report_is_bounded() {
+        let text = "x".repeat(REPORT_TEXT_BYTES_MAX);
+        let entry = format!("<dkim><domain>{text}</domain><selector>{text}</selector></dkim>");
+        let lists = ["<reason/>", "<dkim/>", "<spf/>"].map(|it| it.repeat(LIST_MAX));
+        for (evaluated, results) in [
+            (lists[0].clone(), lists[1].clone() + &lists[2]),
+            (String::new(), entry.repeat(3)),
+            (String::new(), String::new()),
+        ] {
+            let row = format!(
+                "<record><row><source_ip>192.0.2.1</source_ip><count>1</count><policy_evaluated>\
+                 {evaluated}</policy_evaluated></row><auth_results>{results}</auth_results></record>"
+            );
+            let head = "<feedback><report_metadata><org_name>a</org_name></report_metadata>\
+                <policy_published><domain>a</domain></policy_published>";
+            let count = (limits::REPORT_UNPACKED_BYTES_MAX - 1_000) / row.len();
+            let rows = std::iter::repeat_n(row.as_bytes(), count);
+            let bytes: Vec<u8> = std::iter::once(head.as_bytes())
+                .chain(rows)
+                .chain(std::iter::once(b"</feedback>".as_slice()))
+                .flatten()
+                .copied()
+                .collect();
+            let packed = crate::reports::gzip(&bytes);
+            let read = ReportKind::Aggregate.parse(&packed).unwrap();
+            let Report::Aggregate(report) = read else { panic!("{read:?}") };
+            let kept: usize = report.rows.iter().map(super::bytes).sum();
+            assert!(kept <= REPORT_KEPT_BYTES_MAX, "{kept}");
+            assert!(report.rows.len() > 100, "{}", report.rows.len());
+            assert_eq!(report.rows.len() as u64 + report.rows_left_out, count as u64);
+            assert!(report.rows.capacity() * size_of::<Row>() <= REPORT_KEPT_BYTES_MAX);
+        }
+    }
+
+    #[test]
+    fn a_token_without_end_is_let_go() {
+        let report = |inner: String| {
+            format!(
+                "<feedback><report_metadata><org_name>a</org_name>{inner}</report_metadata>\
+                 <policy_published><domain>a</domain></policy_published></feedback>"
+            )
+        };
+        let long = "x".repeat(REPORT_TOKEN_BYTES_MAX + 1);
+        assert!(read(report(format!("<email>{}</email>", &long[..1_000])).as_bytes()).is_ok());
+        for inner in [
+            format!("<email>{long}</email>"),
+            format!("<email><![CDATA[{long}]]></email>"),
+            format!("<!-- {long} -->"),
+            format!("<email a=\"{long}\"/>"),
+            format!("<{long}/>"),
+            format!("<?x {long}?>"),
+            format!("&{long};"),
+        ] {
+            let read = read(report(inner).as_bytes());
+            assert_eq!(read, Err(ReportError::Malformed));
+        }
     }
 
     proptest! {
@@ -374,7 +513,7 @@ mod tests {
             if let Some(place) = bytes.get_mut(at) {
                 *place = byte;
             }
-            let _unwanted = read(&bytes);
+            let _unwanted = read(&bytes[..]);
         }
     }
 }

@@ -13,8 +13,9 @@ use crate::reports::{ReportError, gzip, time};
 /// Policies of one report that are kept: each is a domain's; the rest is left out.
 const POLICIES_MAX: usize = 100;
 
-/// Failures of one policy that are kept, and strings of one.
-const DETAILS_MAX: usize = 500;
+/// Failures of one policy that are kept, and strings of one. A few bytes of a report make an entry of some
+/// hundred in memory.
+const DETAILS_MAX: usize = 200;
 
 /// How connections to a domain went.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -3,10 +3,15 @@
 use std::{collections::BTreeSet, future::Future, net::IpAddr, pin::Pin};
 
 use dns::{LookupError, Resolver};
+use env::Env;
+use futures_util::future::join_all;
 
 use crate::{
     domain,
-    limits::{EXPLANATION_BYTES_MAX, SPF_LOOKUPS_MAX, SPF_NAMES_MAX, SPF_VOID_LOOKUPS_MAX},
+    limits::{
+        EXPLANATION_BYTES_MAX, SPF_LOOKUPS_MAX, SPF_NAMES_MAX, SPF_PTR_TIME_MAX,
+        SPF_VOID_LOOKUPS_MAX,
+    },
     spf::{
         SpfResult, SpfVerdict,
         macros::{Spec, Values},
@@ -81,16 +86,18 @@ pub(crate) fn unanswered(question: Question<'_>) -> SpfVerdict {
 }
 
 /// Asks the identity's domain.
-pub(crate) async fn check(resolver: &Resolver, question: Question<'_>) -> SpfVerdict {
+pub(crate) async fn check(env: &Env, resolver: &Resolver, question: Question<'_>) -> SpfVerdict {
     let (identity, sender, domain) = question.identity();
     let mut verdict = SpfVerdict { identity: identity.to_owned(), ..SpfVerdict::default() };
     let Some(domain) = domain else { return verdict };
     let mut evaluation = Evaluation {
+        env,
         resolver,
         question,
         sender: &sender,
         lookups: 0,
         void_lookups: 0,
+        names: None,
         validated: None,
     };
     match evaluation.check_host(domain.clone()).await {
@@ -110,11 +117,14 @@ pub(crate) async fn check(resolver: &Resolver, question: Question<'_>) -> SpfVer
 }
 
 struct Evaluation<'a> {
+    env: &'a Env,
     resolver: &'a Resolver,
     question: Question<'a>,
     sender: &'a str,
     lookups: usize,
     void_lookups: usize,
+    /// Names of the client that lead back to it, or that it has none, once somebody wanted them.
+    names: Option<Result<Vec<String>, LookupError>>,
     /// The macro `p`, once somebody wanted it.
     validated: Option<String>,
 }
@@ -264,25 +274,35 @@ impl Evaluation<'_> {
         Ok(false)
     }
 
-    /// Names of the client that lead back to it. What cannot be looked up is passed over (RFC 7208
-    /// §5.5).
+    /// Names of the client that lead back to it.
     async fn validated_names(&mut self) -> Checked<Vec<String>> {
-        let client = self.question.client;
-        let names = match self.resolver.ptr(client).await {
-            Ok(answer) => answer.records,
-            Err(error) if error.is_denial() => {
-                self.void(&error)?;
-                return Ok(Vec::new());
-            }
-            Err(_) => return Ok(Vec::new()),
+        let known = match self.names.take() {
+            Some(known) => known,
+            None => self.look_names_up().await,
         };
-        let mut validated = Vec::new();
-        for name in names.into_iter().take(SPF_NAMES_MAX) {
-            if self.addresses(&name).await.is_ok_and(|addresses| addresses.contains(&client)) {
-                validated.push(name);
+        match self.names.insert(known) {
+            Ok(names) => Ok(names.clone()),
+            Err(denial) => {
+                let denial = denial.clone();
+                self.void(&denial).map(|()| Vec::new())
             }
         }
-        Ok(validated)
+    }
+
+    /// The same, or the denial of any name. What cannot be looked up in time is passed over (RFC 7208 §5.5):
+    /// the client's owner answers, or does not, for a domain that may be somebody else's.
+    async fn look_names_up(&self) -> Result<Vec<String>, LookupError> {
+        let client = self.question.client;
+        let names = match self.env.timeout(SPF_PTR_TIME_MAX, self.resolver.ptr(client)).await {
+            Ok(Ok(answer)) => answer.records,
+            Ok(Err(error)) if error.is_denial() => return Err(error),
+            Ok(Err(_)) | Err(_) => return Ok(Vec::new()),
+        };
+        let leading_back = names.into_iter().take(SPF_NAMES_MAX).map(|name| async move {
+            let looked = self.env.timeout(SPF_PTR_TIME_MAX, self.addresses(&name)).await;
+            looked.is_ok_and(|it| it.is_ok_and(|them| them.contains(&client))).then_some(name)
+        });
+        Ok(join_all(leading_back).await.into_iter().flatten().collect())
     }
 
     async fn expand(&mut self, spec: &Spec, domain: &str) -> String {

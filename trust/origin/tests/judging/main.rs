@@ -11,3 +11,4 @@ mod others;
 mod policies;
 mod spf_suite;
 mod suites;
+mod unanswered;

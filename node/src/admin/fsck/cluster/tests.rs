@@ -4,18 +4,12 @@ use ::cluster::{
     membership::registry::{Beat, NodeRecord},
     work::{self, enqueue},
 };
-use blob::BlobStore;
-use env::{Env, Timestamp};
-use kv::{Database, LargeValues, Subspace, tuple::pack};
-use mail::{
-    StoreError,
-    fsck::{Owners, Speed},
-};
+use env::Timestamp;
+use kv::{Subspace, tuple::pack};
+use mail::StoreError;
 use prost::Message;
-use tokio::sync::mpsc;
 
-use super::*;
-use crate::deliver::outbound;
+use super::{super::bare, *};
 
 const NOBODY: Epoch = Epoch(99);
 
@@ -27,22 +21,15 @@ struct World {
 impl World {
     /// A node that listens to account 1, with a zone that waits and one that it has claimed.
     async fn new() -> Self {
-        let env = Env::system();
-        let db = Database::memory(env.clone());
-        let blobs = BlobStore::embedded(LargeValues::memory(env.clone()), env.clone());
-        let owners = Owners {
-            submission_key: outbound::submission_key,
-            submission_blob: outbound::submission_blob,
-        };
-        let blobs = blobs.await.unwrap();
+        let parts = bare::parts().await;
         let record = &NodeRecord { name: "a".to_owned(), ..NodeRecord::default() };
         let register = |tx: Transaction| async move {
             let node = registry::register(&tx, record, Beat::default()).await?;
             interest::listen(&tx, AccountId(1), node.into());
             Ok::<_, StoreError>(node)
         };
-        let node = db.run(register).await.unwrap();
-        let world = Self { parts: Parts { db, blobs, env, owners }, node };
+        let node = parts.db.run(register).await.unwrap();
+        let world = Self { parts, node };
         for zone in ["waiting", "claimed"] {
             world
                 .write(|tx| async move {
@@ -96,19 +83,8 @@ impl World {
     }
 
     async fn run(&self, mode: Mode) -> (Summary, Vec<String>) {
-        let options = Options { mode, speed: Speed::new(100).unwrap(), ..Options::default() };
-        let (lines, mut told) = mpsc::channel(100);
-        let teller = Teller { lines: &lines, env: &self.parts.env };
-        let mut summary = Summary::default();
-        check(&self.parts, options, &teller, &mut summary).await.unwrap();
-        drop(lines);
-        let mut codes = Vec::new();
-        while let Some(line) = told.recv().await {
-            if let Line::Finding(finding) = line {
-                codes.push(finding.code);
-            }
-        }
-        (summary, codes)
+        let (summary, findings) = bare::told(&self.parts, mode, check).await;
+        (summary, findings.into_iter().map(|finding| finding.code).collect())
     }
 
     /// Finds these, mends all but `remaining`, and finds nothing more.

@@ -1,14 +1,10 @@
 //! Each damage of keys is found, exactly it, and what can be mended is.
 
 use ::cluster::dkim::{Algorithm, Key};
-use blob::BlobStore;
-use env::{Env, Timestamp};
-use kv::{Database, LargeValues, Subspace, tuple::pack};
-use mail::fsck::{Owners, Speed};
-use tokio::sync::mpsc;
+use env::Timestamp;
+use kv::{Subspace, tuple::pack};
 
-use super::*;
-use crate::deliver::outbound;
+use super::{super::bare, *};
 
 const NOW: Timestamp = Timestamp::from_unix_seconds(1_700_000_000);
 
@@ -19,15 +15,7 @@ struct World {
 impl World {
     /// `example.org` with two keys.
     async fn new() -> Self {
-        let env = Env::system();
-        let db = Database::memory(env.clone());
-        let blobs = BlobStore::embedded(LargeValues::memory(env.clone()), env.clone());
-        let owners = Owners {
-            submission_key: outbound::submission_key,
-            submission_blob: outbound::submission_blob,
-        };
-        let blobs = blobs.await.unwrap();
-        let world = Self { parts: Parts { db, blobs, env, owners } };
+        let world = Self { parts: bare::parts().await };
         world.domain("example.org").await;
         world.keys("example.org").await;
         world
@@ -57,19 +45,7 @@ impl World {
     }
 
     async fn run(&self, mode: Mode) -> (Summary, Vec<Finding>) {
-        let options = Options { mode, speed: Speed::new(100).unwrap(), ..Options::default() };
-        let (lines, mut told) = mpsc::channel(100);
-        let teller = Teller { lines: &lines, env: &self.parts.env };
-        let mut summary = Summary::default();
-        check(&self.parts, options, &teller, &mut summary).await.unwrap();
-        drop(lines);
-        let mut findings = Vec::new();
-        while let Some(line) = told.recv().await {
-            if let Line::Finding(finding) = line {
-                findings.push(finding);
-            }
-        }
-        (summary, findings)
+        bare::told(&self.parts, mode, check).await
     }
 
     /// The damages, each as its code and what its detail names.
@@ -88,6 +64,45 @@ impl World {
 #[tokio::test]
 async fn keys_of_our_domains_are_in_order() {
     World::new().await.check(&[]).await;
+}
+
+#[tokio::test]
+async fn kept_senders_are_read_and_go_in_their_time() {
+    let world = World::new().await;
+    let today = u64::try_from(world.parts.env.wall().unix_seconds() / DAY_SECONDS).unwrap();
+    let keep = |day: u64, id: &'static str| {
+        let keep = move |tx: Transaction| async move {
+            tokens::keep(&tx, (day, id), "x@y.example", "example.org", 100).await
+        };
+        world.parts.db.run(keep)
+    };
+    let oldest = today - SRS_TOKEN_DAYS - LATE_DAYS;
+    for (day, id) in [(today + 1, "a"), (today, "b"), (oldest, "c")] {
+        keep(day, id).await.unwrap();
+    }
+    world.check(&[]).await;
+    for (day, id) in [(oldest - 1, "d"), (oldest - 1, "e"), (today, "f")] {
+        keep(day, id).await.unwrap();
+    }
+    let damaged = &pack(&(Subspace::SrsToken as u64, "t", today, "f"));
+    let damage = |tx: Transaction| async move {
+        assert!(tx.get(damaged).await?.is_some());
+        tx.set(damaged, &[0xff; 9]);
+        Ok::<_, StoreError>(())
+    };
+    world.parts.db.run(damage).await.unwrap();
+    let old = format!("of day {}", oldest - 1);
+    let unreadable = format!("as f of day {today}");
+    world
+        .check(&[("old_srs_senders", old.as_str()), ("unreadable_srs_sender", unreadable.as_str())])
+        .await;
+    let (summary, _) = world.run(Mode::Repair).await;
+    assert_eq!((summary.mended, summary.remaining), (2, 0));
+    world.check(&[]).await;
+    let rest = |tx: Transaction| async move { tokens::some(&tx, None).await };
+    let rest = world.parts.db.run(rest).await.unwrap();
+    let ids: Vec<_> = rest.iter().map(|(_, id, _)| id.as_str()).collect();
+    assert_eq!(ids, ["c", "b", "a"]);
 }
 
 #[tokio::test]
