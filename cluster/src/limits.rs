@@ -47,6 +47,10 @@ pub const SCAN_PERIOD: Duration = Duration::from_secs(1);
 /// same.
 pub const ZONES_PER_SCAN: usize = 64;
 
+/// How long before its zone was claimed an item may be due without the zone's record saying so,
+/// milliseconds: a message is due when its transfer begins, and most end soon after.
+pub const LATE_ITEM_MS: i64 = 10_000;
+
 /// Due items of a zone that are read at once.
 pub const ITEMS_PER_READ: usize = 100;
 

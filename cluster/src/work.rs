@@ -117,8 +117,15 @@ pub async fn enqueue(
     let due_ms = due.unix_ms();
     tx.set(&item_key(kind, zone, due_ms, id), item);
     match zone::state(tx, kind, zone).await? {
-        // Whoever has claimed it finds the item before it lets the zone go.
-        Some(ZoneState::Claimed { .. }) => return Ok(()),
+        // Whoever has claimed it finds the item before it lets the zone go, and one that is due
+        // before what it knows of when it looks again.
+        Some(ZoneState::Claimed { due_ms: held_ms, .. }) if zone::since(held_ms) <= due_ms => {
+            return Ok(());
+        }
+        Some(ZoneState::Claimed { by, .. }) => {
+            tx.set(&zone_key(kind as u64, zone), &ZoneState::Claimed { due_ms, by }.encode());
+            return Ok(());
+        }
         Some(ZoneState::Waiting { due_ms: held_ms }) if held_ms <= due_ms => return Ok(()),
         Some(ZoneState::Waiting { due_ms: held_ms }) => {
             tx.clear(&pointer_key(kind as u64, held_ms, zone));

@@ -91,8 +91,9 @@ pub struct Held {
     pub kind: Kind,
     /// Its name.
     pub zone: String,
-    /// Nothing that was in it when it was claimed is due before.
-    pub since: Timestamp,
+    /// Nothing that was in it when it was claimed is due before, in milliseconds since 1970. Where
+    /// something comes that is, the zone's record says so ([`zone::claimed_since`]).
+    pub since_ms: i64,
 }
 
 /// Whether an item was there to be completed.
@@ -394,8 +395,8 @@ impl Scan {
         let named = &zone;
         let claim =
             shared.db.run(|tx| async move { zone::claim(&tx, fence, kind, named, now).await });
-        let since = match claim.await {
-            Ok(Claimed::Ours { since }) => Some(since),
+        let since_ms = match claim.await {
+            Ok(Claimed::Ours { since_ms }) => Some(since_ms),
             Ok(Claimed::NotDue) => {
                 shared.counters.lost_races.fetch_add(1, Ordering::Relaxed);
                 env::sometimes!("another node was faster with a claim");
@@ -408,7 +409,9 @@ impl Scan {
                 None
             }
         };
-        let held = Held { fence: fence.clone(), kind, zone, since: since.unwrap_or(now) };
+        let unknown = since_ms.is_none();
+        let since_ms = since_ms.unwrap_or(i64::MIN);
+        let held = Held { fence: fence.clone(), kind, zone, since_ms };
         self.active.insert(held.zone.clone());
         shared.counters.claimed.store(self.active.len() as u64, Ordering::Relaxed);
         let end = shared.env.monotonic() + shared.settings.zone_turn;
@@ -416,7 +419,7 @@ impl Scan {
         let turn = Arc::new(Turn { shared: Arc::clone(&shared), held, end, again });
         self.tasks.push(Box::pin(async move {
             let mut unsaid = Again::AsItWas;
-            if since.is_some() {
+            if !unknown {
                 let (worker, working) = (Arc::clone(&shared.worker), Arc::clone(&turn));
                 let task =
                     shared.env.spawn("zone", async move { worker.work_zone(&working).await });

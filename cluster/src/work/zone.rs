@@ -142,13 +142,35 @@ async fn read_due(
 /// What came of a try to claim a zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claimed {
-    /// It is ours, and nothing that was in it is due before `since`.
+    /// It is ours, and nothing that is in it is due before.
     Ours {
-        /// When it came due.
-        since: Timestamp,
+        /// In milliseconds since 1970.
+        since_ms: i64,
     },
     /// Another node was first, or it is not due any more.
     NotDue,
+}
+
+/// From when on the items of a zone are due whose record has this time: what took long to come is due
+/// before it came, and is not worth a change of the record.
+pub(super) fn since(due_ms: i64) -> i64 {
+    due_ms.saturating_sub(limits::LATE_ITEM_MS)
+}
+
+/// From when on the items of a claimed zone are due, those that have come since included; `None` for
+/// one that is not claimed.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn claimed_since(
+    tx: &Transaction,
+    kind: Kind,
+    zone: &str,
+) -> Result<Option<i64>, StoreError> {
+    match state(tx, kind, zone).await? {
+        Some(ZoneState::Claimed { due_ms, .. }) => Ok(Some(since(due_ms))),
+        _ => Ok(None),
+    }
 }
 
 /// Claims a zone that is due. A claim of our own whose commit was not seen counts as ours.
@@ -170,10 +192,10 @@ pub async fn claim(
             tx.clear(&pointer_key(kind as u64, due_ms, zone));
             tx.set(&zone_key(kind as u64, zone), &ZoneState::Claimed { due_ms, by }.encode());
             tx.set(&registry::claim_key(by, kind as u64, zone), &[]);
-            Ok(Claimed::Ours { since: Timestamp::from_unix_ms(due_ms) })
+            Ok(Claimed::Ours { since_ms: since(due_ms) })
         }
         Some(ZoneState::Claimed { by, due_ms }) if by == fence.epoch() => {
-            Ok(Claimed::Ours { since: Timestamp::from_unix_ms(due_ms) })
+            Ok(Claimed::Ours { since_ms: since(due_ms) })
         }
         _ => Ok(Claimed::NotDue),
     }
@@ -433,6 +455,24 @@ mod tests {
             };
             db.run(run).await.unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_due_before_all_others_shows_in_a_claimed_zones_record() {
+        let db = Database::memory(Env::system());
+        let run = |tx: Transaction| async move {
+            let claimed = ZoneState::Claimed { due_ms: 100_000, by: Epoch(7) };
+            tx.set(&zone_key(1, "z"), &claimed.encode());
+            let known = 100_000 - limits::LATE_ITEM_MS;
+            for (due, expected) in
+                [(100_001, known), (known, known), (known - 1, known - 1 - limits::LATE_ITEM_MS)]
+            {
+                enqueue(&tx, KIND, "z", at(due), b"a", b"").await?;
+                assert_eq!(claimed_since(&tx, KIND, "z").await?, Some(expected), "{due}");
+            }
+            Ok::<_, StoreError>(())
+        };
+        db.run(run).await.unwrap();
     }
 
     #[tokio::test]

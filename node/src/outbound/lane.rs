@@ -74,6 +74,8 @@ struct State {
 /// How far a turn has read. What has left the queue is passed over by the store row by row, which
 /// takes long where much has: so reading goes on where it was.
 struct Place {
+    /// When the first that may be there is due, in milliseconds since 1970.
+    begin_ms: i64,
     /// Where the first is that was still there.
     first: Vec<u8>,
     /// Behind it, the first page of those that wait for the domain, where it is known.
@@ -190,7 +192,12 @@ impl<'a> Lane<'a> {
             recipients_max: limits::OUTBOUND_RECIPIENTS_MAX,
             is_held,
             has_orders: false,
-            place: Place { first: begin(held), waiting: None, looked_back: parts.env.monotonic() },
+            place: Place {
+                begin_ms: held.since_ms,
+                first: begin(held, held.since_ms),
+                waiting: None,
+                looked_back: parts.env.monotonic(),
+            },
         };
         let way = Way::new(parts, zone);
         let (route, state) = (OnceCell::new(), Mutex::new(state));
@@ -277,12 +284,14 @@ impl<'a> Lane<'a> {
         let read = |tx| async move {
             let items = zone::items_since(&tx, kind, zone, from.clone(), limit).await?;
             let has_orders = !work::orders::first(&tx, kind, zone, 1).await?.is_empty();
-            Ok::<_, StoreError>((items, domain::is_held(&tx, zone).await?, has_orders))
+            let since_ms = zone::claimed_since(&tx, kind, zone).await?;
+            Ok::<_, StoreError>((items, domain::is_held(&tx, zone).await?, has_orders, since_ms))
         };
-        let (items, is_held, has_orders) = self.parts.db.run(read).await?;
+        let (items, is_held, has_orders, since_ms) = self.parts.db.run(read).await?;
         {
             let mut state = self.state();
             (state.is_held, state.has_orders) = (is_held, has_orders);
+            state.place.begin_ms = since_ms.unwrap_or(i64::MIN).min(state.place.begin_ms);
             if let Some(first) = items.first() {
                 state.place.first = self.key(first);
             }
@@ -309,7 +318,7 @@ impl<'a> Lane<'a> {
         let place = &mut self.state().place;
         if now.saturating_since(place.looked_back) >= limits::LOOK_BACK_PERIOD {
             place.looked_back = now;
-            place.first = begin(self.held);
+            place.first = begin(self.held, place.begin_ms);
         }
         place.first.clone()
     }
@@ -458,7 +467,7 @@ impl<'a> Lane<'a> {
     }
 }
 
-/// Where what a zone had to do began when it was claimed.
-fn begin(held: &Held) -> Vec<u8> {
-    work::item_key(held.kind, &held.zone, held.since.unix_ms(), &[])
+/// Where what is due from then on begins.
+fn begin(held: &Held, from_ms: i64) -> Vec<u8> {
+    work::item_key(held.kind, &held.zone, from_ms, &[])
 }

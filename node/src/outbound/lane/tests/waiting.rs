@@ -98,3 +98,33 @@ async fn what_waited_is_found_behind_much_that_waits_for_its_time() {
     assert_eq!(mx.letters().len(), 3);
     runner.stop().await;
 }
+
+#[tokio::test]
+async fn what_comes_late_to_a_domain_that_is_being_sent_to_is_found() {
+    let (world, _mx) = world(Manner::default()).await;
+    world.submit(1, &recipients(1), Handling::default()).await;
+    let fence = world.peers.membership.fence();
+    let (kind, now) = (cluster::work::Kind::Outbound, world.env.wall());
+    let claim = |tx: kv::Transaction| {
+        let fence = fence.clone();
+        async move { zone::claim(&tx, &fence, kind, DOMAIN, now).await }
+    };
+    let claimed = world.parts.db.run(claim).await.unwrap();
+    let zone::Claimed::Ours { since_ms } = claimed else { panic!("{claimed:?}") };
+    let held = Held { fence, kind, zone: DOMAIN.to_owned(), since_ms };
+    let lane = Lane::open(&world.parts, &held).await.unwrap();
+    let read = async || {
+        let found = lane.read_due(&BTreeSet::new()).await.unwrap();
+        found.iter().map(|item| item.id[0]).collect::<Vec<_>>()
+    };
+    assert_eq!(read().await, [1]);
+    // It is due minutes before the claim, and overtakes all that wait.
+    let priority = smtp::Priority::new(9).unwrap();
+    world.submit(2, &recipients(1), Handling { priority, ..Handling::default() }).await;
+    // One look learns of it, and the next from the begin finds it.
+    let end = world.env.monotonic() + Duration::from_secs(20);
+    while read().await != [2, 1] {
+        assert!(world.env.monotonic() < end);
+        world.env.sleep(Duration::from_millis(20)).await;
+    }
+}
