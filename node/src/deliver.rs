@@ -12,6 +12,7 @@ mod batch;
 mod combine;
 pub mod outbound;
 mod report;
+mod shares;
 #[cfg(test)]
 mod tests;
 
@@ -74,6 +75,7 @@ pub enum OnFailure {
 pub(crate) use batch::{Report, send_report, write_generated, write_message, write_report};
 pub(crate) use report::{Fate, RETURN_PATH, Status, Trouble};
 pub use report::{Reporting, Returned};
+pub(crate) use shares::Shares;
 
 /// Why one recipient did not get the message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -17,7 +17,7 @@ use mail::{
 
 use super::{
     Append, Combining, Delivered, Deliverer, OnFailure, Refusal, Reporting, Request, Returned,
-    Target,
+    Shares, Target,
     outbound::{self, Body, RemoteRecipient, ReturnContent, Submission},
 };
 use tokio::sync::watch;
@@ -370,4 +370,34 @@ async fn a_delivery_goes_on_where_nobody_waits_and_is_waited_for_at_the_end() {
         node.deliverer.finished().await;
         assert_eq!(node.counts(account).await.messages, 1);
     }
+}
+
+#[tokio::test]
+async fn failures_of_a_share_in_which_nobody_is_served_are_told_beside_another() {
+    let node = Node::new().await;
+    let email = node.email(100, 0).await;
+    let served = node.account("a@example.org", 0).await;
+    let most = crate::limits::APPENDS_PER_TRANSACTION_MAX - 1;
+    let nobody = (0..most).map(|number| AccountId(1_000_000 + number as u64));
+    let mut appends: Vec<_> = nobody.map(|account| node.append(account, &email)).collect();
+    let done = async |appends: &[Append]| {
+        let mut shares = Shares::new(appends, None, report_to("sender@elsewhere.example"));
+        let mut done = Vec::new();
+        while let Some(share) = shares.next(&node.deliverer).await {
+            let results = share.results.unwrap();
+            done.push((share.appends.len(), results.iter().filter(|it| it.is_ok()).count()));
+        }
+        (done, shares.are_any_postponed())
+    };
+    // The answer says so then.
+    assert_eq!(done(&appends).await, (vec![(most, 0)], true));
+    assert_eq!(node.queued().await.len(), 0);
+    appends.push(node.append(served, &email));
+    assert_eq!(done(&appends).await, (vec![(most, 0), (1, 1), (most, 0)], false));
+    assert_eq!(
+        node.counts(served).await.messages,
+        1,
+        "its append is carried along, and is done once"
+    );
+    assert_eq!(node.queued().await.len(), 1, "one report of them all");
 }

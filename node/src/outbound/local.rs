@@ -7,7 +7,7 @@
 //! Invariant: what a recipient gets follows from the submission by id, so a node that takes over after a
 //! crash delivers nothing twice within the life of an operation's id.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use mail::{
     AccountId, KeywordSet, NewEmail, OperationId, StoreError,
@@ -20,12 +20,9 @@ use super::{
     conclude::{self, Task},
     lane::Lane,
 };
-use crate::{
-    deliver::{
-        Append, DeliverError, OnFailure, Refusal, Reporting, Request, Target, Trouble,
-        outbound::{Handling, OutboundRecipient, RemoteRecipient, Submission},
-    },
-    limits,
+use crate::deliver::{
+    Append, DeliverError, OnFailure, Refusal, Reporting, Shares, Target, Trouble,
+    outbound::{Handling, OutboundRecipient, RemoteRecipient, Submission},
 };
 
 /// A message that is to be delivered here, and who hears of it.
@@ -101,7 +98,7 @@ impl Lane<'_> {
             Err(error) => return Verdict::Deferred(Trouble::new("4.3.0", error.to_string())),
         };
         let appends = appends(task, &letter.email, recipient, notify, &expansion);
-        match self.submit(appends, outbound, letter).await {
+        match self.submit(&appends, outbound, letter).await {
             Ok(Served::Somebody) => {
                 Verdict::Taken { remote: self.parts().hostname.clone(), reports: Reports::Yes }
             }
@@ -111,48 +108,22 @@ impl Lane<'_> {
         }
     }
 
-    /// Delivers to any number of accounts. A share of them in which somebody is served has its failures
-    /// reported; one in which nobody is waits for another's append to come along, which is a no-op then.
+    /// Delivers to any number of accounts.
     async fn submit(
         &self,
-        appends: Vec<Append>,
-        mut outbound: Option<Submission>,
+        appends: &[Append],
+        outbound: Option<Submission>,
         letter: &Letter,
     ) -> Result<Served, DeliverError> {
-        let mut shares: VecDeque<Vec<Append>> = appends
-            .chunks(limits::APPENDS_PER_TRANSACTION_MAX - 1)
-            .map(<[Append]>::to_vec)
-            .collect();
-        if shares.is_empty() {
-            shares.push_back(Vec::new());
-        }
-        let (mut done, mut refusal, mut postponed) = (None::<Append>, None, Vec::new());
-        while let Some(share) = shares.pop_front() {
-            let carried = done.iter().len();
-            let goes_on = outbound.is_some();
-            let request = Request {
-                appends: done.iter().chain(&share).cloned().collect(),
-                outbound: outbound.take(),
-                on_failure: OnFailure::Report(letter.reporting.clone()),
-            };
-            let delivered = self.parts().deliverer.submit(request).await?;
-            for (append, result) in share.iter().zip(delivered.appends.into_iter().skip(carried)) {
-                match result {
-                    Ok(_) if done.is_none() => {
-                        let (recipients, tell_success) = (Vec::new(), Vec::new());
-                        done = Some(Append { recipients, tell_success, ..append.clone() });
-                    }
-                    Ok(_) => {}
-                    Err(found) => refusal = refusal.or(Some(found)),
-                }
-            }
-            match done.is_some() || goes_on {
-                true => shares.extend(postponed.drain(..)),
-                false => postponed.push(share),
-            }
+        let on_failure = OnFailure::Report(letter.reporting.clone());
+        let mut shares = Shares::new(appends, outbound, on_failure);
+        let mut refusal = None;
+        while let Some(share) = shares.next(&self.parts().deliverer).await {
+            let refused = share.results?.into_iter().find_map(Result::err);
+            refusal = refusal.or(refused);
         }
         match refusal {
-            Some(refusal) if !postponed.is_empty() => Ok(Served::Nobody(refusal)),
+            Some(refusal) if shares.are_any_postponed() => Ok(Served::Nobody(refusal)),
             _ => Ok(Served::Somebody),
         }
     }

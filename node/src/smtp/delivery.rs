@@ -5,14 +5,14 @@
 //! reply for each.
 //!
 //! A message with more accounts than one transaction takes
-//! ([`limits::APPENDS_PER_TRANSACTION_MAX`]) is delivered in several, one after the other. Each
+//! ([`crate::limits::APPENDS_PER_TRANSACTION_MAX`]) is delivered in several, one after the other. Each
 //! further one carries an append along that has been done: its operation id makes it a no-op,
 //! and shows the deliverer that somebody is served, so that failures are reported. A failure of
 //! the store between two of them is told as temporary, and the client's next try gives those
 //! that were served a second copy: twice, not never.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -29,11 +29,10 @@ use super::{
 };
 use crate::{
     deliver::{
-        Append, OnFailure, Reporting, Request, Returned, Target,
+        Append, OnFailure, Reporting, Returned, Shares, Target,
         outbound::{Body, RemoteRecipient, ReturnContent, Submission},
     },
     judging::{self, Findings, received::Author},
-    limits,
     metrics::{Outcome, Protocol},
     services::Services,
     signing::Forgery,
@@ -123,16 +122,11 @@ async fn deliver(
         Ok(outbound) => outbound,
         Err(error) => return Reply::Refused(errors::store(&error)),
     };
-    let mut delivery = Delivery {
-        appends: appends(services, role, &envelope, finished, junk),
-        outbound,
-        on_failure: on_failure(services, &envelope, finished),
-        served: Served::Nobody,
-        done: None,
-        results: Results::new(),
-        queued: Ok(()),
-    };
-    let failed = delivery.run(services).await;
+    let appends = appends(services, role, &envelope, finished, junk);
+    let on_failure = on_failure(services, &envelope, finished);
+    let shares = Shares::new(&appends, outbound, on_failure);
+    let mut delivery = Delivery { served: Served::Nobody, results: Results::new(), queued: Ok(()) };
+    let failed = delivery.run(services, shares).await;
     let id = finished.name.queue_id();
     match role {
         Role::Lmtp => Reply::Deliveries(
@@ -174,12 +168,7 @@ async fn withheld(
 
 /// A message's delivery under way.
 struct Delivery {
-    appends: Vec<Append>,
-    outbound: Option<Submission>,
-    on_failure: OnFailure,
     served: Served,
-    /// The first append that was done.
-    done: Option<Append>,
     results: Results,
     /// What became of the copy for other servers.
     queued: Result<(), Refusal>,
@@ -194,75 +183,35 @@ enum Served {
 
 impl Delivery {
     /// Returns why some destinations have no result of their own, if that is so.
-    async fn run(&mut self, services: &Services) -> Option<Refusal> {
-        // One place is left for the append that is carried along.
-        let mut chunks: VecDeque<Vec<Append>> = std::mem::take(&mut self.appends)
-            .chunks(limits::APPENDS_PER_TRANSACTION_MAX - 1)
-            .map(<[Append]>::to_vec)
-            .collect();
-        if chunks.is_empty() {
-            // Everybody is elsewhere.
-            chunks.push_back(Vec::new());
-        }
-        let mut postponed = Vec::new();
+    async fn run(&mut self, services: &Services, mut shares: Shares) -> Option<Refusal> {
         let mut failed = None;
-        while let Some(chunk) = chunks.pop_front() {
-            match self.run_chunk(services, &chunk).await {
-                Err(refusal) => failed = Some(refusal),
-                Ok(Served::Nobody) => postponed.push(chunk),
-                Ok(Served::Somebody) => {
-                    self.served = Served::Somebody;
-                    // Their failures were not reported, for nobody was served then.
-                    chunks.extend(postponed.drain(..));
+        while let Some(share) = shares.next(&services.deliverer).await {
+            let results = match share.results {
+                Ok(results) => results,
+                Err(error) => {
+                    let refusal = errors::deliver(&error);
+                    if share.has_outbound {
+                        self.queued = Err(refusal);
+                    }
+                    let of_all = share.appends.iter().map(|it| (it.account, Err(refusal)));
+                    self.results.extend(of_all);
+                    failed = Some(refusal);
+                    continue;
                 }
+            };
+            if share.has_outbound || results.iter().any(Result::is_ok) {
+                self.served = Served::Somebody;
+            }
+            for (append, result) in share.appends.iter().zip(results) {
+                let result = result.map(drop).map_err(|refusal| errors::delivery(&refusal));
+                self.results.insert(append.account, result);
             }
         }
-        if self.served == Served::Somebody && !postponed.is_empty() {
+        if self.served == Served::Somebody && shares.are_any_postponed() {
             // Only the queue took it, long before: nobody is left to carry the report along.
             failed.get_or_insert(for_all(&self.results));
         }
         failed
-    }
-
-    /// One transaction's share.
-    async fn run_chunk(
-        &mut self,
-        services: &Services,
-        chunk: &[Append],
-    ) -> Result<Served, Refusal> {
-        let outbound = self.outbound.take();
-        let goes_elsewhere = outbound.is_some();
-        let carried = self.done.iter().len();
-        let request = Request {
-            appends: self.done.iter().chain(chunk).cloned().collect(),
-            outbound,
-            on_failure: self.on_failure.clone(),
-        };
-        let delivered = match services.deliverer.submit(request).await {
-            Ok(delivered) => delivered,
-            Err(error) => {
-                let refusal = errors::deliver(&error);
-                if goes_elsewhere {
-                    self.queued = Err(refusal);
-                }
-                self.results.extend(chunk.iter().map(|append| (append.account, Err(refusal))));
-                return Err(refusal);
-            }
-        };
-        for (append, result) in chunk.iter().zip(delivered.appends.into_iter().skip(carried)) {
-            if result.is_ok() {
-                // What it has to tell has been told.
-                self.done.get_or_insert_with(|| Append {
-                    recipients: Vec::new(),
-                    tell_success: Vec::new(),
-                    ..append.clone()
-                });
-            }
-            let result = result.map(drop).map_err(|refusal| errors::delivery(&refusal));
-            self.results.insert(append.account, result);
-        }
-        let is_served = goes_elsewhere || self.done.is_some();
-        Ok(if is_served { Served::Somebody } else { Served::Nobody })
     }
 
     /// LMTP's reply for one recipient (RFC 2033 §4.2). Where some of its destinations took the
