@@ -75,3 +75,26 @@ fn after(now: Timestamp, delay: Duration) -> Timestamp {
     let delay = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
     Timestamp::from_unix_ms(now.unix_ms().saturating_add(delay))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn senders_of_forwards_go_in_their_time() {
+        let env = Env::system();
+        let db = Database::memory(env.clone());
+        let today = u64::try_from(env.wall().unix_seconds() / 86_400).unwrap();
+        let last = today - limits::SRS_TOKEN_DAYS;
+        for (day, id) in [(today, "a"), (last, "b"), (last - 1, "c")] {
+            let keep = |tx| async move {
+                tokens::keep(&tx, (day, id), "x@y.example", "example.org", 9).await
+            };
+            db.run(keep).await.unwrap();
+        }
+        GuardSweep::new(db.clone(), env).sweep().await.unwrap();
+        let left = db.run(|tx| async move { tokens::some(&tx, None).await }).await.unwrap();
+        let ids: Vec<_> = left.iter().map(|(_, id, _)| id.as_str()).collect();
+        assert_eq!(ids, ["b", "a"]);
+    }
+}
