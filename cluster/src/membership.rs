@@ -342,6 +342,7 @@ impl Shared {
             .db
             .run(move |tx| async move { registry::register(&tx, record, first).await })
             .await?;
+        probe::observe(|| Observation::Registered { epoch: epoch.0 });
         let life = Life::new(&self.env, epoch);
         life.renew(begun, it.time_to_live);
         *self.life.lock().expect("no code panics while it holds this") = life;

@@ -72,6 +72,8 @@ fn ends(facts: &[Fact]) -> BTreeMap<String, Vec<Monotonic>> {
     for fact in facts {
         let machine = match &fact.what {
             What::Node(NodeEvent::Crashed | NodeEvent::Ended(_)) => Some(fact.host.to_string()),
+            // Who ended the epoch before may not have seen that commit.
+            What::Observed(Observation::Registered { .. }) => Some(fact.host.to_string()),
             What::Observed(Observation::EpochEnded { epoch, .. }) => machines.get(epoch).cloned(),
             _ => None,
         };

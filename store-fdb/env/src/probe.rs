@@ -31,7 +31,12 @@ pub enum Observation {
         /// The version at which it committed.
         version: u64,
     },
-    /// An epoch was ended in a transaction that has committed.
+    /// A node has taken an epoch: any that it had before is over.
+    Registered {
+        /// Which.
+        epoch: u64,
+    },
+    /// An epoch was ended in a transaction that has committed, as far as its committer saw.
     EpochEnded {
         /// Which.
         epoch: u64,
