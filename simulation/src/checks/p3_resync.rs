@@ -18,6 +18,9 @@ use crate::{
 /// States of one mailbox from which clients come back: the oldest and the newest.
 const STATES_MAX: usize = 3;
 
+/// Looks at one mailbox that is changed in between, before the last one counts.
+const LOOKS_MAX: u32 = 10;
+
 /// Clients that come back, all in all.
 const VISITS_MAX: usize = 24;
 
@@ -95,7 +98,7 @@ async fn come_back(
     let host = world.client_host(&format!("check-resync-{number}"));
     let doors = world.doors(Door::Imaps);
     let door = doors[number % doors.len()];
-    let came = async {
+    let came = async || {
         let mut session = Session::open(world, &host, account, door, Revision::One).await?;
         session.resync(copy.clone(), way).await?;
         let differences = session.verify().await?;
@@ -106,11 +109,25 @@ async fn come_back(
     let mailbox = &copy.mailbox;
     let violation =
         |what: String| Violation::new(Property::P3, format!("{who} to {mailbox}: {what}"));
-    let stored = match stored(world, account, mailbox).await {
-        Ok(stored) => stored,
-        Err(error) => return vec![violation(format!("the store cannot be read: {error}"))],
+    let unread = |error: StoreError| vec![violation(format!("the store cannot be read: {error}"))];
+    let mut looks = LOOKS_MAX;
+    let (came, stored) = loop {
+        let before = match stored(world, account, mailbox).await {
+            Ok(stored) => stored,
+            Err(error) => return unread(error),
+        };
+        let came = came().await;
+        // The nodes go on meanwhile, and reports come in.
+        let after = match stored(world, account, mailbox).await {
+            Ok(stored) => stored,
+            Err(error) => return unread(error),
+        };
+        looks -= 1;
+        if before == after || looks == 0 {
+            break (came, after);
+        }
     };
-    match (came.await, stored) {
+    match (came, stored) {
         (Ok((differences, copy)), Some(stored)) => {
             let differences = differences.into_iter().chain(compare(&copy, &stored));
             differences.map(violation).collect()
@@ -123,6 +140,7 @@ async fn come_back(
 }
 
 /// What the store holds of a message.
+#[derive(PartialEq)]
 struct Row {
     modseq: u64,
     flags: usize,

@@ -10,6 +10,7 @@ use env::BoxFuture;
 use crate::{
     Share, Workload, World,
     clients::{
+        imap::Untagged,
         offline::{Session, Stopped},
         visitor::{Start, Visitor, all_of, mailbox_of, make_mailboxes},
     },
@@ -72,10 +73,15 @@ impl Own {
     /// Puts the keyword on a message, or takes it off.
     async fn turn(&mut self, uid: u32, session: &mut Session) -> Result<(), Stopped> {
         let wanted = !self.set.get(&uid).copied().unwrap_or(false);
-        // Where the answer is lost nobody knows.
+        // Where the answer is lost nobody knows, and a node that cannot read what it has stored tells it with
+        // a later command.
         self.set.remove(&uid);
         let how = if wanted { "+FLAGS" } else { "-FLAGS" };
-        if session.store(&[uid], how, &self.keyword).await?.is_ok() {
+        let answer = session.store(&[uid], how, &self.keyword).await?;
+        let is_told = answer.untagged.iter().any(|told| {
+            matches!(told, Untagged::Fetch(row) if row.uid == Some(uid) && row.flags.is_some())
+        });
+        if answer.is_ok() && is_told {
             self.set.insert(uid, wanted);
         }
         Ok(())
